@@ -1,0 +1,233 @@
+//! What a user can type.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kiln_kernels::device::Request;
+
+/// Train residual networks in Rust, on any GPU or none.
+#[derive(Parser)]
+#[command(name = "kiln", version, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a network and write its bundle
+    Train(TrainArgs),
+    /// Score a trained network on a dataset's test images
+    Eval(EvalArgs),
+    /// Classify image files
+    Predict(PredictArgs),
+    /// Show a network layer by layer
+    Summary(SummaryArgs),
+    /// List the devices that a network can run on
+    Devices(DevicesArgs),
+    /// Time this machine
+    Bench(BenchArgs),
+}
+
+/// Where images come from.
+#[derive(clap::Args, Clone)]
+pub struct DataArgs {
+    /// Your images: a folder with train/<class>/*.jpg (and test/<class>/), such a folder as .tar.gz,
+    /// or CIFAR-10's binary archive
+    #[arg(long, value_name = "PATH", conflicts_with = "dataset")]
+    pub data: Option<PathBuf>,
+    /// auto (CIFAR-10 if it is there or can be downloaded, else synthetic), cifar10 or synthetic
+    #[arg(long, default_value = "auto")]
+    pub dataset: DatasetName,
+    /// Folder that downloads are kept in
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// Leave the network alone
+    #[arg(long)]
+    pub offline: bool,
+    /// Use only the first N training images, evenly by class, and a fifth as many test images
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Bring images to this many pixels a side
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub enum DatasetName {
+    Auto,
+    Cifar10,
+    Synthetic,
+}
+
+#[derive(clap::Args)]
+pub struct TrainArgs {
+    /// A built-in recipe (quick, resnet18) or a TOML file; by default quick on a CPU, resnet18 on a GPU
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Change a field of the recipe, such as optimizer.lr=0.05 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Short for --set training.epochs=N
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Short for --set training.seed=N
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Fit the schedule into this time, such as 90s, 10m or 2h
+    #[arg(long, value_name = "TIME", conflicts_with = "epochs")]
+    pub budget: Option<Budget>,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "auto")]
+    pub device: Request,
+    /// Folder for the run; by default the next free runs/<recipe>-<n>
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in this folder, on the same data
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["epochs", "budget", "out"])]
+    pub resume: Option<PathBuf>,
+    /// Print one JSON object a line instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct EvalArgs {
+    /// A run's folder or a bundle
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "auto")]
+    pub device: Request,
+    /// Images a batch
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct PredictArgs {
+    /// Image files
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// A run's folder or a bundle; by default the newest run
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "cpu")]
+    pub device: Request,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct SummaryArgs {
+    /// resnet18, resnet34, resnet50, resnet101, resnet152 or resnet18-compact
+    #[arg(default_value = "resnet18")]
+    pub model: String,
+    /// Channels of the first stage
+    #[arg(long, default_value_t = 64)]
+    pub width: usize,
+    #[arg(long, default_value_t = 10)]
+    pub classes: usize,
+    /// Height and width of the images in pixels
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub image_size: u16,
+    /// Start with a 7x7 convolution and pooling, for large images
+    #[arg(long)]
+    pub imagenet_stem: bool,
+    /// Group instead of batch normalisation, with this many groups
+    #[arg(long, value_name = "GROUPS")]
+    pub group_norm: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Training steps of a CIFAR ResNet-18: forward, backward and update, against the whole loop
+    TrainStep {
+        /// Channels of the first stage
+        #[arg(long, default_value_t = 16)]
+        width: usize,
+        /// Images a step
+        #[arg(long, default_value_t = 64)]
+        batch: usize,
+        /// Steps that are timed, after as many as 3 that are not
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        steps: u32,
+        /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+        #[arg(long, default_value = "auto")]
+        device: Request,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A length of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget(pub Duration);
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is no length of time: write 90s, 10m or 2h");
+        let unit = text.chars().last().ok_or_else(wrong)?;
+        let factor = match unit {
+            's' => 1.0,
+            'm' => 60.0,
+            'h' => 3600.0,
+            _ => return Err(wrong()),
+        };
+        let number: f64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+        let seconds = number * factor;
+        if !(1.0..=1e7).contains(&seconds) {
+            return Err(format!("'{text}' is out of range: from 1s to 2777h"));
+        }
+        Ok(Self(Duration::from_secs_f64(seconds)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn budgets_need_a_unit() {
+        assert_eq!("10m".parse(), Ok(Budget(Duration::from_secs(600))));
+        assert_eq!("1.5h".parse(), Ok(Budget(Duration::from_secs(5400))));
+        for text in ["", "10", "m", "-3m", "0s", "nans", "9999h", "5µ"] {
+            assert!(text.parse::<Budget>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `kiln bench`
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_data::synthetic;
+use kiln_kernels::device::{Chosen, choose};
+use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
+use serde_json::json;
+
+use crate::args::{Bench, BenchArgs};
+
+const WARM_UP: usize = 3;
+
+pub fn run(args: BenchArgs) -> Result<ExitCode> {
+    let Bench::TrainStep { width, batch, steps, device, json } = args.what;
+    ensure!((1..=65_536).contains(&batch), "a batch of {batch} cannot be timed: it must be between 1 and 65536");
+    let chosen = choose(device)?;
+    let overrides = [format!("model.width={width}"), format!("training.batch_size={batch}")];
+    let recipe = Recipe::parse(recipe::BUILT_IN[0].1, &overrides)?;
+    let bare = bare_step(&recipe, batch, steps as usize, &chosen.device)?;
+    let whole = whole_step(&recipe, batch, steps as usize, &chosen)?;
+    let rate = |seconds: f64| batch as f64 / seconds;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "device": chosen.name, "width": width, "batch": batch, "steps": steps,
+                "images_per_second": rate(bare), "loop_images_per_second": rate(whole),
+            })
+        );
+    } else {
+        println!("ResNet-18 at width {width}, batch {batch}, {steps} steps on {}", chosen.name);
+        println!("bare training step   {:>8.1} images/s", rate(bare));
+        println!("whole loop           {:>8.1} images/s, loading, augmentation and metrics included", rate(whole));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Seconds of forward, backward and update on one batch that is on the device already.
+fn bare_step(recipe: &Recipe, batch: usize, steps: usize, device: &Device) -> Result<f64> {
+    let device = device.clone().autodiff();
+    let mut model = recipe.architecture(10)?.init(0, &device)?;
+    let mut sgd = Sgd::new(recipe.optimizer.clone());
+    let pixels: Vec<f32> = (0..batch * 3072).map(|index| (index as f32).sin()).collect();
+    let images = Tensor::<4>::from_data(TensorData::new(pixels, [batch, 3, 32, 32]), &device);
+    let labels: Vec<u32> = (0..batch as u32).map(|index| index % 10).collect();
+    let targets = soft_targets(&labels, 10, 0.0, &device);
+    let mut since = Instant::now();
+    for step in 0..WARM_UP + steps {
+        if step == WARM_UP {
+            device.sync()?;
+            since = Instant::now();
+        }
+        let grads = cross_entropy(model.forward(images.clone()), targets.clone()).backward();
+        model = sgd.step(model, &grads, 1e-4);
+    }
+    device.sync()?;
+    Ok(since.elapsed().as_secs_f64() / steps as f64)
+}
+
+/// Seconds of a step of the training loop as `kiln train` runs it.
+fn whole_step(recipe: &Recipe, batch: usize, steps: usize, chosen: &Chosen) -> Result<f64> {
+    let mut recipe = recipe.clone();
+    recipe.training.validation = 0.0;
+    let data = synthetic(batch * (steps + WARM_UP + 1), 10, 0);
+    let mut trainer = Trainer::new(recipe, &data, None, &chosen.device)?;
+    let (mut done, mut since) = (0, Instant::now());
+    let end = std::cell::Cell::new(false);
+    trainer.run(&mut || end.get(), &mut |event| {
+        if let Event::Step(_) = event {
+            done += 1;
+            if done == WARM_UP {
+                since = Instant::now();
+            }
+            end.set(done == WARM_UP + steps);
+        }
+        Ok(())
+    })?;
+    Ok(since.elapsed().as_secs_f64() / steps as f64)
+}

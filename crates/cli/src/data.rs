@@ -1,0 +1,58 @@
+//! From arguments to a dataset, with its progress on the terminal.
+
+use std::io::IsTerminal;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use kiln_data::{Dataset, LoadOptions, Progress, Source, load};
+
+use crate::args::{DataArgs, DatasetName};
+
+/// Loads what the arguments name and says what a user should know of it on stderr.
+pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
+    let source = match (&args.data, args.dataset) {
+        (Some(path), _) => Source::from_path(path)?,
+        (None, DatasetName::Auto) => Source::Auto,
+        (None, DatasetName::Cifar10) => Source::Cifar10,
+        (None, DatasetName::Synthetic) => Source::Synthetic,
+    };
+    let options = LoadOptions {
+        source,
+        data_dir: args.data_dir.clone(),
+        image_size: args.image_size,
+        offline: args.offline,
+        limit: args.limit,
+        seed,
+        ..LoadOptions::default()
+    };
+    let bar = ProgressBar::hidden();
+    if std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+    }
+    let counted = |template: &str| ProgressStyle::with_template(template).expect("a valid template");
+    let loaded = load(&options, &mut |progress| match progress {
+        Progress::Downloading { received, total } => {
+            bar.set_style(counted("downloading CIFAR-10 {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
+            bar.set_length(total.unwrap_or(received));
+            bar.set_position(received);
+        }
+        Progress::Unpacking => {
+            bar.set_style(counted("{spinner} checking and unpacking"));
+            bar.tick();
+        }
+        Progress::Decoding { done, total } => {
+            bar.set_style(counted("decoding images {bar:30} {pos}/{len}"));
+            bar.set_length(total.unwrap_or(done) as u64);
+            bar.set_position(done as u64);
+        }
+    });
+    bar.finish_and_clear();
+    let loaded = loaded?;
+    if let Some(note) = &loaded.note {
+        eprintln!("note: {note}");
+    }
+    if !loaded.dataset.report.is_clean() {
+        eprintln!("warning: {}", loaded.dataset.report);
+    }
+    Ok(loaded.dataset)
+}

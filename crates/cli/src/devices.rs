@@ -1,0 +1,35 @@
+//! `kiln devices`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use kiln_kernels::device::{Request, adapters, choose};
+use serde_json::json;
+
+use crate::args::DevicesArgs;
+
+pub fn run(args: DevicesArgs) -> Result<ExitCode> {
+    let chosen = choose(Request::Auto)?;
+    let adapters = adapters();
+    if args.json {
+        let list: Vec<_> = adapters
+            .iter()
+            .map(|a| json!({"name": a.name, "api": a.api, "driver": a.driver, "class": a.class.to_string()}))
+            .collect();
+        println!("{}", json!({"chosen": chosen.name, "reason": chosen.reason, "adapters": list}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:<11} {}", "cpu", choose(Request::Cpu)?.name);
+    let mut gpus = 0;
+    for adapter in &adapters {
+        let name = if adapter.class == kiln_kernels::device::AdapterClass::Software {
+            "software".to_owned()
+        } else {
+            gpus += 1;
+            format!("gpu:{}", gpus - 1)
+        };
+        println!("{name:<11} {} ({}, {}, {})", adapter.name, adapter.api, adapter.class, adapter.driver);
+    }
+    println!("\n--device auto takes {}: {}", chosen.name, chosen.reason);
+    Ok(ExitCode::SUCCESS)
+}

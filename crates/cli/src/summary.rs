@@ -1,0 +1,54 @@
+//! `kiln summary`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use kiln_model::{NormKind, ResNetConfig, Stem, Summary};
+use serde_json::json;
+
+use crate::args::SummaryArgs;
+
+pub fn run(args: SummaryArgs) -> Result<ExitCode> {
+    let mut config = ResNetConfig { width: args.width, ..ResNetConfig::preset(args.model.parse()?, args.classes) };
+    if args.imagenet_stem {
+        config.stem = Stem::Imagenet;
+    }
+    if let Some(groups) = args.group_norm {
+        (config.norm, config.groups) = (NormKind::Group, groups);
+    }
+    config.validate()?;
+    let summary = Summary::new(&config, args.image_size.into());
+    if args.json {
+        let (parameters, mult_adds) = (summary.parameters(), summary.mult_adds());
+        println!("{}", json!({"architecture": config, "parameters": parameters, "mult_adds": mult_adds, "layers": summary.layers}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:<24} {:<20} {:>16} {:>12} {:>14}", "layer", "kind", "output", "parameters", "mult-adds");
+    for layer in &summary.layers {
+        let output = layer.output.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
+        let (parameters, mult_adds) = (grouped(layer.parameters), grouped(layer.mult_adds));
+        println!("{:<24} {:<20} {output:>16} {parameters:>12} {mult_adds:>14}", layer.name, layer.kind);
+    }
+    let megabytes = |bytes: usize| format!("{:.2} MB", bytes as f64 / 1e6);
+    println!("\nparameters by component");
+    for (name, count) in summary.components() {
+        println!("  {name:<10} {:>12}  {:>5.1} %", grouped(count), 100.0 * count as f64 / summary.parameters() as f64);
+    }
+    println!("\nparameters   {:>12}  {} in f32", grouped(summary.parameters()), megabytes(summary.parameters() * 4));
+    println!("mult-adds    {:>12}  {:.2} M an image", grouped(summary.mult_adds()), summary.mult_adds() as f64 / 1e6);
+    println!("activations  {:>12}  an image, forward, in f32", megabytes(summary.activation_bytes()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `11,173,962`
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

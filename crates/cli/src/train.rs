@@ -1,0 +1,351 @@
+//! `kiln train`
+
+use std::fs;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use kiln_data::Dataset;
+use kiln_kernels::device::{Chosen, choose};
+use kiln_model::{Bundle, Metadata, Summary};
+use kiln_train::run_dir::{RunDir, write_whole};
+use kiln_train::{
+    Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Recipe, StepMetrics, TrainError, Trainer, evaluate, recipe,
+};
+use serde_json::{Value, json};
+
+use crate::args::TrainArgs;
+use crate::signals::Signals;
+use crate::{data, summary};
+
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
+    let signals = Signals::listen()?;
+    let chosen = choose(args.device)?;
+    let resumed = args.resume.as_deref().map(|run| RunDir::read(&RunDir::open(run).last())).transpose()?;
+    let recipe = resolve_recipe(&args, resumed.as_ref(), chosen.is_gpu)?;
+    let screen = Screen::new(args.json);
+    screen.say(json!({"event": "device", "device": chosen.name, "reason": chosen.reason}), || {
+        format!("device   {}: {}", chosen.name, chosen.reason)
+    });
+
+    let data = data::dataset(&args.data, recipe.training.seed)?;
+    let run = match &args.resume {
+        Some(folder) => RunDir::open(folder),
+        None => match &args.out {
+            Some(folder) => RunDir::create(folder)?,
+            None => RunDir::create_numbered(Path::new("runs"), &recipe.name)?,
+        },
+    };
+    let mut trainer = match resumed {
+        Some(checkpoint) => Trainer::resume(checkpoint, recipe, &data, &chosen.device)?,
+        None => start(recipe, &args, &data, &chosen, &screen)?,
+    }
+    // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
+    .with_max_pending(if chosen.is_gpu { 16 } else { 0 });
+    write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
+    describe(&trainer, &data, &run, &screen);
+
+    let progress = Progress::new(&trainer, &screen);
+    let outcome = trainer.run(&mut || signals.stop(), &mut |event| {
+        match event {
+            Event::Step(metrics) => progress.step(metrics),
+            Event::Epoch { metrics, is_best, checkpoint } => {
+                run.save(&checkpoint(), is_best)?;
+                progress.epoch(metrics, is_best);
+            }
+        }
+        Ok(())
+    });
+    progress.bar.finish_and_clear();
+    match outcome {
+        Ok(Outcome::Finished) => finish(&trainer, &data, &run, &chosen, &screen, &signals),
+        Ok(Outcome::Stopped) => {
+            run.save(&trainer.checkpoint(), false)?;
+            let (step, total) = (trainer.header().step, trainer.header().total_steps);
+            let folder = run.path().display();
+            screen.say(json!({"event": "stopped", "step": step, "run": run.path()}), || {
+                format!("stopped after step {step} of {total}, saved; go on with: kiln train --resume {folder}{}", data_arguments(&args))
+            });
+            Ok(signals.exit_code())
+        }
+        Err(error) => Err(error).with_context(|| format!("the run in {} ended early", run.path().display())),
+    }
+}
+
+/// The recipe that the arguments name, with their changes.
+fn resolve_recipe(args: &TrainArgs, resumed: Option<&Checkpoint>, is_gpu: bool) -> Result<Recipe> {
+    let text = match (&args.recipe, resumed) {
+        (Some(name), _) => read_recipe(name)?,
+        (None, Some(checkpoint)) => checkpoint.header.recipe.to_toml(),
+        (None, None) => read_recipe(if is_gpu { "resnet18" } else { "quick" })?,
+    };
+    let mut overrides = args.overrides.clone();
+    overrides.extend(args.epochs.map(|epochs| format!("training.epochs={epochs}")));
+    overrides.extend(args.seed.map(|seed| format!("training.seed={seed}")));
+    Ok(Recipe::parse(&text, &overrides)?)
+}
+
+fn read_recipe(name: &str) -> Result<String> {
+    if let Some((_, text)) = recipe::BUILT_IN.iter().find(|(known, _)| *known == name) {
+        return Ok((*text).to_owned());
+    }
+    let known = recipe::BUILT_IN.map(|(name, _)| name).join(", ");
+    fs::read_to_string(name).with_context(|| format!("no recipe is called '{name}' (there are {known}), nor can a file of that name be read"))
+}
+
+/// A new run, its length fitted to the budget if there is one.
+fn start<'a>(recipe: Recipe, args: &TrainArgs, data: &'a Dataset, chosen: &Chosen, screen: &Screen) -> Result<Trainer<'a>, TrainError> {
+    let mut trial = Trainer::new(recipe.clone(), data, None, &chosen.device)?;
+    let seconds_per_step = step_seconds(&mut trial)?;
+    let header = trial.header();
+    // Scoring an image costs about a third of training on it.
+    let steps_per_epoch = trial.steps_per_epoch() as f64;
+    let scored = (trial.split().validation.len() / trial.batch_size()) as f64 / 3.0;
+    let tested = data.test.as_ref().map_or(0, |test| test.len() / trial.batch_size()) as f64 / 3.0;
+    let seconds = |steps: f64| seconds_per_step * (steps * (1.0 + scored / steps_per_epoch) + tested);
+    let total_steps = args.budget.map(|budget| {
+        let spent = seconds(0.0) + 2.0;
+        let steps = (budget.0.as_secs_f64() - spent) / (seconds(1.0) - seconds(0.0));
+        (steps as usize).max(1)
+    });
+    let steps = total_steps.unwrap_or(header.total_steps);
+    let (rate, minutes) = (trial.batch_size() as f64 / seconds_per_step, seconds(steps as f64) / 60.0);
+    let epochs = steps as f64 / steps_per_epoch;
+    screen.say(json!({"event": "plan", "steps": steps, "epochs": epochs, "images_per_second": rate, "minutes": minutes}), || {
+        let other = if recipe.name == "quick" { "resnet18" } else { "quick" };
+        let choice = if args.recipe.is_some() { "as asked".to_owned() } else { format!("the default here; --recipe {other} for the other") };
+        format!(
+            "recipe   {} ({choice})\nplan     {epochs:.1} epochs, {steps} steps at about {rate:.0} images/s: {}",
+            recipe.name,
+            duration(minutes * 60.0)
+        )
+    });
+    Trainer::new(recipe, data, Some(steps), &chosen.device)
+}
+
+/// What a step takes once the first ones, which compile and allocate, are over. The trial's weights
+/// are thrown away.
+fn step_seconds(trial: &mut Trainer) -> Result<f64, TrainError> {
+    let (mut done, mut since, mut timed) = (0, Instant::now(), 0);
+    let warm_up = 2;
+    let enough = |done: usize, since: Instant| done >= warm_up + 10 || (done > warm_up && since.elapsed() > Duration::from_secs(3));
+    let end = std::cell::Cell::new(false);
+    trial.run(&mut || end.get(), &mut |event| {
+        if let Event::Step(_) = event {
+            done += 1;
+            if done == warm_up {
+                since = Instant::now();
+            }
+            timed = done.saturating_sub(warm_up);
+            end.set(enough(done, since));
+        } else {
+            end.set(true);
+        }
+        Ok(())
+    })?;
+    Ok(since.elapsed().as_secs_f64() / timed.max(1) as f64)
+}
+
+fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
+    let header = trainer.header();
+    let (train, validation) = (trainer.split().train.len(), trainer.split().validation.len());
+    let test = data.test.as_ref().map_or(0, |test| test.len());
+    let parameters = Summary::new(&header.architecture, header.image_size).parameters();
+    let event = json!({
+        "event": "start", "run": run.path(), "dataset": data.name, "train": train, "validation": validation,
+        "test": test, "parameters": parameters, "step": header.step, "recipe": header.recipe,
+    });
+    screen.say(event, || {
+        let model = &header.recipe.model;
+        let resumed = if header.step > 0 { format!(", resumed after step {} of {}", header.step, header.total_steps) } else { String::new() };
+        format!(
+            "model    {} at width {}, {} parameters\ndata     {}: {train} to train, {validation} to validate, {test} to test\nrun      {}{resumed}\n",
+            model.preset,
+            model.width,
+            summary::grouped(parameters),
+            data.name,
+            run.path().display()
+        )
+    });
+}
+
+/// Tests the best weights once, writes the bundle and says where everything is.
+fn finish(trainer: &Trainer, data: &Dataset, run: &RunDir, chosen: &Chosen, screen: &Screen, signals: &Signals) -> Result<ExitCode> {
+    let header = trainer.header();
+    let best = RunDir::read(&run.best())?;
+    let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(&best.model)?;
+    let best_epoch = best.header.history.last().context("the best checkpoint has no epoch")?;
+    let test = match &data.test {
+        Some(test) => {
+            let indices: Vec<u32> = (0..test.len() as u32).collect();
+            let normalisation = (header.mean, header.std);
+            let stop = &mut || signals.stop();
+            let evaluation = evaluate(&model, test, &indices, normalisation, trainer.batch_size(), &chosen.device, stop);
+            let Some(evaluation) = evaluation else { return Ok(signals.exit_code()) };
+            Some(evaluation)
+        }
+        None => None,
+    };
+    let bundle = bundle(&best, best_epoch, test.as_ref());
+    write_whole(&run.bundle(), &bundle.to_bytes()?)?;
+
+    let accuracy = bundle.metadata.accuracy;
+    let event = json!({
+        "event": "finished", "run": run.path(), "bundle": run.bundle(), "seconds": header.seconds, "best_epoch": best_epoch.epoch,
+        "validation_accuracy": best_epoch.validation_accuracy, "last_validation_accuracy": header.history.last().and_then(|last| last.validation_accuracy),
+        "test_accuracy": test.as_ref().map(|test| test.accuracy), "test_loss": test.as_ref().map(|test| test.loss), "test_samples": test.as_ref().map(|test| test.samples),
+    });
+    screen.say(event, || {
+        let metadata = &bundle.metadata;
+        let tested = format!("{:.2} % on {} {} images of {}", 100.0 * accuracy, metadata.accuracy_samples, metadata.accuracy_split, data.name);
+        let validated = best_epoch.validation_accuracy.map_or(String::new(), |accuracy| format!(", the best of {} by validation ({:.2} %)", header.history.len(), 100.0 * accuracy));
+        let folder = run.path().display();
+        format!(
+            "accuracy {tested}, weights of epoch {}{validated}\ntime     {}\nbundle   {}\nmetrics  {}\nnext     kiln predict --model {folder} IMAGE..",
+            best_epoch.epoch,
+            duration(header.seconds),
+            run.bundle().display(),
+            run.metrics().display(),
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bundle(best: &Checkpoint, epoch: &EpochMetrics, test: Option<&Evaluation>) -> Bundle {
+    let header = &best.header;
+    let (accuracy, split, samples) = match test {
+        Some(test) => (test.accuracy, "test", test.samples),
+        None => match epoch.validation_accuracy {
+            Some(accuracy) => (accuracy, "validation", 0),
+            None => (epoch.train_accuracy, "train", 0),
+        },
+    };
+    let metadata = Metadata {
+        architecture: header.architecture.clone(),
+        classes: header.classes.clone(),
+        image_size: header.image_size,
+        mean: header.mean,
+        std: header.std,
+        dataset: header.dataset.clone(),
+        dataset_digest: header.dataset_digest.clone(),
+        accuracy,
+        accuracy_split: split.to_owned(),
+        accuracy_samples: samples,
+        recipe: header.recipe.name.clone(),
+        seed: header.recipe.training.seed,
+        kiln_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Bundle { metadata, state: best.model.clone() }
+}
+
+/// How the user named the data, to be typed again.
+fn data_arguments(args: &TrainArgs) -> String {
+    let mut text = String::new();
+    if let Some(path) = &args.data.data {
+        text += &format!(" --data {}", path.display());
+    }
+    if let Some(limit) = args.data.limit {
+        text += &format!(" --limit {limit}");
+    }
+    text
+}
+
+/// `45 s`, `12 min 03 s` or `2 h 05 min`
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// Where lines go: text or JSON on stdout.
+struct Screen {
+    json: bool,
+}
+
+impl Screen {
+    fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    fn say(&self, event: Value, text: impl FnOnce() -> String) {
+        if self.json {
+            println!("{event}");
+        } else {
+            println!("{}", text());
+        }
+    }
+}
+
+/// A bar on a terminal and a line an epoch everywhere.
+struct Progress<'a> {
+    bar: ProgressBar,
+    screen: &'a Screen,
+    batch_size: usize,
+    rate: std::cell::Cell<(usize, Instant, f64)>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(trainer: &Trainer, screen: &'a Screen) -> Self {
+        let header = trainer.header();
+        let bar = if !screen.json && std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(header.total_steps as u64);
+            let template = "epoch {prefix} {bar:24} {pos}/{len} {msg} ETA {eta}";
+            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+            bar.reset_eta();
+            bar.set_position(header.step as u64);
+            bar
+        } else {
+            ProgressBar::hidden()
+        };
+        let rate = std::cell::Cell::new((header.step, Instant::now(), 0.0));
+        Self { bar, screen, batch_size: trainer.batch_size(), rate }
+    }
+
+    fn step(&self, metrics: StepMetrics) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        let (step, since, mut rate) = self.rate.get();
+        if since.elapsed() > Duration::from_secs(1) {
+            rate = ((metrics.step - step) * self.batch_size) as f64 / since.elapsed().as_secs_f64();
+            self.rate.set((metrics.step, Instant::now(), rate));
+        }
+        let rate = if rate > 0.0 { format!("{rate:.0} images/s ") } else { String::new() };
+        self.bar.set_prefix(metrics.epoch.to_string());
+        self.bar.set_position(metrics.step as u64);
+        self.bar.set_message(format!(
+            "{rate}loss {:.3} accuracy {:.1} % lr {:.2e}",
+            metrics.loss,
+            100.0 * metrics.accuracy,
+            metrics.learning_rate
+        ));
+    }
+
+    fn epoch(&self, metrics: &EpochMetrics, is_best: bool) {
+        if self.screen.json {
+            println!("{}", json!({"event": "epoch", "metrics": metrics, "is_best": is_best}));
+            return;
+        }
+        let validation = match (metrics.validation_loss, metrics.validation_accuracy) {
+            (Some(loss), Some(accuracy)) => format!("   validation loss {loss:.3} accuracy {:>5.2} %", 100.0 * accuracy),
+            _ => String::new(),
+        };
+        let line = format!(
+            "epoch {:>3}  {:>6.0} images/s  lr {:.2e}   train loss {:.3} accuracy {:>5.2} %{validation}{}   {}",
+            metrics.epoch,
+            metrics.images_per_second,
+            metrics.learning_rate,
+            metrics.train_loss,
+            100.0 * metrics.train_accuracy,
+            if is_best { " *" } else { "  " },
+            duration(metrics.seconds)
+        );
+        self.bar.suspend(|| println!("{line}"));
+    }
+}

@@ -1,0 +1,295 @@
+//! The store: images as bytes, and what is known about them.
+
+use std::{fmt, path::PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::{decode::DecodeError, split::balanced_subset};
+
+/// RGB images of one size with their labels.
+///
+/// `images.len() == labels.len() * 3 * height * width` holds for every set this crate makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSet {
+    /// Height of each image in pixels.
+    pub height: usize,
+    /// Width of each image in pixels.
+    pub width: usize,
+    /// Pixels `[N, 3, H, W]`, 0 to 255, channels in the order red, green, blue.
+    pub images: Vec<u8>,
+    /// Class of each image `[N]`, an index into [`Dataset::classes`].
+    pub labels: Vec<u32>,
+}
+
+impl ImageSet {
+    /// A set without images.
+    pub fn empty(height: usize, width: usize) -> Self {
+        Self { height, width, images: Vec::new(), labels: Vec::new() }
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes of one image, `3 * height * width`.
+    pub fn image_len(&self) -> usize {
+        3 * self.height * self.width
+    }
+
+    /// Pixels of one image `[3, H, W]`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
+    pub fn image(&self, index: usize) -> &[u8] {
+        &self.images[index * self.image_len()..][..self.image_len()]
+    }
+
+    /// The images at `indices`, in that order.
+    ///
+    /// # Panics
+    ///
+    /// If an index is not below [`len`](Self::len).
+    pub fn select(&self, indices: &[u32]) -> Self {
+        let mut images = Vec::with_capacity(indices.len() * self.image_len());
+        for &index in indices {
+            images.extend_from_slice(self.image(index as usize));
+        }
+        let labels = indices.iter().map(|&index| self.labels[index as usize]).collect();
+        Self { height: self.height, width: self.width, images, labels }
+    }
+}
+
+/// A named set of training images, maybe with test images.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// `cifar10`, `synthetic`, or the name of the folder or archive.
+    pub name: String,
+    /// Class names; their positions are the labels.
+    pub classes: Vec<String>,
+    /// Images to train on. Validation is [split](crate::split) off from these.
+    pub train: ImageSet,
+    /// Images for the one test at the end, of the same size as those of `train`.
+    pub test: Option<ImageSet>,
+    /// Mean of red, green and blue over the training images, of pixels scaled to 0 to 1.
+    pub mean: [f32; 3],
+    /// Standard deviation that goes with [`mean`](Self::mean), never 0.
+    pub std: [f32; 3],
+    /// What was left out while loading.
+    pub report: LoadReport,
+}
+
+impl Dataset {
+    /// SHA-256, in hexadecimal, of the class names, shapes, labels and pixels of train and test.
+    ///
+    /// Two datasets of the same digest train the same model. Name, statistics and report don't count.
+    pub fn digest(&self) -> String {
+        // Lengths come before contents so that no two datasets give the same stream of bytes.
+        let mut hash = Sha256::new_with_prefix(b"kiln dataset 1");
+        hash.update((self.classes.len() as u64).to_le_bytes());
+        for class in &self.classes {
+            hash.update((class.len() as u64).to_le_bytes());
+            hash.update(class);
+        }
+        for set in [Some(&self.train), self.test.as_ref()] {
+            hash.update([u8::from(set.is_some())]);
+            let Some(set) = set else { continue };
+            for length in [set.len(), set.height, set.width] {
+                hash.update((length as u64).to_le_bytes());
+            }
+            for label in &set.labels {
+                hash.update(label.to_le_bytes());
+            }
+            hash.update(&set.images);
+        }
+        hex(&hash.finalize())
+    }
+
+    /// Keeps `limit` training images and a fifth as many test images (but one a class at least), as
+    /// many of each class as possible, chosen by `seed`. Statistics stay those of the whole set.
+    pub fn limit(&mut self, limit: usize, seed: u64) {
+        self.train = self.train.select(&balanced_subset(&self.train.labels, limit, seed));
+        if let Some(test) = &mut self.test {
+            let limit = (limit / 5).max(self.classes.len());
+            *test = test.select(&balanced_subset(&test.labels, limit, seed));
+        }
+    }
+}
+
+/// Mean and standard deviation of each channel over all pixels of a set, scaled to 0 to 1.
+///
+/// Exact up to the last rounding: counted in a histogram, so the order of the images is no matter. A
+/// deviation below one grey level (images of one colour, or no images) is raised to 1/255, so that
+/// dividing by it is safe.
+pub fn channel_statistics(set: &ImageSet) -> ([f32; 3], [f32; 3]) {
+    let mut histogram = [[0u64; 256]; 3];
+    if !set.is_empty() {
+        for (plane, pixels) in set.images.chunks_exact(set.height * set.width).enumerate() {
+            for &pixel in pixels {
+                histogram[plane % 3][usize::from(pixel)] += 1;
+            }
+        }
+    }
+    let (mut mean, mut std) = ([0.0; 3], [0.0; 3]);
+    for (channel, counts) in histogram.iter().enumerate() {
+        let expectation = |value: &dyn Fn(f64) -> f64| {
+            let sum: f64 = (0..).zip(counts).map(|(v, &n)| value(f64::from(v)) * n as f64).sum();
+            sum / counts.iter().sum::<u64>().max(1) as f64
+        };
+        let average = expectation(&|v| v);
+        let variance = expectation(&|v| (v - average).powi(2));
+        mean[channel] = (average / 255.0) as f32;
+        std[channel] = (variance.sqrt().max(1.0) / 255.0) as f32;
+    }
+    (mean, std)
+}
+
+/// What was left out while loading. [`Display`](fmt::Display) gives one line that sums it up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Image files that were tried.
+    pub files: usize,
+    /// Those of them that could not be used, by path.
+    pub skipped: Vec<Skipped>,
+    /// Files that were not tried, as their names don't end like an image's. Hidden ones don't count.
+    pub ignored: usize,
+}
+
+/// An image file that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file, or the member of an archive.
+    pub path: PathBuf,
+    /// Why.
+    pub error: DecodeError,
+}
+
+impl LoadReport {
+    /// Whether every file was used.
+    pub fn is_clean(&self) -> bool {
+        self.skipped.is_empty() && self.ignored == 0
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.skipped.first() {
+            None => write!(f, "read all {} files", self.files)?,
+            Some(first) => {
+                let mut kinds: Vec<(&str, usize)> = Vec::new();
+                for kind in self.skipped.iter().map(|skipped| skipped.error.kind()) {
+                    match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                        Some((_, count)) => *count += 1,
+                        None => kinds.push((kind, 1)),
+                    }
+                }
+                let kinds: Vec<_> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+                write!(
+                    f,
+                    "skipped {} of {} files: {}; first: {}: {}",
+                    self.skipped.len(),
+                    self.files,
+                    kinds.join(", "),
+                    first.path.display(),
+                    first.error
+                )?;
+            }
+        }
+        if self.ignored > 0 {
+            write!(f, "; left out {} that are not named like images", self.ignored)?;
+        }
+        Ok(())
+    }
+}
+
+/// Lower-case hexadecimal of some bytes.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    #[test]
+    fn the_digest_covers_classes_labels_shapes_pixels_and_the_presence_of_a_test_set() {
+        let original = synthetic(20, 10, 0);
+        let changes: [fn(&mut Dataset); 6] = [
+            |d| d.classes[0].push('s'),
+            |d| d.train.labels.swap(0, 1),
+            |d| d.train.images[100] ^= 1,
+            |d| (d.train.height, d.train.width) = (16, 64),
+            |d| d.test = None,
+            |d| d.test = Some(ImageSet::empty(32, 32)),
+        ];
+        let mut digests = vec![original.digest()];
+        for change in changes {
+            let mut changed = original.clone();
+            change(&mut changed);
+            assert!(!digests.contains(&changed.digest()));
+            digests.push(changed.digest());
+        }
+        assert_eq!(original.digest(), synthetic(20, 10, 0).digest());
+        assert_eq!(original.digest().len(), 64);
+    }
+
+    #[test]
+    fn statistics_are_those_of_each_channel() {
+        let set = ImageSet {
+            height: 1,
+            width: 2,
+            images: vec![0, 255, 51, 51, 0, 0, /* second image */ 0, 255, 51, 51, 102, 102],
+            labels: vec![0, 0],
+        };
+        let (mean, std) = channel_statistics(&set);
+        assert_eq!(mean, [0.5, 0.2, 0.2]);
+        assert_eq!(std, [0.5, 1.0 / 255.0, 0.2]);
+    }
+
+    #[test]
+    fn statistics_of_no_images_are_finite() {
+        let (mean, std) = channel_statistics(&ImageSet::empty(32, 32));
+        assert_eq!(mean, [0.0; 3]);
+        assert!(std.iter().all(|&s| s > 0.0));
+    }
+
+    #[test]
+    fn a_limit_keeps_the_classes_balanced() {
+        let mut dataset = synthetic(200, 100, 3);
+        dataset.limit(40, 1);
+        assert_eq!((dataset.train.len(), dataset.test.as_ref().unwrap().len()), (40, 10));
+        for class in 0..10 {
+            assert_eq!(dataset.train.labels.iter().filter(|&&label| label == class).count(), 4);
+        }
+        assert_eq!(dataset.train.images.len(), 40 * dataset.train.image_len());
+    }
+
+    #[test]
+    fn the_report_is_one_line_that_counts_each_kind() {
+        let skipped = |path: &str, error| Skipped { path: path.into(), error };
+        let mut report = LoadReport {
+            files: 60_000,
+            skipped: vec![
+                skipped("train/cat/1.jpg", DecodeError::NotAnImage),
+                skipped("train/cat/2.jpg", DecodeError::Truncated),
+                skipped("train/dog/3.jpg", DecodeError::NotAnImage),
+            ],
+            ignored: 0,
+        };
+        let line = report.to_string();
+        assert!(line.starts_with("skipped 3 of 60000 files: 2 not images, 1 truncated; first: train/cat/1.jpg: "));
+        assert!(!line.contains('\n'));
+
+        report.ignored = 2;
+        assert!(report.to_string().ends_with("; left out 2 that are not named like images"));
+        let clean = LoadReport { files: 5, ..LoadReport::default() };
+        assert_eq!((clean.to_string().as_str(), clean.is_clean()), ("read all 5 files", true));
+    }
+}

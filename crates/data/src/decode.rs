@@ -1,0 +1,350 @@
+//! One image file, whatever its format and size, into planar RGB of the size asked for.
+
+use std::{
+    error::Error,
+    io::{self, Cursor},
+};
+
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, imageops::FilterType, metadata::Orientation,
+};
+
+/// Endings of image files that are read, in lower case; upper case is read as well.
+pub const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "webp", "gif"];
+
+/// Most pixels a side of an image that is decoded.
+pub const MAX_SIDE: u32 = 16_384;
+
+/// Most pixels of an image that is decoded: 64 megapixels, 192 MiB as RGB.
+pub const MAX_PIXELS: u64 = 64 << 20;
+
+/// Largest image file that is read: 256 MiB.
+pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Largest size, in pixels a side, to which images are brought.
+pub(crate) const MAX_IMAGE_SIZE: usize = 1024;
+
+/// Why a file could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The contents are those of no image format.
+    #[error("not an image of a known format")]
+    NotAnImage,
+    /// An image format that is not read.
+    #[error("{0} images are not read: convert it to PNG or JPEG")]
+    Unsupported(String),
+    /// The file ends in the middle of the image.
+    #[error("the file ends before the image does")]
+    Truncated,
+    /// The header announces more pixels than are decoded.
+    #[error(
+        "{width} x {height} pixels are more than the limit of {MAX_SIDE} a side and {} megapixels",
+        MAX_PIXELS >> 20
+    )]
+    TooManyPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// The file is larger than what is read.
+    #[error("{bytes} bytes are more than the limit of {} MiB a file", MAX_FILE_BYTES >> 20)]
+    TooManyBytes {
+        /// Size of the file.
+        bytes: u64,
+    },
+    /// The contents contradict themselves.
+    #[error("damaged: {0}")]
+    Corrupt(String),
+    /// The file could not be opened or read.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl DecodeError {
+    /// What a file of this error is, to count by: `2 not images`, `1 truncated`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotAnImage => "not images",
+            Self::Unsupported(_) => "of a format that is not read",
+            Self::Truncated => "truncated",
+            Self::TooManyPixels { .. } | Self::TooManyBytes { .. } => "too large",
+            Self::Corrupt(_) => "damaged",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
+}
+
+impl From<ImageError> for DecodeError {
+    fn from(error: ImageError) -> Self {
+        if ends_early(&error) {
+            return Self::Truncated;
+        }
+        match error {
+            ImageError::Unsupported(error) => Self::Unsupported(error.format_hint().to_string()),
+            error => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+/// Whether an error, or one that led to it, is that of a file that is too short.
+fn ends_early(error: &ImageError) -> bool {
+    let early = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    if let ImageError::IoError(error) = error {
+        return early(error);
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(early) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Decodes a JPEG, PNG, BMP, WebP or GIF file (its first frame) into planar RGB
+/// `[3, size, size]`, 0 to 255.
+///
+/// The EXIF orientation is applied; grey becomes RGB, 16 bits become 8, and an alpha channel is
+/// dropped, as PIL's `convert("RGB")` does. An image of another size has its middle square cut out,
+/// which is then resized with a triangle filter. An image of `size` x `size` pixels is not touched.
+///
+/// # Errors
+///
+/// [`DecodeError`], for files that are no images, are cut off or damaged, and for those over
+/// [`MAX_SIDE`] or [`MAX_PIXELS`]: these are refused by their header, before memory is taken.
+pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
+    let reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| DecodeError::Unreadable(error.to_string()))?;
+    let format = reader.format().ok_or(DecodeError::NotAnImage)?;
+    // The JPEG decoder pads what is missing with grey instead of failing.
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+        return Err(DecodeError::Truncated);
+    }
+
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(DecodeError::TooManyPixels { width, height });
+    }
+    if width == 0 || height == 0 {
+        return Err(DecodeError::Corrupt("it has no pixels".into()));
+    }
+    // An unreadable EXIF block is no reason to lose the image.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(planar(&square(image, size)))
+}
+
+/// [`decode_image`] of a file.
+///
+/// # Errors
+///
+/// As [`decode_image`], and if the file can't be read or is larger than 256 MiB.
+#[cfg(not(target_family = "wasm"))]
+pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>, DecodeError> {
+    use std::{fs::File, io::Read};
+
+    let read = || -> io::Result<(u64, Vec<u8>)> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut bytes = Vec::with_capacity(length.min(MAX_FILE_BYTES) as usize);
+        // Not trusting the length: a device or a growing file has more than it says.
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok((length.max(bytes.len() as u64), bytes))
+    };
+    let (length, bytes) = read().map_err(|error| DecodeError::Unreadable(error.to_string()))?;
+    if length > MAX_FILE_BYTES {
+        return Err(DecodeError::TooManyBytes { bytes: length });
+    }
+    decode_image(&bytes, size)
+}
+
+/// The middle square of an image, `size` pixels a side.
+///
+/// Cut first and resized afterwards: the other way round, a thin strip that covers the square would
+/// take memory by its aspect ratio.
+fn square(image: DynamicImage, size: usize) -> image::RgbImage {
+    let (width, height) = (image.width(), image.height());
+    let side = width.min(height);
+    let image =
+        if width == height { image } else { image.crop_imm((width - side) / 2, (height - side) / 2, side, side) };
+    let size = size as u32;
+    let image = image.into_rgb8();
+    if side == size {
+        return image;
+    }
+    image::imageops::resize(&image, size, size, FilterType::Triangle)
+}
+
+/// `[H, W, 3]` to `[3, H, W]`.
+fn planar(image: &image::RgbImage) -> Vec<u8> {
+    let pixels = image.as_raw();
+    (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect()
+}
+
+/// Whether a JPEG file has an end-of-image marker behind the start of its picture data.
+///
+/// Segments are followed by their lengths, so that the end marker of a thumbnail within one doesn't
+/// count. Data behind the marker is allowed; cameras put some there.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    let mut at = 2; // behind the start-of-image marker
+    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
+        if marker == START_OF_SCAN {
+            return bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]);
+        }
+        // A marker may be preceded by any number of fill bytes 0xFF.
+        at += if marker == 0xFF { 1 } else { 2 + usize::from(u16::from_be_bytes([high, low])) };
+    }
+    // Not laid out as expected: leave the verdict to the decoder, unless the file simply ends here.
+    at + 4 <= bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, ImageEncoder, Rgb, RgbImage, RgbaImage};
+
+    use super::*;
+
+    /// Red left half, blue right half.
+    fn halves(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) })
+    }
+
+    fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    const FORMATS: [ImageFormat; 5] =
+        [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif];
+
+    #[test]
+    fn every_format_gives_planar_rgb() {
+        for format in FORMATS {
+            let pixels = decode_image(&encode(halves(32, 32), format), 32).unwrap();
+            assert_eq!(pixels.len(), 3 * 32 * 32);
+            // Top left is red, top right blue; JPEG is not exact.
+            let (red, blue) = (&pixels[..1024], &pixels[2048..]);
+            assert!(red[0] > 200 && red[31] < 50, "{format:?}");
+            assert!(blue[0] < 50 && blue[31] > 200, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_refused_in_every_format() {
+        let noisy = RgbImage::from_fn(32, 32, |x, y| Rgb([x, y, x * y].map(|v| (v * 41) as u8)));
+        for format in FORMATS {
+            let bytes = encode(noisy.clone(), format);
+            for keep in [24, bytes.len() / 2, bytes.len() * 9 / 10] {
+                match decode_image(&bytes[..keep], 32) {
+                    Err(DecodeError::Truncated) => {}
+                    // These decoders don't always tell an early end from damage.
+                    Err(DecodeError::Corrupt(_)) if matches!(format, ImageFormat::WebP | ImageFormat::Gif) => {}
+                    other => panic!("{format:?} cut at {keep}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_jpeg_with_a_complete_thumbnail_and_half_a_picture_is_truncated() {
+        let bytes = encode(halves(32, 32), ImageFormat::Jpeg);
+        // An APP1 segment with an end-of-image marker in it.
+        let segment = [&[0xFF, 0xE1, 0, 6][..], &[0xFF, 0xD8, 0xFF, 0xD9]].concat();
+        let mut whole = [&bytes[..2], &segment, &bytes[2..]].concat();
+        assert!(decode_image(&whole, 32).is_ok());
+        whole.truncate(whole.len() - 10);
+        assert_eq!(decode_image(&whole, 32), Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn what_is_no_image_is_said_to_be_none() {
+        for bytes in [&b""[..], b"hello, I am a text file", &[0; 100]] {
+            assert_eq!(decode_image(bytes, 32), Err(DecodeError::NotAnImage));
+        }
+        let tiff = b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0";
+        assert!(matches!(decode_image(tiff, 32), Err(DecodeError::Unsupported(_))));
+    }
+
+    #[test]
+    fn a_header_that_announces_too_many_pixels_is_refused() {
+        // Only a header: the pixels would take 10 GB.
+        for (width, height) in [(60_000u32, 60_000u32), (16_385, 1), (16_000, 16_000)] {
+            let mut header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+            header.extend(width.to_be_bytes());
+            header.extend(height.to_be_bytes());
+            header.extend([8, 2, 0, 0, 0]);
+            let checksum = crc32(&header[12..]);
+            header.extend(checksum.to_be_bytes());
+            header.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e\0\0\0\0IEND\xae\x42\x60\x82");
+            let error = decode_image(&header, 32).unwrap_err();
+            assert_eq!(error, DecodeError::TooManyPixels { width, height });
+        }
+    }
+
+    /// The checksum of a PNG chunk.
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes
+            .iter()
+            .fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1))))
+    }
+
+    #[test]
+    fn an_image_of_another_size_is_cut_to_its_middle_and_resized() {
+        // 96 x 32: the outer thirds are red and blue, the middle one is what stays.
+        let wide = RgbImage::from_fn(96, 32, |x, _| match x {
+            0..32 => Rgb([255, 0, 0]),
+            32..64 => Rgb([0, 255, 0]),
+            _ => Rgb([0, 0, 255]),
+        });
+        let green = [vec![0; 256], vec![255; 256], vec![0; 256]].concat();
+        assert_eq!(decode_image(&encode(wide, ImageFormat::Png), 16).unwrap(), green);
+        // From one pixel up, and from a strip as thin as is allowed.
+        let one = encode(halves(1, 1), ImageFormat::Png);
+        assert_eq!(decode_image(&one, 8).unwrap().len(), 3 * 64);
+        let strip = encode(halves(MAX_SIDE, 1), ImageFormat::Png);
+        assert_eq!(decode_image(&strip, MAX_IMAGE_SIZE).unwrap().len(), 3 << 20);
+    }
+
+    #[test]
+    fn an_image_of_the_right_size_is_not_touched() {
+        let image = RgbImage::from_fn(32, 32, |x, y| Rgb([x as u8, y as u8, (x ^ y) as u8]));
+        let pixels = decode_image(&encode(image.clone(), ImageFormat::Png), 32).unwrap();
+        for (x, y, pixel) in image.enumerate_pixels() {
+            let at = (y * 32 + x) as usize;
+            assert_eq!([pixels[at], pixels[1024 + at], pixels[2048 + at]], pixel.0);
+        }
+    }
+
+    #[test]
+    fn grey_alpha_and_sixteen_bits_become_rgb8() {
+        let grey = DynamicImage::from(GrayImage::from_pixel(4, 4, image::Luma([77])));
+        let pixels = decode_image(&encode(grey.clone(), ImageFormat::Png), 4).unwrap();
+        assert_eq!(pixels, vec![77; 48]);
+        let deep = DynamicImage::from(grey.to_luma16());
+        assert_eq!(decode_image(&encode(deep, ImageFormat::Png), 4).unwrap(), vec![77; 48]);
+        let clear = RgbaImage::from_pixel(4, 4, image::Rgba([9, 9, 9, 0]));
+        assert_eq!(decode_image(&encode(clear, ImageFormat::Png), 4).unwrap(), vec![9; 48]);
+    }
+
+    #[test]
+    fn the_exif_orientation_is_applied() {
+        // TIFF header, one entry: orientation (0x0112), short, 1 value, 6 = turn by 90 degrees.
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let image = halves(32, 32);
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100);
+        encoder.set_exif_metadata(exif.to_vec()).unwrap();
+        encoder.write_image(image.as_raw(), 32, 32, image::ExtendedColorType::Rgb8).unwrap();
+        let pixels = decode_image(&bytes, 32).unwrap();
+        // Red was left, and is on top after a turn clockwise.
+        let (top, bottom) = (pixels[16], pixels[31 * 32 + 16]);
+        assert!(top > 200 && bottom < 50, "red is {top} on top, {bottom} below");
+    }
+}

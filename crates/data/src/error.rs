@@ -1,0 +1,186 @@
+//! What can go wrong between a path and a [`Dataset`](crate::Dataset).
+
+use std::{io, path::PathBuf};
+
+/// Why a dataset could not be made. Each message says what was tried, what failed and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `read`, `create`, ..
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The path is neither a folder nor an archive.
+    #[error(
+        "{} is neither a folder nor a .tar.gz archive: give a folder with train/<class>/*.jpg or \
+         <class>/*.jpg, a folder with the CIFAR-10 binary files, or a .tar.gz of either",
+        path.display()
+    )]
+    UnknownKind {
+        /// The path given.
+        path: PathBuf,
+    },
+
+    /// No image, and nothing of CIFAR-10 either.
+    #[error(
+        "no images found in {}: expected train/<class>/*.jpg (and, if there is one, \
+         test/<class>/*.jpg), or <class>/*.jpg, or CIFAR-10's data_batch_1.bin .. test_batch.bin; \
+         files may end in {}",
+        path.display(),
+        crate::EXTENSIONS.join(", ")
+    )]
+    NoImages {
+        /// The folder or archive given.
+        path: PathBuf,
+    },
+
+    /// A class without a single image that can be read.
+    #[error(
+        "class `{class}` in {} has no image that can be read: {reason}; repair its files or remove \
+         the class",
+        path.display()
+    )]
+    EmptyClass {
+        /// The class.
+        class: String,
+        /// The folder of its part of the dataset, train or test.
+        path: PathBuf,
+        /// What happened to the first file of the class.
+        reason: String,
+    },
+
+    /// Nothing to tell apart.
+    #[error(
+        "{} has one class only, `{class}`: a classifier needs at least two folders of images",
+        path.display()
+    )]
+    OneClass {
+        /// The folder or archive given.
+        path: PathBuf,
+        /// The only class.
+        class: String,
+    },
+
+    /// The classes of test/ and train/ differ.
+    #[error(
+        "the classes of test/ and train/ differ in {}: only in train/ [{}], only in test/ [{}]; \
+         give both the same folders, or remove test/",
+        path.display(),
+        only_train.join(", "),
+        only_test.join(", ")
+    )]
+    ClassMismatch {
+        /// The folder or archive given.
+        path: PathBuf,
+        /// Classes that test lacks.
+        only_train: Vec<String>,
+        /// Classes that train lacks.
+        only_test: Vec<String>,
+    },
+
+    /// A CIFAR-10 batch file whose size is not a whole number of records.
+    #[error(
+        "{} is cut off or is no CIFAR-10 binary file: it has {bytes} bytes, not a positive multiple \
+         of {record} (the official files have 30730000); get it anew",
+        path.display(),
+        record = crate::cifar10::RECORD_BYTES
+    )]
+    PartialRecord {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: usize,
+    },
+
+    /// A CIFAR-10 record whose label is none of the ten.
+    #[error(
+        "{}: record {record} has label {label}, and labels are 0 to 9; the file is damaged or of \
+         another dataset, get it anew",
+        path.display()
+    )]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// Number of the record in its file, from 0.
+        record: usize,
+        /// The label found.
+        label: u8,
+    },
+
+    /// An archive or folder of CIFAR-10 that lacks one of its files.
+    #[error("{} lacks {file}: remove it and get it anew", path.display())]
+    MissingFile {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The file that should be in it.
+        file: &'static str,
+    },
+
+    /// An archive with a member that an honest one doesn't have.
+    #[error(
+        "refused to unpack {}: its member `{member}` {problem}; nothing was written, get the archive \
+         from its official address",
+        path.display()
+    )]
+    UnsafeArchive {
+        /// The archive.
+        path: PathBuf,
+        /// The member's name.
+        member: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// CIFAR-10 could not be downloaded, or what is there is not what was asked for.
+    #[cfg(not(target_family = "wasm"))]
+    #[error(transparent)]
+    Download(#[from] crate::DownloadError),
+
+    /// CIFAR-10 is not on disk and the network may not be used.
+    #[error(
+        "CIFAR-10 is not in {} and downloads are switched off: allow them, or put \
+         cifar-10-binary.tar.gz there",
+        path.display()
+    )]
+    Offline {
+        /// The folder where datasets are kept.
+        path: PathBuf,
+    },
+
+    /// A size to which images can't be brought.
+    #[error("image size {size} is not in 1 to {max}", max = crate::decode::MAX_IMAGE_SIZE)]
+    ImageSize {
+        /// The size asked for, in pixels a side.
+        size: usize,
+    },
+
+    /// A limit that leaves nothing to train on.
+    #[error("a limit of 0 images leaves nothing to train on: give at least 1, or no limit")]
+    ZeroLimit,
+
+    /// A validation share that can't be taken out of the training images.
+    #[error(
+        "cannot take {asked} of {images} images for validation: give a fraction in 0 to 1 (1 \
+         excluded), or fewer images than there are"
+    )]
+    Validation {
+        /// What was asked for.
+        asked: String,
+        /// Number of images there are.
+        images: usize,
+    },
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl DataError {
+    /// For `map_err` behind a file operation: `.map_err(DataError::io("read", path))`.
+    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,55 @@
+//! Datasets for Kiln: where images come from, how they are split, and how a batch is made.
+//!
+//! The way of an image through this crate:
+//!
+//! ```text
+//! download -> archive -> cifar10 ─┐
+//!             folder -> decode ───┼-> Dataset (u8, [N, 3, H, W]) -> split -> epoch_order -> fill_batch -> f32
+//!                      synthetic ─┘
+//! ```
+//!
+//! Two promises hold everywhere:
+//!
+//! * **Every random draw is a function of (seed, epoch, sample index)**, see [`random`]. The order of
+//!   the samples, the number of threads, a resume in the middle of an epoch and the platform don't
+//!   change what a sample looks like.
+//! * **What comes from outside is not trusted**: archives, image headers and servers are bounded in
+//!   size, and an error says which file it was and what to do.
+//!
+//! The crate knows neither models nor tensors, and never prints. Modules that need files, threads or
+//! the network are left out on wasm.
+
+mod augment;
+mod batch;
+pub mod cifar10;
+mod dataset;
+mod decode;
+mod error;
+pub mod random;
+mod split;
+mod synthetic;
+
+#[cfg(not(target_family = "wasm"))]
+mod archive;
+#[cfg(not(target_family = "wasm"))]
+pub mod download;
+#[cfg(not(target_family = "wasm"))]
+mod folder;
+#[cfg(not(target_family = "wasm"))]
+mod load;
+
+pub use augment::{Augment, Flip, Transform};
+pub use batch::{epoch_order, fill_batch};
+pub use dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics};
+pub use decode::{DecodeError, EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode_image};
+pub use error::DataError;
+pub use split::{Split, Validation, balanced_subset, split};
+pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
+
+#[cfg(not(target_family = "wasm"))]
+pub use {
+    archive::unpack_cifar10,
+    decode::decode_image_file,
+    download::{Digest, DownloadError, download},
+    load::{LoadOptions, Loaded, Progress, Source, load},
+};

@@ -1,0 +1,55 @@
+//! CIFAR-10 as image files, where there is a copy: set `KILN_CIFAR10_FOLDER` to a folder or `.tar.gz`
+//! with `train/<class>/` and `test/<class>/`.
+
+use std::{
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use kiln_data::{Augment, LoadOptions, Source, cifar10, fill_batch, load};
+
+#[test]
+fn all_of_cifar10_decodes_in_seconds() {
+    let Some(path) = std::env::var_os("KILN_CIFAR10_FOLDER") else {
+        // Past the capture of output, so that it is seen.
+        let _ = writeln!(std::io::stderr(), "skipped: KILN_CIFAR10_FOLDER is not set");
+        return;
+    };
+    let source = Source::from_path(Path::new(&path)).unwrap();
+    let start = Instant::now();
+    let options = LoadOptions { source, ..LoadOptions::default() };
+    let dataset = load(&options, &mut |_| {}).unwrap().dataset;
+    let decoding = start.elapsed();
+
+    assert_eq!(dataset.classes, cifar10::CLASSES);
+    assert!(dataset.report.is_clean(), "{}", dataset.report);
+    let test = dataset.test.as_ref().unwrap();
+    assert_eq!((dataset.train.len(), test.len()), (50_000, 10_000));
+    for class in 0..10 {
+        let count = |labels: &[u32]| labels.iter().filter(|&&label| label == class).count();
+        assert_eq!((count(&dataset.train.labels), count(&test.labels)), (5000, 1000));
+    }
+    assert!(dataset.train.labels.is_sorted());
+    for channel in 0..3 {
+        assert!((dataset.mean[channel] - cifar10::MEAN[channel]).abs() < 0.01, "{:?}", dataset.mean);
+        assert!((dataset.std[channel] - cifar10::STD[channel]).abs() < 0.01, "{:?}", dataset.std);
+    }
+
+    let indices: Vec<u32> = (0..50_000).collect();
+    let mut batch = Vec::new();
+    let start = Instant::now();
+    for (epoch, indices) in (0..).zip(indices.chunks(512)) {
+        let augment = Some((&Augment::default(), 0, epoch));
+        fill_batch(&dataset.train, indices, augment, dataset.mean, dataset.std, &mut batch);
+    }
+    let an_image = start.elapsed() / 50_000;
+    let _ = writeln!(
+        std::io::stderr(),
+        "decoded 60,000 images in {decoding:.2?}, batches take {an_image:.2?} an image, digest {}",
+        dataset.digest()
+    );
+    // Generous, for machines that are busy with something else.
+    assert!(decoding < Duration::from_secs(60), "{decoding:?}");
+    assert!(an_image < Duration::from_micros(100), "{an_image:?}");
+}

@@ -1,0 +1,97 @@
+//! How burn finds the operators: one backend extension with burn's own operators as default.
+//!
+//! A default body serves the CubeCL runtimes (wgpu, CUDA), lazily through Fusion too. The CPU
+//! backend overrides them in [`crate::flex`], autodiff in each operator's `autodiff` module.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata, backend_extension};
+use burn::tensor::ops::ConvOptions;
+
+/// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
+#[backend_extension(Cube, Flex, Autodiff, Fusion)]
+pub trait KernelBackend: Backend {
+    /// See [`conv2d`](crate::conv2d()).
+    #[fusion(default)]
+    fn kiln_conv2d(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: usize, padding: usize) -> FloatTensor<Self> {
+        Self::conv2d(x, weight, None, conv_options(stride, padding))
+    }
+
+    /// Gradient of the input `x`, of which only the shape matters, from the output's.
+    #[fusion(default)]
+    fn kiln_conv2d_backward_data(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_x_backward(x, weight, grad, conv_options(stride, padding))
+    }
+
+    /// Gradient of `weight`, of which only the shape matters, from the output's.
+    #[fusion(default)]
+    fn kiln_conv2d_backward_weight(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_weight_backward(x, weight, grad, conv_options(stride, padding))
+    }
+
+    /// See [`batch_norm_train`](crate::batch_norm_train): output, mean, biased variance.
+    #[fusion(default)]
+    fn kiln_batch_norm_train(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let result = Self::batch_norm_train(x, gamma, beta, epsilon);
+        let output = if relu { Self::relu(result.output) } else { result.output };
+        (output, result.mean, result.variance)
+    }
+
+    /// Gradients of input, gamma and beta. `output` is the forward pass's, for its ReLU.
+    #[fusion(default)]
+    #[allow(clippy::too_many_arguments, reason = "a derivative needs all that the function saw")]
+    fn kiln_batch_norm_train_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f64,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let grad = if relu { Self::relu_backward(output, grad) } else { grad };
+        let grads = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
+        (grads.x_grad, grads.gamma_grad, grads.beta_grad)
+    }
+
+    /// See [`add_relu`](crate::add_relu()).
+    #[fusion(default)]
+    fn kiln_add_relu(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu(Self::float_add(x, y))
+    }
+
+    /// Gradient of both inputs from the output and its gradient.
+    #[fusion(default)]
+    fn kiln_add_relu_backward(output: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu_backward(output, grad)
+    }
+}
+
+impl KernelBackend for burn_cubecl::CubeBackend {}
+
+pub(crate) fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
+    ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1)
+}
+
+/// The four axes of a tensor.
+pub(crate) fn dims4<T: TensorMetadata>(tensor: &T) -> [usize; 4] {
+    tensor.shape().dims()
+}

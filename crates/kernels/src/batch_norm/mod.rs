@@ -1,0 +1,96 @@
+//! Batch and group normalisation, with the ReLU that mostly follows.
+
+pub mod cpu;
+pub mod reference;
+
+use burn::backend::Dispatch;
+use burn::tensor::{Tensor, activation};
+
+use crate::backend::KernelBackend;
+
+/// What [`batch_norm_train`] gives.
+pub struct BatchNormTrain {
+    /// `[N, C, H, W]`
+    pub output: Tensor<4>,
+    /// Of the batch, `[C]`, without gradient.
+    pub mean: Tensor<1>,
+    /// Biased, of the batch, `[C]`, without gradient.
+    pub variance: Tensor<1>,
+}
+
+/// Normalises each channel of `x` `[N, C, H, W]` by its mean and biased variance over the batch,
+/// then scales by `gamma` `[C]`, shifts by `beta` `[C]`, and cuts at zero if `relu`
+/// (Ioffe and Szegedy, <https://arxiv.org/abs/1502.03167>).
+pub fn batch_norm_train(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, relu: bool) -> BatchNormTrain {
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (output, mean, variance) = Dispatch::kiln_batch_norm_train(x, gamma, beta, epsilon, relu);
+    BatchNormTrain {
+        output: Tensor::from_dispatch(output),
+        mean: Tensor::from_dispatch(mean),
+        variance: Tensor::from_dispatch(variance),
+    }
+}
+
+/// As [`batch_norm_train`], by the given `mean` and `variance` `[C]`.
+pub fn batch_norm(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    mean: Tensor<1>,
+    variance: Tensor<1>,
+    epsilon: f64,
+    relu: bool,
+) -> Tensor<4> {
+    let scale = gamma / (variance + epsilon).sqrt();
+    let shift = beta - mean * scale.clone();
+    let output = x * scale.reshape([1, -1, 1, 1]) + shift.reshape([1, -1, 1, 1]);
+    if relu { activation::relu(output) } else { output }
+}
+
+/// Normalises each of `groups` groups of channels of each sample of `x` `[N, C, H, W]`, then scales by
+/// `gamma` `[C]`, shifts by `beta` `[C]`, and cuts at zero if `relu`
+/// (Wu and He, <https://arxiv.org/abs/1803.08494>).
+pub fn group_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, groups: usize, epsilon: f64, relu: bool) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let grouped = x.reshape([n, groups, c / groups * h * w]);
+    let centred = grouped.clone() - grouped.mean_dim(2);
+    let variance = centred.clone().square().mean_dim(2);
+    let normalised = (centred / (variance + epsilon).sqrt()).reshape([n, c, h, w]);
+    let output = normalised * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1]);
+    if relu { activation::relu(output) } else { output }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_form_agrees_with_the_reference_in_double_precision() {
+        for (shape, relu) in [([2, 3, 4, 5], false), ([2, 3, 4, 5], true), ([33, 5, 1, 1], true), ([1, 1, 9, 70], true)] {
+            let len: usize = shape.iter().product();
+            let wave = |step: f32, at: f32| (0..len).map(|index| (index as f32 * step).sin() * 3.0 + at).collect::<Vec<_>>();
+            // A mean far from zero is where a one-pass variance would lose its digits.
+            let (x, grad) = (wave(0.7, 100.0), wave(1.3, 0.0));
+            let gamma: Vec<f32> = (0..shape[1]).map(|channel| 1.0 - 0.3 * channel as f32).collect();
+            let beta: Vec<f32> = (0..shape[1]).map(|channel| 0.1 * channel as f32).collect();
+            let (output, mean, variance) = cpu::forward(shape, &x, &gamma, &beta, 1e-5, relu);
+            let expected = reference::train(shape, &x, &gamma, &beta, &grad, 1e-5, relu);
+            let statistics = cpu::Statistics { gamma: &gamma, mean: &mean, variance: &variance, epsilon: 1e-5 };
+            let (x_grad, gamma_grad, beta_grad) = cpu::backward(shape, &x, &statistics, relu.then_some(&output), &grad);
+            for (name, found, expected) in [
+                ("output", &output, &expected.output),
+                ("mean", &mean, &expected.mean),
+                ("variance", &variance, &expected.variance),
+                ("x_grad", &x_grad, &expected.x_grad),
+                ("gamma_grad", &gamma_grad, &expected.gamma_grad),
+                ("beta_grad", &beta_grad, &expected.beta_grad),
+            ] {
+                let scale = expected.iter().fold(1e-3_f64, |max, value| max.max(value.abs()));
+                for (a, b) in found.iter().zip(expected) {
+                    // The input's own rounding, 100 in f32, is 4e-6 of its deviation.
+                    assert!((f64::from(*a) - b).abs() <= 2e-5 * scale, "{name} of {shape:?}: {a} is not {b}");
+                }
+            }
+        }
+    }
+}

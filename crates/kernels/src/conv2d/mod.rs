@@ -1,0 +1,153 @@
+//! Two-dimensional convolution with square kernels, symmetric padding and no bias.
+
+pub mod cpu;
+pub mod reference;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+use crate::backend::KernelBackend;
+
+/// Cross-correlates `x` `[N, C, H, W]` with `weight` `[O, C, K, K]`, as PyTorch's `conv2d`:
+/// `[N, O, (H + 2 padding - K) / stride + 1, ..]`.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
+    Geometry::new(x.dims(), weight.dims(), stride, padding);
+    Tensor::from_dispatch(Dispatch::kiln_conv2d(x.into_dispatch(), weight.into_dispatch(), stride, padding))
+}
+
+/// The sizes of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    pub batch: usize,
+    /// Input channels, height and width.
+    pub input: [usize; 3],
+    /// Output channels, height and width.
+    pub outputs: [usize; 3],
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+}
+
+impl Geometry {
+    /// # Panics
+    /// If the shapes do not fit each other.
+    pub fn new(x: [usize; 4], weight: [usize; 4], stride: usize, padding: usize) -> Self {
+        let [batch, channels, height, width] = x;
+        let [out, weight_channels, kernel, kernel_width] = weight;
+        assert_eq!(channels, weight_channels, "conv2d of {x:?} with {weight:?}: the channels differ");
+        assert_eq!(kernel, kernel_width, "conv2d with {weight:?}: the kernel must be square");
+        assert!(stride > 0 && kernel > 0, "conv2d with stride {stride} and kernel {kernel}");
+        let reach = height.min(width) + 2 * padding;
+        assert!(reach >= kernel, "conv2d of {x:?} with {weight:?}, padding {padding}: the kernel is larger than the image");
+        let size = |size: usize| (size + 2 * padding - kernel) / stride + 1;
+        let outputs = [out, size(height), size(width)];
+        Self { batch, input: [channels, height, width], outputs, kernel, stride, padding }
+    }
+
+    /// `[N, O, H', W']`
+    pub fn output(&self) -> [usize; 4] {
+        let [out, height, width] = self.outputs;
+        [self.batch, out, height, width]
+    }
+
+    /// Numbers of the input under one output: channels times kernel area.
+    pub fn patch(&self) -> usize {
+        self.input[0] * self.kernel * self.kernel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Odd sizes, batch 1, every stride, maps smaller and larger than a tile of `cpu`.
+    fn cases() -> Vec<Geometry> {
+        [
+            ([1, 1, 1, 1], [1, 1, 1, 1], 1, 0),
+            ([1, 3, 5, 7], [4, 3, 3, 3], 1, 1),
+            ([3, 5, 9, 9], [7, 5, 3, 3], 2, 1),
+            ([2, 3, 8, 6], [5, 3, 3, 3], 1, 0),
+            ([2, 16, 32, 32], [16, 16, 3, 3], 1, 1),
+            ([19, 40, 4, 4], [33, 40, 3, 3], 1, 1),
+            ([17, 24, 4, 4], [8, 24, 1, 1], 2, 0),
+            ([2, 4, 33, 17], [6, 4, 1, 1], 1, 0),
+            ([1, 3, 23, 23], [4, 3, 7, 7], 2, 3),
+            ([5, 2, 2, 2], [3, 2, 3, 3], 2, 1),
+            ([1, 2, 70, 300], [3, 2, 3, 3], 1, 1),
+        ]
+        .map(|(x, weight, stride, padding)| Geometry::new(x, weight, stride, padding))
+        .to_vec()
+    }
+
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 - 0.5
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// Largest difference over the largest value.
+    fn error(found: &[f32], expected: &[f64]) -> f64 {
+        assert_eq!(found.len(), expected.len());
+        let scale = expected.iter().fold(0.0_f64, |max, value| max.max(value.abs()));
+        let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
+        // `max` of f64 ignores NaN; a NaN must fail.
+        worst.fold(0.0_f64, |max, error| if error.is_nan() { f64::INFINITY } else { max.max(error) }) / scale
+    }
+
+    fn tensors(geometry: &Geometry) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let x = noise(geometry.batch * geometry.input.iter().product::<usize>(), 1);
+        let weight = noise(geometry.outputs[0] * geometry.patch(), 2);
+        let grad = noise(geometry.output().iter().product(), 3);
+        (x, weight, grad)
+    }
+
+    #[test]
+    fn the_cpu_form_agrees_with_the_reference_in_double_precision() {
+        for geometry in cases() {
+            let (x, weight, grad) = tensors(&geometry);
+            let forward = error(&cpu::forward(&geometry, &x, &weight), &reference::forward(&geometry, &x, &weight));
+            let data = error(&cpu::backward_data(&geometry, &weight, &grad), &reference::backward_data(&geometry, &weight, &grad));
+            let weights = error(&cpu::backward_weight(&geometry, &x, &grad), &reference::backward_weight(&geometry, &x, &grad));
+            assert!(forward < 1e-5, "{geometry:?}: {forward}");
+            assert!(data < 1e-5, "{geometry:?}: {data}");
+            assert!(weights < 1e-5, "{geometry:?}: {weights}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let geometry = Geometry::new([19, 40, 8, 8], [33, 40, 3, 3], 1, 1);
+        let (x, weight, grad) = tensors(&geometry);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let forward = cpu::forward(&geometry, &x, &weight);
+                (forward, cpu::backward_data(&geometry, &weight, &grad), cpu::backward_weight(&geometry, &x, &grad))
+            })
+        };
+        let one = run(1);
+        assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_reaches_the_output() {
+        let geometry = Geometry::new([1, 3, 5, 5], [4, 3, 3, 3], 1, 1);
+        let (mut x, weight, _) = tensors(&geometry);
+        x[12] = f32::NAN;
+        assert!(cpu::forward(&geometry, &x, &weight).iter().any(|value| value.is_nan()));
+    }
+
+    #[test]
+    #[should_panic(expected = "the channels differ")]
+    fn channels_that_differ_are_refused() {
+        Geometry::new([1, 3, 5, 5], [4, 2, 3, 3], 1, 1);
+    }
+}

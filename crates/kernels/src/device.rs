@@ -1,0 +1,187 @@
+//! Which device of this machine runs the model.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::{Device, DeviceKind};
+
+/// The device that a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Request {
+    /// A real GPU if there is one, else the CPU; never a software adapter.
+    #[default]
+    Auto,
+    Cpu,
+    /// The real GPU with this number in the list of [`adapters`].
+    Gpu(usize),
+    /// A software Vulkan adapter such as lavapipe: slow, but it runs what a GPU runs.
+    Software,
+    #[cfg(feature = "cuda")]
+    Cuda(usize),
+}
+
+/// A graphics adapter that wgpu sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    pub name: String,
+    /// `Vulkan`, `Metal` or `Dx12`.
+    pub api: String,
+    pub driver: String,
+    pub class: AdapterClass,
+    kind: DeviceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterClass {
+    Discrete,
+    Integrated,
+    Virtual,
+    Software,
+}
+
+/// A device, its name, and why it is the one.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    pub device: Device,
+    pub name: String,
+    pub reason: String,
+    /// Whether it is a real GPU, so that a large network is no folly.
+    pub is_gpu: bool,
+}
+
+/// A request that this machine cannot meet.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    #[error("no device is called '{0}': choose auto, cpu, gpu, gpu:N, software{cuda}", cuda = if cfg!(feature = "cuda") { ", cuda or cuda:N" } else { " (cuda needs a build with --features cuda)" })]
+    Unknown(String),
+    #[error("there is no GPU {wanted} on this machine ({found} found): `kiln devices` lists them")]
+    NoGpu { wanted: usize, found: usize },
+    #[error("there is no software adapter on this machine: Mesa's lavapipe is one (package mesa-vulkan-drivers)")]
+    NoSoftware,
+}
+
+impl FromStr for Request {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let (name, number) = match text.split_once(':') {
+            Some((name, number)) => (name, number.parse().map_err(|_| DeviceError::Unknown(text.to_owned()))?),
+            None => (text, 0),
+        };
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "gpu" => Ok(Self::Gpu(number)),
+            "software" => Ok(Self::Software),
+            #[cfg(feature = "cuda")]
+            "cuda" => Ok(Self::Cuda(number)),
+            _ => Err(DeviceError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for AdapterClass {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete GPU",
+            Self::Integrated => "integrated GPU",
+            Self::Virtual => "virtual GPU",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// Every adapter that burn's wgpu runtime could use, real GPUs first.
+pub fn adapters() -> Vec<Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    // What cubecl's runtime uses; OpenGL is not among them.
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(descriptor);
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    // burn counts adapters by class.
+    let mut counts = [0; 3];
+    let mut next = |class: usize| {
+        counts[class] += 1;
+        counts[class] - 1
+    };
+    let mut adapters: Vec<Adapter> = found
+        .iter()
+        .filter_map(|adapter| {
+            let info = adapter.get_info();
+            let (class, kind) = match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => (AdapterClass::Discrete, DeviceKind::DiscreteGpu(next(0))),
+                wgpu::DeviceType::IntegratedGpu => (AdapterClass::Integrated, DeviceKind::IntegratedGpu(next(1))),
+                wgpu::DeviceType::VirtualGpu => (AdapterClass::Virtual, DeviceKind::VirtualGpu(next(2))),
+                wgpu::DeviceType::Cpu => (AdapterClass::Software, DeviceKind::Cpu),
+                wgpu::DeviceType::Other => return None,
+            };
+            let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
+            Some(Adapter { name: info.name, api: format!("{:?}", info.backend), driver, class, kind })
+        })
+        .collect();
+    adapters.sort_by_key(|adapter| adapter.class as u8);
+    adapters
+}
+
+/// Meets `request` on this machine.
+pub fn choose(request: Request) -> Result<Chosen, DeviceError> {
+    if request == Request::Cpu {
+        return Ok(cpu("as asked".into()));
+    }
+    #[cfg(feature = "cuda")]
+    if let Request::Cuda(index) = request {
+        let (name, reason) = (format!("CUDA device {index}"), "as asked".to_owned());
+        return Ok(Chosen { device: Device::cuda(index), name, reason, is_gpu: true });
+    }
+    let adapters = adapters();
+    let (software, gpus): (Vec<_>, Vec<_>) = adapters.into_iter().partition(|adapter| adapter.class == AdapterClass::Software);
+    match request {
+        Request::Gpu(index) => match gpus.get(index) {
+            Some(adapter) => Ok(gpu(adapter, "as asked")),
+            None => Err(DeviceError::NoGpu { wanted: index, found: gpus.len() }),
+        },
+        Request::Software => software.first().map(|adapter| gpu(adapter, "as asked")).ok_or(DeviceError::NoSoftware),
+        _ => Ok(match (gpus.first(), software.first()) {
+            (Some(adapter), _) => gpu(adapter, "the fastest GPU that wgpu sees"),
+            (None, Some(adapter)) => cpu(format!("wgpu sees no GPU; {} is software, --device software uses it", adapter.name)),
+            (None, None) => cpu("wgpu sees no GPU".into()),
+        }),
+    }
+}
+
+fn gpu(adapter: &Adapter, reason: &str) -> Chosen {
+    Chosen {
+        device: Device::wgpu(adapter.kind.clone()),
+        name: format!("{} ({}, {})", adapter.name, adapter.api, adapter.class),
+        reason: reason.to_owned(),
+        is_gpu: adapter.class != AdapterClass::Software,
+    }
+}
+
+fn cpu(reason: String) -> Chosen {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let name = format!("CPU ({threads} thread{})", if threads == 1 { "" } else { "s" });
+    Chosen { device: Device::flex(), name, reason, is_gpu: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_from_text() {
+        assert_eq!("auto".parse(), Ok(Request::Auto));
+        assert_eq!("gpu:1".parse(), Ok(Request::Gpu(1)));
+        assert_eq!("software".parse(), Ok(Request::Software));
+        for text in ["", "tpu", "gpu:", "gpu:x", "gpu:-1"] {
+            assert_eq!(text.parse::<Request>(), Err(DeviceError::Unknown(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_automatic_choice_is_never_a_software_adapter() {
+        let chosen = choose(Request::Auto).unwrap();
+        let has_gpu = adapters().iter().any(|adapter| adapter.class != AdapterClass::Software);
+        assert_eq!(chosen.is_gpu, has_gpu, "{}: {}", chosen.name, chosen.reason);
+    }
+}

@@ -1,0 +1,189 @@
+//! A network's layers with output shapes, parameters and multiply-adds, counted from its
+//! description alone: nothing is allocated.
+//!
+//! Multiply-adds are counted as torchinfo counts them: a convolution's parameters (its bias too)
+//! once an output pixel, every other layer's parameters once a sample.
+
+use crate::{NormKind, ResNetConfig, Shortcut, Stem};
+
+/// One row of a [`Summary`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LayerSummary {
+    /// torchvision's name, or the operation's where torchvision has none.
+    pub name: String,
+    /// Such as `Conv2d 3x3 /2`.
+    pub kind: String,
+    /// Output shape of one sample: `[C, H, W]` or `[C]`.
+    pub output: Vec<usize>,
+    pub parameters: usize,
+    pub mult_adds: usize,
+}
+
+/// A network layer by layer, for one sample.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// `[C, H, W]`
+    pub input: [usize; 3],
+    pub layers: Vec<LayerSummary>,
+}
+
+impl Summary {
+    /// Describes `config` for images of `size` by `size` pixels.
+    pub fn new(config: &ResNetConfig, size: usize) -> Self {
+        let mut walk = Walk { config, layers: vec![], channels: 3, size };
+        walk.network();
+        Self { input: [3, size, size], layers: walk.layers }
+    }
+
+    pub fn parameters(&self) -> usize {
+        self.layers.iter().map(|layer| layer.parameters).sum()
+    }
+
+    pub fn mult_adds(&self) -> usize {
+        self.layers.iter().map(|layer| layer.mult_adds).sum()
+    }
+
+    /// Bytes of one sample's layer outputs in f32: what a training step keeps for its backward pass.
+    pub fn activation_bytes(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.parameters > 0).map(|layer| layer.output.iter().product::<usize>() * 4).sum()
+    }
+
+    /// Parameters of stem, stages and head: the first part of each layer's name, in order.
+    pub fn components(&self) -> Vec<(String, usize)> {
+        let mut components: Vec<(String, usize)> = vec![];
+        for layer in self.layers.iter().filter(|layer| layer.parameters > 0) {
+            let name = match layer.name.split('.').next().unwrap_or_default() {
+                "conv1" | "bn1" => "stem",
+                "fc" => "head",
+                stage => stage,
+            };
+            match components.last_mut() {
+                Some((last, count)) if last == name => *count += layer.parameters,
+                _ => components.push((name.to_owned(), layer.parameters)),
+            }
+        }
+        components
+    }
+}
+
+/// Follows one sample through the network.
+struct Walk<'a> {
+    config: &'a ResNetConfig,
+    layers: Vec<LayerSummary>,
+    channels: usize,
+    /// Height and width of the current map.
+    size: usize,
+}
+
+impl Walk<'_> {
+    fn network(&mut self) {
+        let config = self.config;
+        let (kernel, stride) = if config.stem == Stem::Imagenet { (7, 2) } else { (3, 1) };
+        self.conv("conv1", config.stem_channels(), kernel, stride, config.stem == Stem::Compact);
+        self.norm("bn1");
+        if config.stem == Stem::Imagenet {
+            self.size = self.size.div_ceil(2);
+            self.row("maxpool", "MaxPool2d 3x3 /2", vec![self.channels, self.size, self.size], 0, 0);
+        }
+        for stage in 0..4 {
+            let (mid, first_stride) = config.stage(stage);
+            for block in 0..config.blocks()[stage] {
+                self.block(&format!("layer{}.{block}", stage + 1), mid, if block == 0 { first_stride } else { 1 });
+            }
+        }
+        self.row("avgpool", "GlobalAveragePool", vec![self.channels], 0, 0);
+        let parameters = (self.channels + 1) * config.classes;
+        self.row("fc", "Linear", vec![config.classes], parameters, parameters);
+    }
+
+    fn block(&mut self, name: &str, mid: usize, stride: usize) {
+        let (input, size, output) = (self.channels, self.size, mid * self.config.expansion());
+        let bottleneck = self.config.is_bottleneck();
+        let (kernel, first_stride) = if bottleneck { (1, 1) } else { (3, stride) };
+        self.conv(&format!("{name}.conv1"), mid, kernel, first_stride, false);
+        self.norm(&format!("{name}.bn1"));
+        self.conv(&format!("{name}.conv2"), mid, 3, if bottleneck { stride } else { 1 }, false);
+        self.norm(&format!("{name}.bn2"));
+        if bottleneck {
+            self.conv(&format!("{name}.conv3"), output, 1, 1, false);
+            self.norm(&format!("{name}.bn3"));
+        }
+        if stride != 1 || input != output {
+            (self.channels, self.size) = (input, size);
+            self.conv(&format!("{name}.downsample.0"), output, 1, stride, false);
+            if self.config.shortcut == Shortcut::ProjectionNorm {
+                self.norm(&format!("{name}.downsample.1"));
+            }
+        }
+    }
+
+    fn conv(&mut self, name: &str, output: usize, kernel: usize, stride: usize, bias: bool) {
+        let parameters = output * (self.channels * kernel * kernel + usize::from(bias));
+        self.channels = output;
+        self.size = self.size.div_ceil(stride);
+        let kind = if stride == 1 { format!("Conv2d {kernel}x{kernel}") } else { format!("Conv2d {kernel}x{kernel} /{stride}") };
+        let pixels = self.size * self.size;
+        self.row(name, &kind, vec![output, self.size, self.size], parameters, parameters * pixels);
+    }
+
+    fn norm(&mut self, name: &str) {
+        let kind = match self.config.norm {
+            NormKind::Batch => "BatchNorm2d",
+            NormKind::Group => "GroupNorm",
+        };
+        self.row(name, kind, vec![self.channels, self.size, self.size], 2 * self.channels, 2 * self.channels);
+    }
+
+    fn row(&mut self, name: &str, kind: &str, output: Vec<usize>, parameters: usize, mult_adds: usize) {
+        self.layers.push(LayerSummary { name: name.to_owned(), kind: kind.to_owned(), output, parameters, mult_adds });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preset(name: &str) -> ResNetConfig {
+        ResNetConfig::preset(name.parse().unwrap(), 10)
+    }
+
+    #[test]
+    fn parameter_counts_are_pytorchs() {
+        // Counted with torch on the same architectures.
+        let expected = [
+            ("resnet18", 11_173_962),
+            ("resnet34", 21_282_122),
+            ("resnet50", 23_520_842),
+            ("resnet101", 42_512_970),
+            ("resnet152", 58_156_618),
+            ("resnet18-compact", 11_154_890),
+        ];
+        for (name, parameters) in expected {
+            assert_eq!(Summary::new(&preset(name), 32).parameters(), parameters, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_compact_network_needs_135_million_mult_adds_as_torchinfo_counts() {
+        let mult_adds = Summary::new(&preset("resnet18-compact"), 32).mult_adds();
+        assert_eq!((mult_adds as f64 / 1e4).round() / 100.0, 135.15);
+    }
+
+    #[test]
+    fn imagenet_resnet18_matches_torchvision() {
+        let config = ResNetConfig { stem: Stem::Imagenet, classes: 1000, ..preset("resnet18") };
+        let summary = Summary::new(&config, 224);
+        assert_eq!(summary.parameters(), 11_689_512);
+        let last = summary.layers.iter().rfind(|layer| layer.name.starts_with("layer4")).unwrap();
+        assert_eq!(last.output, [512, 7, 7]);
+    }
+
+    #[test]
+    fn components_add_up() {
+        let summary = Summary::new(&preset("resnet50"), 32);
+        let components = summary.components();
+        assert_eq!(components.iter().map(|(_, count)| count).sum::<usize>(), summary.parameters());
+        let names: Vec<_> = components.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["stem", "layer1", "layer2", "layer3", "layer4", "head"]);
+    }
+}

@@ -1,0 +1,21 @@
+//! Training: recipes, schedules, the optimiser, checkpoints and the loop.
+//!
+//! [`Trainer`] holds a run in memory and says what happens through [`Event`]s; it never prints and,
+//! but for [`run_dir`], knows no files, so that a page trains with it as a terminal does.
+
+mod checkpoint;
+mod evaluate;
+mod loss;
+pub mod recipe;
+#[cfg(not(target_family = "wasm"))]
+pub mod run_dir;
+mod schedule;
+mod sgd;
+mod trainer;
+
+pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
+pub use evaluate::{Evaluation, evaluate};
+pub use recipe::{Recipe, RecipeError};
+pub use sgd::Sgd;
+pub use loss::{cross_entropy, soft_targets};
+pub use trainer::{Event, Outcome, StepMetrics, TrainError, Trainer};

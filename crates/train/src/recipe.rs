@@ -1,0 +1,317 @@
+//! A recipe: everything that decides a training run, as TOML.
+
+use std::ops::RangeInclusive;
+
+use kiln_data::Augment;
+use kiln_model::{ConfigError, Init, NormKind, Preset, ResNetConfig};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Everything that decides a training run but the data and the device.
+///
+/// A recipe file names every field; `Recipe::parse` takes it with overrides and refuses what it
+/// does not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the recipe is called; kept in the run and its bundle.
+    pub name: String,
+    pub model: Model,
+    pub training: Training,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    pub augment: Augment,
+}
+
+/// Which network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// `resnet18` to `resnet152`, or `resnet18-compact`.
+    pub preset: String,
+    /// Channels of the first stage.
+    pub width: usize,
+    pub norm: NormKind,
+    /// Groups of a group normalisation.
+    pub groups: usize,
+    pub init: Init,
+}
+
+/// How long, on what, and towards what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    pub epochs: usize,
+    pub batch_size: usize,
+    /// Share of the training images kept for validation.
+    pub validation: f32,
+    /// Probability mass that the target spreads evenly over all classes.
+    pub label_smoothing: f32,
+    /// Decides weights, splits, order and augmentation.
+    pub seed: u64,
+}
+
+/// Stochastic gradient descent as PyTorch's `SGD`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// The schedule's peak.
+    pub lr: f64,
+    pub momentum: f64,
+    pub nesterov: bool,
+    pub weight_decay: f64,
+    /// Whether norms and biases decay too, as they do in PyTorch by default.
+    pub decay_norms_and_biases: bool,
+}
+
+/// The learning rate over a run, as a factor of the optimiser's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    pub kind: ScheduleKind,
+    /// Share of the run over which the rate rises linearly from `start_factor`.
+    pub warmup: f64,
+    pub start_factor: f64,
+    /// Factor at the end of `cosine` and `one_cycle`.
+    pub final_factor: f64,
+    /// Shares of the run after which `multi_step` multiplies the rate by `gamma`.
+    pub milestones: Vec<f64>,
+    pub gamma: f64,
+}
+
+/// The shape of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    Constant,
+    Cosine,
+    MultiStep,
+    /// Linear down to `final_factor`.
+    OneCycle,
+}
+
+/// A recipe that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    #[error("the recipe is no valid TOML: {0}")]
+    Syntax(#[from] toml::de::Error),
+    #[error("a recipe has no key '{key}'{}", suggest(.nearest))]
+    UnknownKey { key: String, nearest: Option<String> },
+    #[error("the recipe lacks the key '{0}'")]
+    MissingKey(String),
+    #[error("'{0}' is no override: write key=value, such as optimizer.lr=0.05")]
+    Override(String),
+    #[error("{key} = {value} is out of range: it must be {expected}")]
+    Range { key: &'static str, value: String, expected: String },
+    #[error(transparent)]
+    Model(#[from] ConfigError),
+}
+
+fn suggest(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|key| format!("; did you mean '{key}'?")).unwrap_or_default()
+}
+
+/// The recipes in this program, by name.
+pub const BUILT_IN: [(&str, &str); 2] =
+    [("quick", include_str!("../../../recipes/quick.toml")), ("resnet18", include_str!("../../../recipes/resnet18.toml"))];
+
+impl Recipe {
+    /// Reads a recipe and applies `key=value` overrides with dotted keys.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        let mut table: Table = text.parse()?;
+        let known = known_keys();
+        for entry in overrides {
+            let (key, value) = entry.split_once('=').ok_or_else(|| RecipeError::Override(entry.clone()))?;
+            set(&mut table, key.trim(), value.trim(), &known)?;
+        }
+        let found = keys(&table);
+        for key in &found {
+            if !known.contains(key) {
+                return Err(RecipeError::UnknownKey { key: key.clone(), nearest: nearest(key, &known) });
+            }
+        }
+        if let Some(key) = known.iter().find(|key| !found.contains(key)) {
+            return Err(RecipeError::MissingKey(key.clone()));
+        }
+        let recipe: Self = Value::Table(table).try_into()?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML that [`Recipe::parse`] takes.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe is made of TOML's types")
+    }
+
+    /// Every field by dotted key, in the recipe's order.
+    pub fn entries(&self) -> Vec<(String, String)> {
+        let value = Value::try_from(self).expect("a recipe is made of TOML's types");
+        let mut entries = vec![];
+        flatten("", &value, &mut entries);
+        entries.into_iter().map(|(key, value)| (key, value.to_string())).collect()
+    }
+
+    /// The network for that many classes.
+    pub fn architecture(&self, classes: usize) -> Result<ResNetConfig, ConfigError> {
+        let preset: Preset = self.model.preset.parse()?;
+        let Model { width, norm, groups, init, .. } = self.model;
+        let config = ResNetConfig { width, norm, groups, init, ..ResNetConfig::preset(preset, classes) };
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), RecipeError> {
+        let (training, optimizer, schedule) = (&self.training, &self.optimizer, &self.schedule);
+        integer("training.epochs", training.epochs, 1..=100_000)?;
+        integer("training.batch_size", training.batch_size, 1..=65_536)?;
+        integer("augment.crop_padding", self.augment.crop_padding, 0..=64)?;
+        real("training.validation", training.validation.into(), 0.0..=0.9)?;
+        real("training.label_smoothing", training.label_smoothing.into(), 0.0..=0.99)?;
+        real("optimizer.lr", optimizer.lr, 0.0..=1e6)?;
+        real("optimizer.momentum", optimizer.momentum, 0.0..=0.9999)?;
+        real("optimizer.weight_decay", optimizer.weight_decay, 0.0..=1.0)?;
+        real("schedule.warmup", schedule.warmup, 0.0..=1.0)?;
+        real("schedule.start_factor", schedule.start_factor, 0.0..=1.0)?;
+        real("schedule.final_factor", schedule.final_factor, 0.0..=1.0)?;
+        real("schedule.gamma", schedule.gamma, 0.0..=1.0)?;
+        for milestone in &schedule.milestones {
+            real("schedule.milestones", *milestone, 0.0..=1.0)?;
+        }
+        self.architecture(10)?;
+        Ok(())
+    }
+}
+
+fn integer(key: &'static str, value: usize, range: RangeInclusive<usize>) -> Result<(), RecipeError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(RecipeError::Range { key, value: value.to_string(), expected: format!("{} to {}", range.start(), range.end()) })
+}
+
+fn real(key: &'static str, value: f64, range: RangeInclusive<f64>) -> Result<(), RecipeError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(RecipeError::Range { key, value: value.to_string(), expected: format!("{} to {}", range.start(), range.end()) })
+}
+
+/// Every key of a recipe, dotted.
+fn known_keys() -> Vec<String> {
+    let table: Table = BUILT_IN[0].1.parse().expect("built-in recipes are valid");
+    keys(&table)
+}
+
+fn keys(table: &Table) -> Vec<String> {
+    let value = Value::Table(table.clone());
+    let mut entries = vec![];
+    flatten("", &value, &mut entries);
+    entries.into_iter().map(|(key, _)| key).collect()
+}
+
+fn flatten<'a>(prefix: &str, value: &'a Value, out: &mut Vec<(String, &'a Value)>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, out);
+            }
+        }
+        _ => out.push((prefix.to_owned(), value)),
+    }
+}
+
+/// The known key that `key` most likely was meant to be, if any is near.
+fn nearest(key: &str, known: &[String]) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let score = |candidate: &String| {
+        strsim::jaro_winkler(key, candidate).max(strsim::jaro_winkler(&last(key), &last(candidate)))
+    };
+    let best = known.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
+    (score(best) > 0.8).then(|| best.clone())
+}
+
+/// Sets a dotted key. A bare word is taken as a string, so that nobody has to quote twice.
+fn set(table: &mut Table, key: &str, text: &str, known: &[String]) -> Result<(), RecipeError> {
+    if !known.iter().any(|name| name == key) {
+        return Err(RecipeError::UnknownKey { key: key.to_owned(), nearest: nearest(key, known) });
+    }
+    let parsed: Result<Table, _> = format!("value = {text}").parse();
+    let mut value = parsed.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| text.into());
+    let mut parts: Vec<_> = key.split('.').collect();
+    let leaf = parts.pop().unwrap_or_default();
+    let table = parts.into_iter().try_fold(table, |table, part| {
+        table.entry(part).or_insert_with(|| Table::new().into()).as_table_mut()
+    });
+    let table = table.ok_or_else(|| RecipeError::UnknownKey { key: key.to_owned(), nearest: None })?;
+    // `lr=1` is meant as a number wherever a real number stood.
+    if let (Some(Value::Float(_)), Value::Integer(number)) = (table.get(leaf), &value) {
+        value = Value::Float(*number as f64);
+    }
+    table.insert(leaf.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quick(overrides: &[&str]) -> Result<Recipe, RecipeError> {
+        let overrides: Vec<_> = overrides.iter().map(|text| text.to_string()).collect();
+        Recipe::parse(BUILT_IN[0].1, &overrides)
+    }
+
+    #[test]
+    fn every_built_in_recipe_is_valid_and_bears_its_name() {
+        for (name, text) in BUILT_IN {
+            let recipe = Recipe::parse(text, &[]).unwrap();
+            assert_eq!(recipe.name, name);
+            assert_eq!(Recipe::parse(&recipe.to_toml(), &[]).unwrap(), recipe);
+        }
+    }
+
+    #[test]
+    fn overrides_reach_every_kind_of_field() {
+        let recipe = quick(&[
+            "optimizer.lr=1",
+            "training.epochs = 3",
+            "schedule.kind=multi_step",
+            "schedule.milestones=[0.6, 0.8]",
+            "optimizer.nesterov=false",
+        ])
+        .unwrap();
+        assert_eq!((recipe.optimizer.lr, recipe.training.epochs, recipe.optimizer.nesterov), (1.0, 3, false));
+        assert_eq!((recipe.schedule.kind, recipe.schedule.milestones), (ScheduleKind::MultiStep, vec![0.6, 0.8]));
+    }
+
+    #[test]
+    fn a_misspelt_key_brings_the_nearest_one() {
+        for (wrong, right) in [("optimizer.learning_rte=1", "lr"), ("optimizer.momentm=0.9", "optimizer.momentum"), ("training.epoch=3", "training.epochs")] {
+            let error = quick(&[wrong]).unwrap_err().to_string();
+            assert!(error.contains("no key"), "{error}");
+            if wrong != "optimizer.learning_rte=1" {
+                assert!(error.contains(&format!("did you mean '{right}'")), "{error}");
+            }
+        }
+        let misspelt = BUILT_IN[0].1.replace("batch_size", "batchsize");
+        let error = Recipe::parse(&misspelt, &[]).unwrap_err().to_string();
+        assert!(error.contains("'training.batchsize'; did you mean 'training.batch_size'?"), "{error}");
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        for (entry, key) in [
+            ("model.width=0", "width"),
+            ("training.epochs=0", "training.epochs"),
+            ("optimizer.lr=nan", "optimizer.lr"),
+            ("optimizer.lr=-1", "optimizer.lr"),
+            ("training.validation=1.5", "training.validation"),
+            ("model.preset=resnet19", "resnet19"),
+        ] {
+            let error = quick(&[entry]).unwrap_err().to_string();
+            assert!(error.contains(key), "{entry}: {error}");
+        }
+        assert!(matches!(quick(&["lr"]), Err(RecipeError::Override(_))));
+        assert!(matches!(quick(&["training.epochs=many"]), Err(RecipeError::Syntax(_))));
+    }
+}

@@ -1,0 +1,96 @@
+"""Opens a Kiln bundle in PyTorch: proof that its tensors are torchvision's by name and by meaning.
+
+    python3 tests/parity/load_bundle.py model.safetensors [--images FOLDER [--limit N]]
+
+Prints the bundle's metadata, builds the network its `architecture` key describes (a JSON object
+with the fields of make_fixtures.Architecture) and loads the tensors with strict=True: a missing,
+additional or misshapen tensor is an error. f32 and f16 bundles; int8 ones have no PyTorch name.
+
+With --images, evaluates FOLDER/test/<class>/* (all of one size) as Kiln does: bytes / 255, then the
+bundle's `mean` and `std` (JSON arrays). A class's index is its place in `classes` where that is a
+JSON array of names, else in the sorted folder names. Prints one JSON line with accuracy and n.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from make_fixtures import Architecture, ResNet
+
+
+def read_bundle(path):
+    """The network in eval mode, float32, and the metadata as {key: parsed JSON, or the string}."""
+    with safe_open(path, framework="pt") as file:
+        metadata = {key: parsed(text) for key, text in (file.metadata() or {}).items()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if "architecture" not in metadata:
+        raise SystemExit(f"{path}: no `architecture` in its metadata, so not a Kiln bundle")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise SystemExit(f"{path}: {name} is {tensor.dtype}; export the bundle as f32 or f16")
+    model = ResNet(Architecture(**metadata["architecture"]))
+    model.load_state_dict(tensors, strict=True)
+    return model.eval(), metadata
+
+
+def parsed(text):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def read_folder(split, classes=None, limit=None):
+    """split/<class>/* as (images [N,3,H,W] u8, labels [N] int64, class names), `limit` images spread
+    evenly over the classes, in the order of class and file name."""
+    found = sorted(p.name for p in split.iterdir() if p.is_dir())
+    if not found or not set(found) <= set(classes or found):
+        raise SystemExit(f"{split}: expected a folder for each of {classes or 'the classes'}, found {found}")
+    classes = classes or found
+    images, labels = [], []
+    for name in found:
+        files = sorted(p for p in (split / name).iterdir() if p.is_file())
+        for path in files[: limit and max(1, limit // len(found))]:
+            images.append(np.asarray(Image.open(path).convert("RGB")))
+            labels.append(classes.index(name))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels), classes
+
+
+def normalised(images, mean, std):
+    """[N,3,H,W] u8 -> float32, (bytes / 255 - mean) / std by channel."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+    return (images / 255 - mean) / std
+
+
+@torch.inference_mode()
+def accuracy(model, images, labels, mean, std, batch=250):
+    """Fraction of `labels` that are the largest logit; `model` in eval mode."""
+    batches = zip(images.split(batch), labels.split(batch))
+    return sum((model(normalised(x, mean, std)).argmax(1) == y).sum().item() for x, y in batches) / len(labels)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Loads a Kiln bundle into PyTorch and evaluates it.")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--images", type=Path, help="folder with test/<class>/*")
+    parser.add_argument("--limit", type=int, help="number of images, spread over the classes")
+    args = parser.parse_args()
+
+    model, metadata = read_bundle(args.bundle)
+    print(json.dumps(metadata, indent=2))
+    print(f"loaded strictly: {sum(p.numel() for p in model.parameters()):,} parameters")
+    if args.images:
+        names = metadata.get("classes")
+        names = names if isinstance(names, list) else None
+        images, labels, _ = read_folder(args.images / "test", names, args.limit)
+        result = accuracy(model, images, labels, metadata["mean"], metadata["std"])
+        print(json.dumps({"accuracy": result, "n": len(labels), "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()

@@ -149,6 +149,17 @@ pub fn choose(request: Request) -> Result<Chosen, DeviceError> {
     }
 }
 
+/// A GPU for a test, or a software adapter in its place. Without either it panics, so that no test
+/// passes by not running; `KILN_SKIP_GPU=1` skips such tests and says so.
+pub fn for_tests() -> Option<Device> {
+    if std::env::var_os("KILN_SKIP_GPU").is_some() {
+        eprintln!("skipped: KILN_SKIP_GPU is set");
+        return None;
+    }
+    let chosen = choose(Request::Gpu(0)).or_else(|_| choose(Request::Software));
+    Some(chosen.expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without").device)
+}
+
 fn gpu(adapter: &Adapter, reason: &str) -> Chosen {
     Chosen {
         device: Device::wgpu(adapter.kind.clone()),

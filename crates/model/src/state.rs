@@ -18,6 +18,15 @@ pub struct StateTensor {
     pub values: Vec<f32>,
 }
 
+impl StateTensor {
+    /// Copies a tensor to the host. Waits for the device.
+    pub fn read<const D: usize>(tensor: Tensor<D>) -> Self {
+        let data = tensor.into_data();
+        let shape = data.shape().to_vec();
+        Self { shape, values: data.convert::<f32>().try_into_vec().expect("converted to f32 just now") }
+    }
+}
+
 /// A state dict that does not fit the network.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
@@ -103,10 +112,7 @@ impl ModuleVisitor for Reader {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let data = param.val().into_data();
-        let shape = data.shape().to_vec();
-        let values = data.convert::<f32>().try_into_vec().expect("converted to f32 above");
-        self.state.insert(self.path.name(), StateTensor { shape, values });
+        self.state.insert(self.path.name(), StateTensor::read(param.val()));
     }
 }
 

@@ -16,6 +16,6 @@ mod trainer;
 pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
 pub use evaluate::{Evaluation, evaluate};
 pub use recipe::{Recipe, RecipeError};
-pub use sgd::Sgd;
+pub use sgd::{Sgd, gradients};
 pub use loss::{cross_entropy, soft_targets};
 pub use trainer::{Event, Outcome, StepMetrics, TrainError, Trainer};

@@ -29,7 +29,11 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDir
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        // As any other file: what the user's umask leaves, not the owner alone.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
 
@@ -30,11 +30,7 @@ impl Sgd {
 
     /// The momentum buffers on the host, by parameter name.
     pub fn state(&self) -> StateDict {
-        let read = |tensor: &Tensor<1>| {
-            let values: Vec<f32> = tensor.to_data().convert::<f32>().try_into_vec().expect("converted to f32");
-            StateTensor { shape: vec![values.len()], values }
-        };
-        self.momentum.iter().map(|(name, tensor)| (name.clone(), read(tensor))).collect()
+        self.momentum.iter().map(|(name, tensor)| (name.clone(), StateTensor::read(tensor.clone()))).collect()
     }
 
     /// Goes on with buffers that [`Sgd::state`] gave for a network like `model`.
@@ -42,6 +38,35 @@ impl Sgd {
         let Some(device) = model.devices().pop().map(|device| device.inner()) else { return };
         let tensor = |state: StateTensor| Tensor::from_data(TensorData::new(state.values, state.shape), &device);
         self.momentum = state.into_iter().map(|(name, state)| (name, tensor(state))).collect();
+    }
+}
+
+/// The gradient of every parameter that `grads` reaches, on the host, by name.
+pub fn gradients(model: &ResNet, grads: &Gradients) -> StateDict {
+    let mut reader = GradientReader { grads, path: ParameterPath::default(), state: StateDict::new() };
+    model.visit(&mut reader);
+    reader.state
+}
+
+struct GradientReader<'a> {
+    grads: &'a Gradients,
+    path: ParameterPath,
+    state: StateDict,
+}
+
+impl ModuleVisitor for GradientReader<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = param.val().grad(self.grads) {
+            self.state.insert(self.path.name(), StateTensor::read(grad));
+        }
     }
 }
 

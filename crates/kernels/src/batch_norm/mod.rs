@@ -93,4 +93,36 @@ mod tests {
             }
         }
     }
+
+    /// On every backend the operator has; a single channel is where burn's fused reduction went wrong.
+    #[test]
+    fn the_operator_agrees_with_the_reference_on_wgpu() {
+        let Some(device) = crate::device::for_tests() else { return };
+        let device = device.autodiff();
+        for shape in [[8, 1, 6, 6], [3, 2, 5, 4], [2, 7, 1, 3]] {
+            let len: usize = shape.iter().product();
+            let wave = |step: f32| (0..len).map(|index| (index as f32 * step).sin()).collect::<Vec<_>>();
+            let (x, grad) = (wave(0.7), wave(1.3));
+            let (gamma, beta) = (vec![1.5; shape[1]], vec![0.2; shape[1]]);
+            let expected = reference::train(shape, &x, &gamma, &beta, &grad, 1e-5, true);
+            let tensor = |values: &[f32]| Tensor::<1>::from_data(values, &device);
+            let x = tensor(&x).reshape(shape).require_grad();
+            let (gamma, beta) = (tensor(&gamma).require_grad(), tensor(&beta).require_grad());
+            let out = batch_norm_train(x.clone(), gamma.clone(), beta.clone(), 1e-5, true);
+            let grads = (out.output.clone() * tensor(&grad).reshape(shape)).sum().backward();
+            let read = |tensor: Tensor<1>| tensor.into_data().try_into_vec::<f32>().unwrap();
+            for (name, found, expected) in [
+                ("output", read(out.output.inner().reshape([-1])), &expected.output),
+                ("mean", read(out.mean.inner()), &expected.mean),
+                ("variance", read(out.variance.inner()), &expected.variance),
+                ("beta_grad", read(beta.grad(&grads).unwrap()), &expected.beta_grad),
+                ("gamma_grad", read(gamma.grad(&grads).unwrap()), &expected.gamma_grad),
+                ("x_grad", read(x.grad(&grads).unwrap().reshape([-1])), &expected.x_grad),
+            ] {
+                for (a, b) in found.iter().zip(expected) {
+                    assert!((f64::from(*a) - b).abs() <= 1e-4, "{name} of {shape:?}: {found:?} is not {expected:?}");
+                }
+            }
+        }
+    }
 }

@@ -77,6 +77,8 @@ mod tests {
             ([1, 3, 23, 23], [4, 3, 7, 7], 2, 3),
             ([5, 2, 2, 2], [3, 2, 3, 3], 2, 1),
             ([1, 2, 70, 300], [3, 2, 3, 3], 1, 1),
+            ([8, 1, 32, 32], [2, 1, 3, 3], 2, 1),
+            ([8, 1, 32, 32], [2, 1, 1, 1], 2, 0),
         ]
         .map(|(x, weight, stride, padding)| Geometry::new(x, weight, stride, padding))
         .to_vec()
@@ -149,5 +151,29 @@ mod tests {
     #[should_panic(expected = "the channels differ")]
     fn channels_that_differ_are_refused() {
         Geometry::new([1, 3, 5, 5], [4, 2, 3, 3], 1, 1);
+    }
+
+    #[test]
+    fn the_operator_and_its_gradients_agree_with_the_reference_on_wgpu() {
+        let Some(device) = crate::device::for_tests() else { return };
+        let device = device.autodiff();
+        for geometry in cases().into_iter().filter(|geometry| geometry.output().iter().product::<usize>() < 20_000) {
+            let (x, weight, grad) = tensors(&geometry);
+            let tensor = |values: &[f32], shape: [usize; 4]| Tensor::<1>::from_data(values, &device).reshape(shape);
+            let [channels, height, width] = geometry.input;
+            let kernel = geometry.kernel;
+            let shape = [geometry.outputs[0], channels, kernel, kernel];
+            let inputs = tensor(&x, [geometry.batch, channels, height, width]).require_grad();
+            let weights = tensor(&weight, shape).require_grad();
+            let output = conv2d(inputs.clone(), weights.clone(), geometry.stride, geometry.padding);
+            let grads = (output.clone() * tensor(&grad, geometry.output())).sum().backward();
+            let read = |tensor: Tensor<4>| tensor.into_data().try_into_vec::<f32>().unwrap();
+            let forward = error(&read(output.inner()), &reference::forward(&geometry, &x, &weight));
+            let data = error(&read(inputs.grad(&grads).unwrap()), &reference::backward_data(&geometry, &weight, &grad));
+            let weights = error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(&geometry, &x, &grad));
+            assert!(forward < 1e-5, "{geometry:?}: {forward}");
+            assert!(data < 1e-5, "{geometry:?}: {data}");
+            assert!(weights < 1e-5, "{geometry:?}: {weights}");
+        }
     }
 }

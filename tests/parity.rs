@@ -82,7 +82,8 @@ impl Fixture {
     fn close<const D: usize>(&self, case: &str, name: &str, found: Tensor<D>, tolerance: f64) {
         let expected = &self.tensors[name];
         let found = found.into_data().convert::<f32>().try_into_vec::<f32>().unwrap();
-        let error = norm(found.iter().zip(&expected.values).map(|(a, b)| a - b)) / norm(expected.values.iter().copied());
+        let error =
+            norm(found.iter().zip(&expected.values).map(|(a, b)| a - b)) / norm(expected.values.iter().copied());
         assert_eq!(found.len(), expected.values.len(), "{case}: {name}");
         assert!(error <= tolerance, "{case}: {name} is off by {error:e}");
     }
@@ -138,7 +139,8 @@ fn a_training_step_agrees(device: &Device) {
 
 fn ten_steps_of_sgd_agree(device: &Device) {
     let device = &device.clone().autodiff();
-    let optimizer = Optimizer { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 5e-4, decay_norms_and_biases: true };
+    let optimizer =
+        Optimizer { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 5e-4, decay_norms_and_biases: true };
     let schedule = Schedule {
         kind: ScheduleKind::Cosine,
         warmup: 0.3,
@@ -161,7 +163,9 @@ fn ten_steps_of_sgd_agree(device: &Device) {
             let input = fixture.input(device);
             let input = match step {
                 0 => input,
-                _ => Tensor::cat(vec![input.clone().narrow(3, width - step, step), input.narrow(3, 0, width - step)], 3),
+                _ => {
+                    Tensor::cat(vec![input.clone().narrow(3, width - step, step), input.narrow(3, 0, width - step)], 3)
+                }
             };
             let targets = soft_targets(&fixture.labels, fixture.config.classes, 0.0, device);
             let loss = cross_entropy(model.forward(input), targets);

@@ -2,13 +2,12 @@
 
     python3 tests/parity/load_bundle.py model.safetensors [--images FOLDER [--limit N]]
 
-Prints the bundle's metadata, builds the network its `architecture` key describes (a JSON object
-with the fields of make_fixtures.Architecture) and loads the tensors with strict=True: a missing,
-additional or misshapen tensor is an error. f32 and f16 bundles; int8 ones have no PyTorch name.
+Prints the bundle's metadata (one JSON object: `contents` in the `__metadata__` entry `kiln`), builds
+the network that its `architecture` describes and loads the tensors with strict=True: a missing,
+additional or misshapen tensor is an error.
 
 With --images, evaluates FOLDER/test/<class>/* (all of one size) as Kiln does: bytes / 255, then the
-bundle's `mean` and `std` (JSON arrays). A class's index is its place in `classes` where that is a
-JSON array of names, else in the sorted folder names. Prints one JSON line with accuracy and n.
+bundle's `mean` and `std`. Prints one JSON line with accuracy and n.
 """
 
 import argparse
@@ -24,25 +23,25 @@ from make_fixtures import Architecture, ResNet
 
 
 def read_bundle(path):
-    """The network in eval mode, float32, and the metadata as {key: parsed JSON, or the string}."""
+    """The network in eval mode, float32, and the bundle's metadata."""
     with safe_open(path, framework="pt") as file:
-        metadata = {key: parsed(text) for key, text in (file.metadata() or {}).items()}
+        metadata = json.loads((file.metadata() or {}).get("kiln", "{}")).get("contents", {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if "architecture" not in metadata:
         raise SystemExit(f"{path}: no `architecture` in its metadata, so not a Kiln bundle")
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise SystemExit(f"{path}: {name} is {tensor.dtype}; export the bundle as f32 or f16")
-    model = ResNet(Architecture(**metadata["architecture"]))
+    model = ResNet(architecture(metadata["architecture"]))
     model.load_state_dict(tensors, strict=True)
     return model.eval(), metadata
 
 
-def parsed(text):
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def architecture(kiln):
+    """Kiln's description of a network as make_fixtures has it: `shortcut` tells it all of a compact one."""
+    compact = kiln["stem"] == "compact"
+    kept = {key: kiln[key] for key in ("depth", "width", "norm", "groups", "shortcut", "classes")}
+    return Architecture(stem="cifar" if compact else kiln["stem"], head="conv" if compact else "linear", **kept)
 
 
 def read_folder(split, classes=None, limit=None):
@@ -85,9 +84,7 @@ def main():
     print(json.dumps(metadata, indent=2))
     print(f"loaded strictly: {sum(p.numel() for p in model.parameters()):,} parameters")
     if args.images:
-        names = metadata.get("classes")
-        names = names if isinstance(names, list) else None
-        images, labels, _ = read_folder(args.images / "test", names, args.limit)
+        images, labels, _ = read_folder(args.images / "test", metadata["classes"], args.limit)
         result = accuracy(model, images, labels, metadata["mean"], metadata["std"])
         print(json.dumps({"accuracy": result, "n": len(labels), "torch": torch.__version__}))
 

@@ -40,7 +40,12 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
 
 /// Accuracy, loss and a line a class.
 fn print_scores(evaluation: &Evaluation, classes: &[String]) {
-    println!("accuracy {:.2} %   top-5 {:.2} %   loss {:.4}\n", 100.0 * evaluation.accuracy, 100.0 * evaluation.top5, evaluation.loss);
+    println!(
+        "accuracy {:.2} %   top-5 {:.2} %   loss {:.4}\n",
+        100.0 * evaluation.accuracy,
+        100.0 * evaluation.top5,
+        evaluation.loss
+    );
     let width = classes.iter().map(String::len).max().unwrap_or(0).max(5);
     println!("{:<width$}  images  accuracy  most often taken for", "class");
     for (label, row) in evaluation.confusion.iter().enumerate() {
@@ -64,7 +69,10 @@ pub fn test_images(data: &Dataset) -> (&'static str, &ImageSet) {
 pub fn open(path: &Path) -> Result<(PathBuf, Bundle)> {
     let path = if path.is_dir() { RunDir::open(path).bundle() } else { path.to_owned() };
     let bytes = std::fs::read(&path).with_context(|| {
-        format!("cannot read {}: name a bundle, or the folder of a finished run (`kiln train` makes one)", path.display())
+        format!(
+            "cannot read {}: name a bundle, or the folder of a finished run (`kiln train` makes one)",
+            path.display()
+        )
     })?;
     let bundle = Bundle::from_bytes(&bytes).with_context(|| format!("{} is no usable bundle", path.display()))?;
     Ok((path, bundle))

@@ -17,6 +17,7 @@ use clap::Parser;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
+    quieten_mesa();
     let result = match Args::parse().command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
@@ -30,6 +31,18 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Mesa's device-selection layer looks for a Wayland session and, in a container or over ssh, says ten
+/// times on stderr that there is none.
+fn quieten_mesa() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        #[allow(unsafe_code, reason = "the environment has no other way in")]
+        // Safety: no other thread runs yet.
+        unsafe {
+            std::env::set_var("NODEVICE_SELECT", "1");
         }
     }
 }

@@ -32,7 +32,8 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
                 continue;
             }
         };
-        let mut ranked: Vec<_> = probabilities(&model, &bundle, pixels, &device).into_iter().zip(&bundle.metadata.classes).collect();
+        let mut ranked: Vec<_> =
+            probabilities(&model, &bundle, pixels, &device).into_iter().zip(&bundle.metadata.classes).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranked.truncate(5);
         if args.json {
@@ -71,5 +72,7 @@ fn newest_run() -> Result<PathBuf> {
     let runs = fs::read_dir("runs").into_iter().flatten().flatten().map(|entry| entry.path().join("model.safetensors"));
     let finished = runs.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)));
     let newest = finished.max().map(|(_, path)| path);
-    newest.ok_or_else(|| anyhow!("there is no finished run under runs/: train one with `kiln train`, or name a bundle with --model"))
+    newest.ok_or_else(|| {
+        anyhow!("there is no finished run under runs/: train one with `kiln train`, or name a bundle with --model")
+    })
 }

@@ -20,7 +20,10 @@ pub fn run(args: SummaryArgs) -> Result<ExitCode> {
     let summary = Summary::new(&config, args.image_size.into());
     if args.json {
         let (parameters, mult_adds) = (summary.parameters(), summary.mult_adds());
-        println!("{}", json!({"architecture": config, "parameters": parameters, "mult_adds": mult_adds, "layers": summary.layers}));
+        println!(
+            "{}",
+            json!({"architecture": config, "parameters": parameters, "mult_adds": mult_adds, "layers": summary.layers})
+        );
         return Ok(ExitCode::SUCCESS);
     }
     println!("{:<24} {:<20} {:>16} {:>12} {:>14}", "layer", "kind", "output", "parameters", "mult-adds");

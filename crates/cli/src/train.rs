@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use kiln_data::Dataset;
+use kiln_data::{Dataset, Split};
 use kiln_kernels::device::{Chosen, choose};
 use kiln_model::{Bundle, Metadata, Summary};
 use kiln_train::run_dir::{RunDir, write_whole};
@@ -17,7 +17,7 @@ use kiln_train::{
 };
 use serde_json::{Value, json};
 
-use crate::args::TrainArgs;
+use crate::args::{DataArgs, DatasetName, TrainArgs};
 use crate::signals::Signals;
 use crate::{data, summary};
 
@@ -67,7 +67,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             let (step, total) = (trainer.header().step, trainer.header().total_steps);
             let folder = run.path().display();
             screen.say(json!({"event": "stopped", "step": step, "run": run.path()}), || {
-                format!("stopped after step {step} of {total}, saved; go on with: kiln train --resume {folder}{}", data_arguments(&args))
+                format!(
+                    "stopped after step {step} of {total}, saved; go on with: {} train --resume {folder}{}",
+                    program(),
+                    data_arguments(&args.data)
+                )
             });
             Ok(signals.exit_code())
         }
@@ -93,11 +97,19 @@ fn read_recipe(name: &str) -> Result<String> {
         return Ok((*text).to_owned());
     }
     let known = recipe::BUILT_IN.map(|(name, _)| name).join(", ");
-    fs::read_to_string(name).with_context(|| format!("no recipe is called '{name}' (there are {known}), nor can a file of that name be read"))
+    fs::read_to_string(name).with_context(|| {
+        format!("no recipe is called '{name}' (there are {known}), nor can a file of that name be read")
+    })
 }
 
 /// A new run, its length fitted to the budget if there is one.
-fn start<'a>(recipe: Recipe, args: &TrainArgs, data: &'a Dataset, chosen: &Chosen, screen: &Screen) -> Result<Trainer<'a>, TrainError> {
+fn start<'a>(
+    recipe: Recipe,
+    args: &TrainArgs,
+    data: &'a Dataset,
+    chosen: &Chosen,
+    screen: &Screen,
+) -> Result<Trainer<'a>, TrainError> {
     let mut trial = Trainer::new(recipe.clone(), data, None, &chosen.device)?;
     let seconds_per_step = step_seconds(&mut trial)?;
     let header = trial.header();
@@ -114,15 +126,22 @@ fn start<'a>(recipe: Recipe, args: &TrainArgs, data: &'a Dataset, chosen: &Chose
     let steps = total_steps.unwrap_or(header.total_steps);
     let (rate, minutes) = (trial.batch_size() as f64 / seconds_per_step, seconds(steps as f64) / 60.0);
     let epochs = steps as f64 / steps_per_epoch;
-    screen.say(json!({"event": "plan", "steps": steps, "epochs": epochs, "images_per_second": rate, "minutes": minutes}), || {
-        let other = if recipe.name == "quick" { "resnet18" } else { "quick" };
-        let choice = if args.recipe.is_some() { "as asked".to_owned() } else { format!("the default here; --recipe {other} for the other") };
-        format!(
-            "recipe   {} ({choice})\nplan     {epochs:.1} epochs, {steps} steps at about {rate:.0} images/s: {}",
-            recipe.name,
-            duration(minutes * 60.0)
-        )
-    });
+    screen.say(
+        json!({"event": "plan", "steps": steps, "epochs": epochs, "images_per_second": rate, "minutes": minutes}),
+        || {
+            let other = if recipe.name == "quick" { "resnet18" } else { "quick" };
+            let choice = if args.recipe.is_some() {
+                "as asked".to_owned()
+            } else {
+                format!("the default here; --recipe {other} for the other")
+            };
+            format!(
+                "recipe   {} ({choice})\nplan     {epochs:.1} epochs, {steps} steps at about {rate:.0} images/s: {}",
+                recipe.name,
+                duration(minutes * 60.0)
+            )
+        },
+    );
     Trainer::new(recipe, data, Some(steps), &chosen.device)
 }
 
@@ -131,7 +150,9 @@ fn start<'a>(recipe: Recipe, args: &TrainArgs, data: &'a Dataset, chosen: &Chose
 fn step_seconds(trial: &mut Trainer) -> Result<f64, TrainError> {
     let (mut done, mut since, mut timed) = (0, Instant::now(), 0);
     let warm_up = 2;
-    let enough = |done: usize, since: Instant| done >= warm_up + 10 || (done > warm_up && since.elapsed() > Duration::from_secs(3));
+    let enough = |done: usize, since: Instant| {
+        done >= warm_up + 10 || (done > warm_up && since.elapsed() > Duration::from_secs(3))
+    };
     let end = std::cell::Cell::new(false);
     trial.run(&mut || end.get(), &mut |event| {
         if let Event::Step(_) = event {
@@ -160,20 +181,29 @@ fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
     });
     screen.say(event, || {
         let model = &header.recipe.model;
-        let resumed = if header.step > 0 { format!(", resumed after step {} of {}", header.step, header.total_steps) } else { String::new() };
-        format!(
-            "model    {} at width {}, {} parameters\ndata     {}: {train} to train, {validation} to validate, {test} to test\nrun      {}{resumed}\n",
-            model.preset,
-            model.width,
-            summary::grouped(parameters),
-            data.name,
-            run.path().display()
-        )
+        let resumed = match header.step {
+            0 => String::new(),
+            step => format!(", resumed after step {step} of {}", header.total_steps),
+        };
+        let parameters = summary::grouped(parameters);
+        let lines = [
+            format!("model    {} at width {}, {parameters} parameters", model.preset, model.width),
+            format!("data     {}: {train} to train, {validation} to validate, {test} to test", data.name),
+            format!("run      {}{resumed}\n", run.path().display()),
+        ];
+        lines.join("\n")
     });
 }
 
 /// Tests the best weights once, writes the bundle and says where everything is.
-fn finish(trainer: &Trainer, data: &Dataset, run: &RunDir, chosen: &Chosen, screen: &Screen, signals: &Signals) -> Result<ExitCode> {
+fn finish(
+    trainer: &Trainer,
+    data: &Dataset,
+    run: &RunDir,
+    chosen: &Chosen,
+    screen: &Screen,
+    signals: &Signals,
+) -> Result<ExitCode> {
     let header = trainer.header();
     let best = RunDir::read(&run.best())?;
     let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(&best.model)?;
@@ -183,44 +213,56 @@ fn finish(trainer: &Trainer, data: &Dataset, run: &RunDir, chosen: &Chosen, scre
             let indices: Vec<u32> = (0..test.len() as u32).collect();
             let normalisation = (header.mean, header.std);
             let stop = &mut || signals.stop();
-            let evaluation = evaluate(&model, test, &indices, normalisation, trainer.batch_size(), &chosen.device, stop);
+            let evaluation =
+                evaluate(&model, test, &indices, normalisation, trainer.batch_size(), &chosen.device, stop);
             let Some(evaluation) = evaluation else { return Ok(signals.exit_code()) };
             Some(evaluation)
         }
         None => None,
     };
-    let bundle = bundle(&best, best_epoch, test.as_ref());
+    let bundle = bundle(&best, best_epoch, trainer.split(), test.as_ref());
     write_whole(&run.bundle(), &bundle.to_bytes()?)?;
 
-    let accuracy = bundle.metadata.accuracy;
     let event = json!({
-        "event": "finished", "run": run.path(), "bundle": run.bundle(), "seconds": header.seconds, "best_epoch": best_epoch.epoch,
-        "validation_accuracy": best_epoch.validation_accuracy, "last_validation_accuracy": header.history.last().and_then(|last| last.validation_accuracy),
-        "test_accuracy": test.as_ref().map(|test| test.accuracy), "test_loss": test.as_ref().map(|test| test.loss), "test_samples": test.as_ref().map(|test| test.samples),
+        "event": "finished",
+        "run": run.path(),
+        "bundle": run.bundle(),
+        "seconds": header.seconds,
+        "best_epoch": best_epoch.epoch,
+        "validation_accuracy": best_epoch.validation_accuracy,
+        "last_validation_accuracy": header.history.last().and_then(|last| last.validation_accuracy),
+        "test_accuracy": test.as_ref().map(|test| test.accuracy),
+        "test_loss": test.as_ref().map(|test| test.loss),
+        "test_samples": test.as_ref().map(|test| test.samples),
     });
     screen.say(event, || {
-        let metadata = &bundle.metadata;
-        let tested = format!("{:.2} % on {} {} images of {}", 100.0 * accuracy, metadata.accuracy_samples, metadata.accuracy_split, data.name);
-        let validated = best_epoch.validation_accuracy.map_or(String::new(), |accuracy| format!(", the best of {} by validation ({:.2} %)", header.history.len(), 100.0 * accuracy));
-        let folder = run.path().display();
-        format!(
-            "accuracy {tested}, weights of epoch {}{validated}\ntime     {}\nbundle   {}\nmetrics  {}\nnext     kiln predict --model {folder} IMAGE..",
-            best_epoch.epoch,
-            duration(header.seconds),
-            run.bundle().display(),
-            run.metrics().display(),
-        )
+        let Metadata { accuracy, accuracy_samples, accuracy_split, dataset, .. } = &bundle.metadata;
+        let chosen_by = match best_epoch.validation_accuracy {
+            Some(validation) => {
+                format!(", the best of {} by validation ({:.2} %)", header.history.len(), 100.0 * validation)
+            }
+            None => String::new(),
+        };
+        let lines = [
+            format!("accuracy {:.2} % on {accuracy_samples} {accuracy_split} images of {dataset}", 100.0 * accuracy),
+            format!("weights  of epoch {}{chosen_by}", best_epoch.epoch),
+            format!("time     {}", duration(header.seconds)),
+            format!("bundle   {}", run.bundle().display()),
+            format!("metrics  {}", run.metrics().display()),
+            format!("next     {} predict --model {} IMAGE..", program(), run.path().display()),
+        ];
+        lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }
 
-fn bundle(best: &Checkpoint, epoch: &EpochMetrics, test: Option<&Evaluation>) -> Bundle {
+fn bundle(best: &Checkpoint, epoch: &EpochMetrics, split: &Split, test: Option<&Evaluation>) -> Bundle {
     let header = &best.header;
-    let (accuracy, split, samples) = match test {
+    let (accuracy, accuracy_split, samples) = match test {
         Some(test) => (test.accuracy, "test", test.samples),
         None => match epoch.validation_accuracy {
-            Some(accuracy) => (accuracy, "validation", 0),
-            None => (epoch.train_accuracy, "train", 0),
+            Some(accuracy) => (accuracy, "validation", split.validation.len()),
+            None => (epoch.train_accuracy, "train", split.train.len()),
         },
     };
     let metadata = Metadata {
@@ -232,7 +274,7 @@ fn bundle(best: &Checkpoint, epoch: &EpochMetrics, test: Option<&Evaluation>) ->
         dataset: header.dataset.clone(),
         dataset_digest: header.dataset_digest.clone(),
         accuracy,
-        accuracy_split: split.to_owned(),
+        accuracy_split: accuracy_split.to_owned(),
         accuracy_samples: samples,
         recipe: header.recipe.name.clone(),
         seed: header.recipe.training.seed,
@@ -242,15 +284,22 @@ fn bundle(best: &Checkpoint, epoch: &EpochMetrics, test: Option<&Evaluation>) ->
 }
 
 /// How the user named the data, to be typed again.
-fn data_arguments(args: &TrainArgs) -> String {
-    let mut text = String::new();
-    if let Some(path) = &args.data.data {
-        text += &format!(" --data {}", path.display());
-    }
-    if let Some(limit) = args.data.limit {
-        text += &format!(" --limit {limit}");
+fn data_arguments(args: &DataArgs) -> String {
+    let mut text = match (&args.data, args.dataset) {
+        (Some(path), _) => format!(" --data {}", path.display()),
+        (None, DatasetName::Auto) => String::new(),
+        (None, DatasetName::Cifar10) => " --dataset cifar10".to_owned(),
+        (None, DatasetName::Synthetic) => " --dataset synthetic".to_owned(),
+    };
+    for (name, value) in [("limit", args.limit), ("image-size", args.image_size)] {
+        text += &value.map(|value| format!(" --{name} {value}")).unwrap_or_default();
     }
     text
+}
+
+/// How the user started this program, for lines to type next.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "kiln".to_owned())
 }
 
 /// `45 s`, `12 min 03 s` or `2 h 05 min`
@@ -333,7 +382,9 @@ impl<'a> Progress<'a> {
             return;
         }
         let validation = match (metrics.validation_loss, metrics.validation_accuracy) {
-            (Some(loss), Some(accuracy)) => format!("   validation loss {loss:.3} accuracy {:>5.2} %", 100.0 * accuracy),
+            (Some(loss), Some(accuracy)) => {
+                format!("   validation loss {loss:.3} accuracy {:>5.2} %", 100.0 * accuracy)
+            }
             _ => String::new(),
         };
         let line = format!(

@@ -12,7 +12,12 @@ use burn::tensor::ops::ConvOptions;
 pub trait KernelBackend: Backend {
     /// See [`conv2d`](crate::conv2d()).
     #[fusion(default)]
-    fn kiln_conv2d(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: usize, padding: usize) -> FloatTensor<Self> {
+    fn kiln_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
         Self::conv2d(x, weight, None, conv_options(stride, padding))
     }
 

@@ -49,10 +49,13 @@ pub struct Chosen {
     pub is_gpu: bool,
 }
 
+const CUDA: &str =
+    if cfg!(feature = "cuda") { ", cuda or cuda:N" } else { " (cuda needs a build with --features cuda)" };
+
 /// A request that this machine cannot meet.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    #[error("no device is called '{0}': choose auto, cpu, gpu, gpu:N, software{cuda}", cuda = if cfg!(feature = "cuda") { ", cuda or cuda:N" } else { " (cuda needs a build with --features cuda)" })]
+    #[error("no device is called '{0}': choose auto, cpu, gpu, gpu:N, software{CUDA}")]
     Unknown(String),
     #[error("there is no GPU {wanted} on this machine ({found} found): `kiln devices` lists them")]
     NoGpu { wanted: usize, found: usize },
@@ -134,7 +137,8 @@ pub fn choose(request: Request) -> Result<Chosen, DeviceError> {
         return Ok(Chosen { device: Device::cuda(index), name, reason, is_gpu: true });
     }
     let adapters = adapters();
-    let (software, gpus): (Vec<_>, Vec<_>) = adapters.into_iter().partition(|adapter| adapter.class == AdapterClass::Software);
+    let (software, gpus): (Vec<_>, Vec<_>) =
+        adapters.into_iter().partition(|adapter| adapter.class == AdapterClass::Software);
     match request {
         Request::Gpu(index) => match gpus.get(index) {
             Some(adapter) => Ok(gpu(adapter, "as asked")),
@@ -143,7 +147,9 @@ pub fn choose(request: Request) -> Result<Chosen, DeviceError> {
         Request::Software => software.first().map(|adapter| gpu(adapter, "as asked")).ok_or(DeviceError::NoSoftware),
         _ => Ok(match (gpus.first(), software.first()) {
             (Some(adapter), _) => gpu(adapter, "the fastest GPU that wgpu sees"),
-            (None, Some(adapter)) => cpu(format!("wgpu sees no GPU; {} is software, --device software uses it", adapter.name)),
+            (None, Some(adapter)) => {
+                cpu(format!("wgpu sees no GPU; {} is software, --device software uses it", adapter.name))
+            }
             (None, None) => cpu("wgpu sees no GPU".into()),
         }),
     }

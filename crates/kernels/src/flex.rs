@@ -30,22 +30,41 @@ impl KernelBackend for Flex {
         tensor(conv2d::cpu::forward(&geometry, slice(&x), slice(&weight)), geometry.output())
     }
 
-    fn kiln_conv2d_backward_data(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, stride: usize, padding: usize) -> FlexTensor {
+    fn kiln_conv2d_backward_data(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        stride: usize,
+        padding: usize,
+    ) -> FlexTensor {
         let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
         let (weight, grad) = (contiguous(weight), contiguous(grad));
         tensor(conv2d::cpu::backward_data(&geometry, slice(&weight), slice(&grad)), x.shape())
     }
 
-    fn kiln_conv2d_backward_weight(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, stride: usize, padding: usize) -> FlexTensor {
+    fn kiln_conv2d_backward_weight(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        stride: usize,
+        padding: usize,
+    ) -> FlexTensor {
         let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
         let (x, grad) = (contiguous(x), contiguous(grad));
         tensor(conv2d::cpu::backward_weight(&geometry, slice(&x), slice(&grad)), weight.shape())
     }
 
-    fn kiln_batch_norm_train(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64, relu: bool) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn kiln_batch_norm_train(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        epsilon: f64,
+        relu: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let shape = dims4(&x);
         let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
-        let (output, mean, variance) = batch_norm::cpu::forward(shape, slice(&x), slice(&gamma), slice(&beta), epsilon, relu);
+        let (output, mean, variance) =
+            batch_norm::cpu::forward(shape, slice(&x), slice(&gamma), slice(&beta), epsilon, relu);
         (tensor(output, shape), tensor(mean, [shape[1]]), tensor(variance, [shape[1]]))
     }
 
@@ -62,8 +81,14 @@ impl KernelBackend for Flex {
         let shape = dims4(&x);
         let [x, gamma, output, mean, variance, grad] = [x, gamma, output, mean, variance, grad].map(contiguous);
         let output = relu.then(|| slice(&output));
-        let statistics = batch_norm::cpu::Statistics { gamma: slice(&gamma), mean: slice(&mean), variance: slice(&variance), epsilon };
-        let (x_grad, gamma_grad, beta_grad) = batch_norm::cpu::backward(shape, slice(&x), &statistics, output, slice(&grad));
+        let statistics = batch_norm::cpu::Statistics {
+            gamma: slice(&gamma),
+            mean: slice(&mean),
+            variance: slice(&variance),
+            epsilon,
+        };
+        let (x_grad, gamma_grad, beta_grad) =
+            batch_norm::cpu::backward(shape, slice(&x), &statistics, output, slice(&grad));
         (tensor(x_grad, shape), tensor(gamma_grad, [shape[1]]), tensor(beta_grad, [shape[1]]))
     }
 

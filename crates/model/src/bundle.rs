@@ -142,6 +142,8 @@ mod tests {
     fn weights_that_are_not_finite_are_never_written() {
         let mut bundle = bundle();
         bundle.state.get_mut("fc.bias").unwrap().values[3] = f32::NAN;
-        assert!(matches!(bundle.to_bytes(), Err(BundleError::Container(ContainerError::NotFinite(name))) if name == "fc.bias"));
+        assert!(
+            matches!(bundle.to_bytes(), Err(BundleError::Container(ContainerError::NotFinite(n))) if n == "fc.bias")
+        );
     }
 }

@@ -110,5 +110,9 @@ fn values(name: &str, view: &TensorView) -> Result<Vec<f32>, ContainerError> {
         Dtype::F16 => bytes.as_chunks().0.iter().map(|chunk| f16::from_le_bytes(*chunk).to_f32()).collect(),
         other => return Err(ContainerError::Dtype { name: name.to_owned(), dtype: format!("{other:?}") }),
     };
-    if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(ContainerError::NotFinite(name.to_owned())) }
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
+    } else {
+        Err(ContainerError::NotFinite(name.to_owned()))
+    }
 }

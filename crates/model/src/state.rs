@@ -34,7 +34,9 @@ pub enum StateError {
     Missing(Vec<String>),
     #[error("the weights hold {}, which the network has not: they belong to another architecture", list(.0))]
     Unexpected(Vec<String>),
-    #[error("'{name}' has shape {found:?} where the network has {expected:?}: the weights belong to another architecture")]
+    #[error(
+        "'{name}' has shape {found:?} where the network has {expected:?}: the weights belong to another architecture"
+    )]
     Shape { name: String, expected: Vec<usize>, found: Vec<usize> },
 }
 
@@ -61,7 +63,8 @@ impl ResNet {
     /// # Errors
     /// When a name is missing or unknown or a shape differs; the network is then lost, `state` not.
     pub fn load_state_dict(self, state: &StateDict) -> Result<Self, StateError> {
-        let mut writer = Writer { path: ParameterPath::default(), state, seen: BTreeSet::new(), missing: vec![], shape: None };
+        let mut writer =
+            Writer { path: ParameterPath::default(), state, seen: BTreeSet::new(), missing: vec![], shape: None };
         let loaded = self.map(&mut writer);
         if let Some(error) = writer.shape {
             return Err(error);

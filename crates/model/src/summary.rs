@@ -45,7 +45,11 @@ impl Summary {
 
     /// Bytes of one sample's layer outputs in f32: what a training step keeps for its backward pass.
     pub fn activation_bytes(&self) -> usize {
-        self.layers.iter().filter(|layer| layer.parameters > 0).map(|layer| layer.output.iter().product::<usize>() * 4).sum()
+        self.layers
+            .iter()
+            .filter(|layer| layer.parameters > 0)
+            .map(|layer| layer.output.iter().product::<usize>() * 4)
+            .sum()
     }
 
     /// Parameters of stem, stages and head: the first part of each layer's name, in order.
@@ -121,7 +125,11 @@ impl Walk<'_> {
         let parameters = output * (self.channels * kernel * kernel + usize::from(bias));
         self.channels = output;
         self.size = self.size.div_ceil(stride);
-        let kind = if stride == 1 { format!("Conv2d {kernel}x{kernel}") } else { format!("Conv2d {kernel}x{kernel} /{stride}") };
+        let kind = if stride == 1 {
+            format!("Conv2d {kernel}x{kernel}")
+        } else {
+            format!("Conv2d {kernel}x{kernel} /{stride}")
+        };
         let pixels = self.size * self.size;
         self.row(name, &kind, vec![output, self.size, self.size], parameters, parameters * pixels);
     }

@@ -75,7 +75,10 @@ pub struct EpochMetrics {
 pub enum CheckpointError {
     #[error(transparent)]
     Container(#[from] ContainerError),
-    #[error("the checkpoint's {what} is {found}, this run's is {expected}: resume with what the run was started with, or start a new run")]
+    #[error(
+        "the checkpoint's {what} is {found}, this run's is {expected}: resume with what the run was started with, or \
+         start a new run"
+    )]
     Mismatch { what: &'static str, found: String, expected: String },
 }
 

@@ -15,7 +15,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
 pub use evaluate::{Evaluation, evaluate};
+pub use loss::{cross_entropy, soft_targets};
 pub use recipe::{Recipe, RecipeError};
 pub use sgd::{Sgd, gradients};
-pub use loss::{cross_entropy, soft_targets};
 pub use trainer::{Event, Outcome, StepMetrics, TrainError, Trainer};

@@ -112,8 +112,10 @@ fn suggest(nearest: &Option<String>) -> String {
 }
 
 /// The recipes in this program, by name.
-pub const BUILT_IN: [(&str, &str); 2] =
-    [("quick", include_str!("../../../recipes/quick.toml")), ("resnet18", include_str!("../../../recipes/resnet18.toml"))];
+pub const BUILT_IN: [(&str, &str); 2] = [
+    ("quick", include_str!("../../../recipes/quick.toml")),
+    ("resnet18", include_str!("../../../recipes/resnet18.toml")),
+];
 
 impl Recipe {
     /// Reads a recipe and applies `key=value` overrides with dotted keys.
@@ -240,9 +242,9 @@ fn set(table: &mut Table, key: &str, text: &str, known: &[String]) -> Result<(),
     let mut value = parsed.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| text.into());
     let mut parts: Vec<_> = key.split('.').collect();
     let leaf = parts.pop().unwrap_or_default();
-    let table = parts.into_iter().try_fold(table, |table, part| {
-        table.entry(part).or_insert_with(|| Table::new().into()).as_table_mut()
-    });
+    let table = parts
+        .into_iter()
+        .try_fold(table, |table, part| table.entry(part).or_insert_with(|| Table::new().into()).as_table_mut());
     let table = table.ok_or_else(|| RecipeError::UnknownKey { key: key.to_owned(), nearest: None })?;
     // `lr=1` is meant as a number wherever a real number stood.
     if let (Some(Value::Float(_)), Value::Integer(number)) = (table.get(leaf), &value) {
@@ -286,7 +288,11 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_brings_the_nearest_one() {
-        for (wrong, right) in [("optimizer.learning_rte=1", "lr"), ("optimizer.momentm=0.9", "optimizer.momentum"), ("training.epoch=3", "training.epochs")] {
+        for (wrong, right) in [
+            ("optimizer.learning_rte=1", "lr"),
+            ("optimizer.momentm=0.9", "optimizer.momentum"),
+            ("training.epoch=3", "training.epochs"),
+        ] {
             let error = quick(&[wrong]).unwrap_err().to_string();
             assert!(error.contains("no key"), "{error}");
             if wrong != "optimizer.learning_rte=1" {

@@ -15,7 +15,7 @@ pub struct RunDir(PathBuf);
 pub enum RunDirError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} holds a run already: go on with it with --resume {}, or choose another --out", .0.display(), .0.display())]
+    #[error("{path} holds a run already: go on with it with --resume {path}, or choose another --out", path = .0.display())]
     Occupied(PathBuf),
     #[error("{} cannot be resumed: {source}", path.display())]
     Checkpoint { path: PathBuf, source: CheckpointError },

@@ -77,15 +77,24 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
     NoImages(usize, usize),
-    #[error("the loss was {loss} at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): training diverged. Lower it, such as --set optimizer.lr={advice:.3}, or warm up longer; the last checkpoint is as it was")]
+    #[error(
+        "the loss was {loss} at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): training diverged. Lower \
+         the rate, such as --set optimizer.lr={advice:.3}, or warm up longer; the last checkpoint is as it was"
+    )]
     Diverged { step: usize, epoch: usize, loss: f64, learning_rate: f64, advice: f64 },
-    #[error("callback failed: {0}")]
+    /// What the caller's handler of events said.
+    #[error("{0}")]
     Callback(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl<'a> Trainer<'a> {
     /// Starts a run on `device` (without autodiff). `total_steps` is the recipe's unless given.
-    pub fn new(recipe: Recipe, data: &'a Dataset, total_steps: Option<usize>, device: &Device) -> Result<Self, TrainError> {
+    pub fn new(
+        recipe: Recipe,
+        data: &'a Dataset,
+        total_steps: Option<usize>,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
         let architecture = recipe.architecture(data.classes.len())?;
         let seed = recipe.training.seed;
         let split = split(&data.train.labels, Validation::Fraction(recipe.training.validation), seed)?;
@@ -113,11 +122,28 @@ impl<'a> Trainer<'a> {
             recipe,
         };
         let sgd = Sgd::new(header.recipe.optimizer.clone());
-        Ok(Self { data, split, device, model, sgd, header, batch_size, steps_per_epoch, order: vec![], pending: vec![], max_pending: 0 })
+        Ok(Self {
+            data,
+            split,
+            device,
+            model,
+            sgd,
+            header,
+            batch_size,
+            steps_per_epoch,
+            order: vec![],
+            pending: vec![],
+            max_pending: 0,
+        })
     }
 
     /// Goes on from a checkpoint of a run with the same recipe, data and architecture.
-    pub fn resume(checkpoint: Checkpoint, recipe: Recipe, data: &'a Dataset, device: &Device) -> Result<Self, TrainError> {
+    pub fn resume(
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        data: &'a Dataset,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
         let mut trainer = Self::new(recipe, data, Some(checkpoint.header.total_steps), device)?;
         checkpoint.header.matches(&trainer.header)?;
         trainer.model = trainer.model.load_state_dict(&checkpoint.model)?;
@@ -208,7 +234,15 @@ impl<'a> Trainer<'a> {
     pub fn validate(&self, stop: &mut dyn FnMut() -> bool) -> Option<Evaluation> {
         let data = &self.data.train;
         let normalisation = (self.header.mean, self.header.std);
-        evaluate(&self.model(), data, &self.split.validation, normalisation, self.batch_size, &self.device.clone().inner(), stop)
+        evaluate(
+            &self.model(),
+            data,
+            &self.split.validation,
+            normalisation,
+            self.batch_size,
+            &self.device.clone().inner(),
+            stop,
+        )
     }
 
     /// Forward, backward, update: one batch.

@@ -50,7 +50,14 @@ pub fn batch_norm(
 /// Normalises each of `groups` groups of channels of each sample of `x` `[N, C, H, W]`, then scales by
 /// `gamma` `[C]`, shifts by `beta` `[C]`, and cuts at zero if `relu`
 /// (Wu and He, <https://arxiv.org/abs/1803.08494>).
-pub fn group_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, groups: usize, epsilon: f64, relu: bool) -> Tensor<4> {
+pub fn group_norm(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    relu: bool,
+) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
     let grouped = x.reshape([n, groups, c / groups * h * w]);
     let centred = grouped.clone() - grouped.mean_dim(2);
@@ -66,9 +73,11 @@ mod tests {
 
     #[test]
     fn the_cpu_form_agrees_with_the_reference_in_double_precision() {
-        for (shape, relu) in [([2, 3, 4, 5], false), ([2, 3, 4, 5], true), ([33, 5, 1, 1], true), ([1, 1, 9, 70], true)] {
+        for (shape, relu) in [([2, 3, 4, 5], false), ([2, 3, 4, 5], true), ([33, 5, 1, 1], true), ([1, 1, 9, 70], true)]
+        {
             let len: usize = shape.iter().product();
-            let wave = |step: f32, at: f32| (0..len).map(|index| (index as f32 * step).sin() * 3.0 + at).collect::<Vec<_>>();
+            let wave =
+                |step: f32, at: f32| (0..len).map(|index| (index as f32 * step).sin() * 3.0 + at).collect::<Vec<_>>();
             // A mean far from zero is where a one-pass variance would lose its digits.
             let (x, grad) = (wave(0.7, 100.0), wave(1.3, 0.0));
             let gamma: Vec<f32> = (0..shape[1]).map(|channel| 1.0 - 0.3 * channel as f32).collect();

@@ -11,13 +11,29 @@ pub struct Train {
 }
 
 /// Forward and, for the output's gradient `grad`, backward. Shapes as in [`super::batch_norm_train`].
-pub fn train(shape: [usize; 4], x: &[f32], gamma: &[f32], beta: &[f32], grad: &[f32], epsilon: f64, relu: bool) -> Train {
+pub fn train(
+    shape: [usize; 4],
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    grad: &[f32],
+    epsilon: f64,
+    relu: bool,
+) -> Train {
     let [n, channels, height, width] = shape;
     let area = height * width;
     let zeros = vec![0.0; x.len()];
-    let mut made = Train { output: zeros.clone(), mean: vec![], variance: vec![], x_grad: zeros, gamma_grad: vec![], beta_grad: vec![] };
+    let mut made = Train {
+        output: zeros.clone(),
+        mean: vec![],
+        variance: vec![],
+        x_grad: zeros,
+        gamma_grad: vec![],
+        beta_grad: vec![],
+    };
     for channel in 0..channels {
-        let indices = || (0..n).flat_map(move |image| (0..area).map(move |pixel| (image * channels + channel) * area + pixel));
+        let indices =
+            || (0..n).flat_map(move |image| (0..area).map(move |pixel| (image * channels + channel) * area + pixel));
         let count = (n * area) as f64;
         let mean = indices().map(|index| f64::from(x[index])).sum::<f64>() / count;
         let variance = indices().map(|index| (f64::from(x[index]) - mean).powi(2)).sum::<f64>() / count;

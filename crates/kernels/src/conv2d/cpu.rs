@@ -50,7 +50,10 @@ fn tiles(geometry: &Geometry, first: usize, count: usize) -> Vec<Tile> {
     }
     let images = TILE_PIXELS.div_ceil(pixels.max(1));
     let end = first + count;
-    (first..end).step_by(images).map(|image| Tile { image, images: images.min(end - image), row: 0, rows: height }).collect()
+    (first..end)
+        .step_by(images)
+        .map(|image| Tile { image, images: images.min(end - image), row: 0, rows: height })
+        .collect()
 }
 
 /// `[N, O, H', W']`
@@ -115,7 +118,8 @@ pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32>
     let blocks = channels.div_ceil(CHANNEL_BLOCK);
     let parts = BATCH_PARTS.div_ceil(blocks).min(geometry.batch);
     let part_len = geometry.batch.div_ceil(parts.max(1)).max(1);
-    let tasks: Vec<(usize, usize)> = (0..geometry.batch.div_ceil(part_len)).flat_map(|part| (0..blocks).map(move |block| (part, block))).collect();
+    let tasks: Vec<(usize, usize)> =
+        (0..geometry.batch.div_ceil(part_len)).flat_map(|part| (0..blocks).map(move |block| (part, block))).collect();
     let made: Vec<Vec<f32>> = tasks
         .par_iter()
         .map_init(Vec::new, |buffer, &(part, block)| {
@@ -157,7 +161,8 @@ fn columns_of(geometry: &Geometry, tile: Tile, channels: std::ops::Range<usize>,
         for image in tile.image..tile.image + tile.images {
             for i in tile.row..tile.row + tile.rows {
                 let to = rows.next().expect("as many rows as the loops make");
-                let Some(row) = (i * geometry.stride + di).checked_sub(geometry.padding).filter(|row| *row < height) else {
+                let Some(row) = (i * geometry.stride + di).checked_sub(geometry.padding).filter(|row| *row < height)
+                else {
                     to.fill(0.0);
                     continue;
                 };
@@ -188,7 +193,8 @@ fn add_columns(geometry: &Geometry, tile: Tile, columns: &[f32], x: &mut [f32]) 
         for image in tile.image..tile.image + tile.images {
             for i in tile.row..tile.row + tile.rows {
                 let from = rows.next().expect("as many rows as the loops make");
-                let Some(row) = (i * geometry.stride + di).checked_sub(geometry.padding).filter(|row| *row < height) else {
+                let Some(row) = (i * geometry.stride + di).checked_sub(geometry.padding).filter(|row| *row < height)
+                else {
                     continue;
                 };
                 let to = &mut x[((image * channels + channel) * height + row) * width..][..width];
@@ -196,7 +202,10 @@ fn add_columns(geometry: &Geometry, tile: Tile, columns: &[f32], x: &mut [f32]) 
                     continue;
                 }
                 if geometry.stride == 1 {
-                    to[first..first + inside.len()].iter_mut().zip(&from[inside.clone()]).for_each(|(to, from)| *to += from);
+                    to[first..first + inside.len()]
+                        .iter_mut()
+                        .zip(&from[inside.clone()])
+                        .for_each(|(to, from)| *to += from);
                 } else {
                     let taken = to[first..].iter_mut().step_by(geometry.stride);
                     taken.zip(&from[inside.clone()]).for_each(|(to, from)| *to += from);
@@ -206,7 +215,10 @@ fn add_columns(geometry: &Geometry, tile: Tile, columns: &[f32], x: &mut [f32]) 
     }
 }
 
-fn kernel_positions(geometry: &Geometry, channels: std::ops::Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
+fn kernel_positions(
+    geometry: &Geometry,
+    channels: std::ops::Range<usize>,
+) -> impl Iterator<Item = (usize, usize, usize)> {
     let kernel = geometry.kernel;
     channels.flat_map(move |channel| (0..kernel * kernel).map(move |at| (channel, at / kernel, at % kernel)))
 }
@@ -265,7 +277,9 @@ impl<'a> Matrix<'a> {
 
     /// Whether `rows` by `columns` numbers lie within the slice.
     fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.values.len()
+        rows == 0
+            || columns == 0
+            || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.values.len()
     }
 }
 
@@ -284,8 +298,25 @@ unsafe fn multiply(m: usize, n: usize, k: usize, to: *mut f32, row_stride: usize
     // Safety: what is read lies within its slices, checked above; what is written is the caller's.
     unsafe {
         gemm::gemm(
-            m, n, k, to, 1, row_stride, add, a, a_columns, a_rows, b, b_columns, b_rows, alpha, beta, conjugate,
-            conjugate, conjugate, Parallelism::None,
+            m,
+            n,
+            k,
+            to,
+            1,
+            row_stride,
+            add,
+            a,
+            a_columns,
+            a_rows,
+            b,
+            b_columns,
+            b_rows,
+            alpha,
+            beta,
+            conjugate,
+            conjugate,
+            conjugate,
+            Parallelism::None,
         );
     }
 }

@@ -41,7 +41,10 @@ impl Geometry {
         assert_eq!(kernel, kernel_width, "conv2d with {weight:?}: the kernel must be square");
         assert!(stride > 0 && kernel > 0, "conv2d with stride {stride} and kernel {kernel}");
         let reach = height.min(width) + 2 * padding;
-        assert!(reach >= kernel, "conv2d of {x:?} with {weight:?}, padding {padding}: the kernel is larger than the image");
+        assert!(
+            reach >= kernel,
+            "conv2d of {x:?} with {weight:?}, padding {padding}: the kernel is larger than the image"
+        );
         let size = |size: usize| (size + 2 * padding - kernel) / stride + 1;
         let outputs = [out, size(height), size(width)];
         Self { batch, input: [channels, height, width], outputs, kernel, stride, padding }
@@ -116,8 +119,12 @@ mod tests {
         for geometry in cases() {
             let (x, weight, grad) = tensors(&geometry);
             let forward = error(&cpu::forward(&geometry, &x, &weight), &reference::forward(&geometry, &x, &weight));
-            let data = error(&cpu::backward_data(&geometry, &weight, &grad), &reference::backward_data(&geometry, &weight, &grad));
-            let weights = error(&cpu::backward_weight(&geometry, &x, &grad), &reference::backward_weight(&geometry, &x, &grad));
+            let data = error(
+                &cpu::backward_data(&geometry, &weight, &grad),
+                &reference::backward_data(&geometry, &weight, &grad),
+            );
+            let weights =
+                error(&cpu::backward_weight(&geometry, &x, &grad), &reference::backward_weight(&geometry, &x, &grad));
             assert!(forward < 1e-5, "{geometry:?}: {forward}");
             assert!(data < 1e-5, "{geometry:?}: {data}");
             assert!(weights < 1e-5, "{geometry:?}: {weights}");
@@ -170,7 +177,8 @@ mod tests {
             let read = |tensor: Tensor<4>| tensor.into_data().try_into_vec::<f32>().unwrap();
             let forward = error(&read(output.inner()), &reference::forward(&geometry, &x, &weight));
             let data = error(&read(inputs.grad(&grads).unwrap()), &reference::backward_data(&geometry, &weight, &grad));
-            let weights = error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(&geometry, &x, &grad));
+            let weights =
+                error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(&geometry, &x, &grad));
             assert!(forward < 1e-5, "{geometry:?}: {forward}");
             assert!(data < 1e-5, "{geometry:?}: {data}");
             assert!(weights < 1e-5, "{geometry:?}: {weights}");

@@ -1,0 +1,298 @@
+//! The built program, run as a user runs it, in folders of its own.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A network so small that a step takes milliseconds.
+const TINY: [&str; 4] = ["--set", "model.width=2", "--set", "training.batch_size=16"];
+
+fn kiln(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+/// `kiln train` of the tiny network on a little of the synthetic set, on the CPU.
+fn train(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = kiln(folder);
+    command.args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu"]).args(arguments);
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asserts that the program failed with `code` and said all of `words` on stderr, without a panic.
+fn fails(output: &Output, code: i32, words: &[&str]) {
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(!error.contains("panicked"), "{error}");
+    for word in words {
+        assert!(error.contains(word), "'{word}' is not in: {error}");
+    }
+}
+
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A grey picture, written without a library: binary PPM is no format that Kiln reads, so BMP.
+fn bitmap(shade: u8, size: u32) -> Vec<u8> {
+    let row = (size as usize * 3).next_multiple_of(4);
+    let len = 54 + row * size as usize;
+    let mut bytes = b"BM".to_vec();
+    for number in [len as u32, 0, 54, 40, size, size, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.resize(len, shade);
+    bytes
+}
+
+/// `train/<class>/` with `images` bright and dark pictures.
+fn image_folder(folder: &Path, images: u8) {
+    for (class, base) in [("dark", 10), ("light", 200)] {
+        let class = folder.join("train").join(class);
+        fs::create_dir_all(&class).unwrap();
+        for index in 0..images {
+            fs::write(class.join(format!("{index:03}.bmp")), bitmap(base + index, 32)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_leaves_everything_that_the_summary_names() {
+    let folder = TempDir::new().unwrap();
+    let printed = succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "2", "--recipe", "quick"]].concat()));
+    for name in ["recipe.toml", "metrics.jsonl", "last.ckpt", "best.ckpt", "model.safetensors"] {
+        assert!(folder.path().join("runs/quick-1").join(name).is_file(), "{name}");
+    }
+    let metrics = fs::read_to_string(folder.path().join("runs/quick-1/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 2);
+    for word in ["device", "accuracy", "bundle", "predict --model runs/quick-1"] {
+        assert!(printed.contains(word), "{printed}");
+    }
+    // The next run gets a folder of its own, and its saved recipe trains the same network.
+    let again = ["--recipe", "runs/quick-1/recipe.toml"];
+    succeeds(&train(folder.path(), &again));
+    let bundle = |run: &str| fs::read(folder.path().join("runs").join(run).join("model.safetensors")).unwrap();
+    assert_eq!(bundle("quick-1"), bundle("quick-2"), "the same recipe and seed give the same bytes");
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let folder = TempDir::new().unwrap();
+    let printed = succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "1", "--json"]].concat()));
+    let events: Vec<serde_json::Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["device", "plan", "start", "epoch", "finished"]);
+    let accuracy = events[4]["test_accuracy"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&accuracy));
+}
+
+#[test]
+fn training_evaluating_and_predicting_on_a_folder_of_images_work_together() {
+    let folder = TempDir::new().unwrap();
+    image_folder(folder.path(), 40);
+    fs::write(folder.path().join("train/dark/broken.jpg"), "this is text").unwrap();
+    let arguments = [
+        "train",
+        "--data",
+        ".",
+        "--device",
+        "cpu",
+        "--epochs",
+        "12",
+        "--out",
+        "run",
+        "--set",
+        "training.validation=0.2",
+    ];
+    let output = kiln(folder.path()).args(arguments).args(TINY).output().unwrap();
+    succeeds(&output);
+    let warning = text(&output.stderr);
+    assert!(warning.contains("skipped 1 of 81 files") && warning.contains("broken.jpg"), "{warning}");
+
+    let evaluated =
+        kiln(folder.path()).args(["eval", "run", "--data", ".", "--device", "cpu", "--json"]).output().unwrap();
+    let evaluated: serde_json::Value = serde_json::from_str(&succeeds(&evaluated)).unwrap();
+    let accuracy = evaluated["evaluation"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.9, "light and dark are easily told apart: {accuracy}");
+
+    let predict =
+        ["predict", "--model", "run", "--json", "train/light/001.bmp", "train/dark/001.bmp", "train/dark/broken.jpg"];
+    let predicted = kiln(folder.path()).args(predict).output().unwrap();
+    fails(&predicted, 1, &["broken.jpg", "not an image"]);
+    let lines: Vec<serde_json::Value> =
+        text(&predicted.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["top"][0]["class"], "light");
+    assert_eq!(lines[1]["top"][0]["class"], "dark");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_terminated_run_resumes_to_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    let arguments = [&TINY[..], &["--epochs", "30"]].concat();
+    succeeds(&train(folder.path(), &[&arguments[..], &["--out", "whole"]].concat()));
+
+    let mut command = kiln(folder.path());
+    command
+        .args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--out", "cut"])
+        .args(&arguments);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let metrics = folder.path().join("cut/metrics.jsonl");
+    let since = Instant::now();
+    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 3 {
+        assert!(since.elapsed() < Duration::from_secs(120), "no epoch has ended");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+
+    let resume = ["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--resume", "cut"];
+    succeeds(&kiln(folder.path()).args(resume).output().unwrap());
+    let bundle = |run: &str| fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
+    assert_eq!(bundle("cut"), bundle("whole"));
+
+    let other = [&resume[..], &["--set", "model.width=4"]].concat();
+    fails(&kiln(folder.path()).args(other).output().unwrap(), 1, &["architecture"]);
+    let other = ["train", "--dataset", "synthetic", "--limit", "100", "--resume", "cut"];
+    fails(&kiln(folder.path()).args(other).output().unwrap(), 1, &["digest"]);
+    let occupied = train(folder.path(), &["--out", "whole"]);
+    fails(&occupied, 1, &["holds a run already", "--resume"]);
+}
+
+#[test]
+fn ten_steps_on_wgpu_follow_the_cpus_losses() {
+    if std::env::var_os("KILN_SKIP_GPU").is_some() {
+        eprintln!("skipped: KILN_SKIP_GPU is set");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let losses = |device: &str| {
+        let mut command = kiln(folder.path());
+        command.args([
+            "train",
+            "--dataset",
+            "synthetic",
+            "--limit",
+            "10",
+            "--json",
+            "--device",
+            device,
+            "--out",
+            device,
+        ]);
+        // Every epoch is one step of eight images, so that each step's loss is in the metrics.
+        command.args([
+            "--epochs",
+            "10",
+            "--set",
+            "model.width=4",
+            "--set",
+            "training.batch_size=8",
+            "--set",
+            "training.validation=0",
+            "--set",
+            "optimizer.lr=0.01",
+        ]);
+        succeeds(&command.output().unwrap());
+        let metrics = fs::read_to_string(folder.path().join(device).join("metrics.jsonl")).unwrap();
+        let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| line["train_loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    // Asking for a GPU where there is only a software adapter is an error, and the other way round.
+    let gpu =
+        if kiln_kernels::device::choose(kiln_kernels::device::Request::Gpu(0)).is_ok() { "gpu" } else { "software" };
+    let (cpu, gpu) = (losses("cpu"), losses(gpu));
+    assert_eq!(cpu.len(), 10);
+    for (step, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
+        assert!((cpu - gpu).abs() < 1e-3 * cpu, "step {step}: {cpu} on the CPU, {gpu} on wgpu");
+    }
+}
+
+#[test]
+fn a_recipe_that_cannot_be_used_is_explained() {
+    let folder = TempDir::new().unwrap();
+    fails(&train(folder.path(), &["--recipe", "quik"]), 1, &["no recipe is called 'quik'", "quick, resnet18"]);
+    fails(
+        &train(folder.path(), &["--set", "optimizer.momentm=0.8"]),
+        1,
+        &["no key 'optimizer.momentm'", "did you mean 'optimizer.momentum'"],
+    );
+    fails(&train(folder.path(), &["--set", "model.width=0"]), 1, &["width of 0", "between 1 and"]);
+    fails(&train(folder.path(), &["--set", "training.batch_size=2.5"]), 1, &["batch_size"]);
+    fails(&train(folder.path(), &["--budget", "10"]), 2, &["10m"]);
+    let device = kiln(folder.path()).args(["train", "--device", "tpu"]).output().unwrap();
+    fails(&device, 2, &["tpu", "software"]);
+    assert!(!folder.path().join("runs").exists(), "nothing was left behind");
+}
+
+#[test]
+fn data_that_cannot_be_used_is_explained() {
+    let folder = TempDir::new().unwrap();
+    let with = |path: &str| kiln(folder.path()).args(["train", "--device", "cpu", "--data", path]).output().unwrap();
+    fs::create_dir_all(folder.path().join("empty")).unwrap();
+    fails(&with("empty"), 1, &["empty", "train/<class>/"]);
+    fails(&with("missing"), 1, &["missing"]);
+    fs::write(folder.path().join("cut.tar.gz"), &[0x1f, 0x8b, 8, 0, 0, 0][..]).unwrap();
+    fails(&with("cut.tar.gz"), 1, &["cut.tar.gz"]);
+
+    // A header that claims 60,000 by 60,000 pixels, and no other picture of its class.
+    let (bombs, fine) = (folder.path().join("bombs/train/huge"), folder.path().join("bombs/train/fine"));
+    fs::create_dir_all(&bombs).unwrap();
+    fs::create_dir_all(&fine).unwrap();
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    png.extend([60_000_u32.to_be_bytes(), 60_000_u32.to_be_bytes()].concat());
+    png.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
+    fs::write(bombs.join("bomb.png"), png).unwrap();
+    fs::write(fine.join("fine.bmp"), bitmap(9, 32)).unwrap();
+    fails(&with("bombs"), 1, &["huge", "bomb.png"]);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written_is_explained_before_training() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    fails(&train(folder.path(), &["--out", "file/run"]), 1, &["cannot create", "file/run"]);
+}
+
+#[test]
+fn a_diverging_run_stops_and_keeps_its_last_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let arguments =
+        ["--out", "run", "--epochs", "8", "--set", "schedule.warmup=0.6", "--set", "schedule.start_factor=0"];
+    let output = train(folder.path(), &[&TINY[..], &arguments, &["--set", "optimizer.lr=1000000"]].concat());
+    fails(&output, 1, &["at step", "diverged", "optimizer.lr"]);
+    assert!(!folder.path().join("run/model.safetensors").exists());
+    let checkpoint = folder.path().join("run/last.ckpt");
+    if checkpoint.exists() {
+        kiln_train::Checkpoint::from_bytes(&fs::read(checkpoint).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn bundles_that_are_none_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let predict = |model: &str| kiln(folder.path()).args(["predict", "--model", model, "image.png"]).output().unwrap();
+    fails(&predict("nowhere"), 1, &["nowhere", "kiln train"]);
+    fs::write(folder.path().join("text.safetensors"), "text").unwrap();
+    fails(&predict("text.safetensors"), 1, &["text.safetensors is no usable bundle", "not a whole safetensors file"]);
+    fails(&kiln(folder.path()).args(["predict", "image.png"]).output().unwrap(), 1, &["no finished run under runs/"]);
+}
+
+#[test]
+fn the_summary_counts_what_the_papers_count() {
+    let folder = TempDir::new().unwrap();
+    let printed = succeeds(&kiln(folder.path()).args(["summary", "resnet18-compact"]).output().unwrap());
+    assert!(printed.contains("11,154,890") && printed.contains("135.15 M"), "{printed}");
+    fails(&kiln(folder.path()).args(["summary", "resnet19"]).output().unwrap(), 1, &["resnet19", "resnet18"]);
+    fails(&kiln(folder.path()).args(["summary", "--width", "0"]).output().unwrap(), 1, &["width of 0"]);
+}

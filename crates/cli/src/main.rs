@@ -16,6 +16,11 @@ use clap::Parser;
 
 use args::{Args, Command};
 
+/// A training step frees and takes hundreds of megabytes; the system's allocator hands each piece back to
+/// the kernel, which clears its pages anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     quieten_mesa();
     let result = match Args::parse().command {

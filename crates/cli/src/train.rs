@@ -1,5 +1,6 @@
 //! `kiln train`
 
+use std::cell::Cell;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -22,7 +23,6 @@ use crate::signals::Signals;
 use crate::{data, summary};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
-    let signals = Signals::listen()?;
     let chosen = choose(args.device)?;
     let resumed = args.resume.as_deref().map(|run| RunDir::read(&RunDir::open(run).last())).transpose()?;
     let recipe = resolve_recipe(&args, resumed.as_ref(), chosen.is_gpu)?;
@@ -32,6 +32,8 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     });
 
     let data = data::dataset(&args.data, recipe.training.seed)?;
+    // Until here a signal simply ends the program: a download goes on where it was cut.
+    let signals = Signals::listen()?;
     let run = match &args.resume {
         Some(folder) => RunDir::open(folder),
         None => match &args.out {
@@ -145,29 +147,27 @@ fn start<'a>(
     Trainer::new(recipe, data, Some(steps), &chosen.device)
 }
 
-/// What a step takes once the first ones, which compile and allocate, are over. The trial's weights
-/// are thrown away.
+/// What a step takes once the first ones, which compile and allocate, are over; of a run too short for
+/// that, the mean of all. The trial's weights are thrown away.
 fn step_seconds(trial: &mut Trainer) -> Result<f64, TrainError> {
-    let (mut done, mut since, mut timed) = (0, Instant::now(), 0);
-    let warm_up = 2;
-    let enough = |done: usize, since: Instant| {
-        done >= warm_up + 10 || (done > warm_up && since.elapsed() > Duration::from_secs(3))
-    };
-    let end = std::cell::Cell::new(false);
-    trial.run(&mut || end.get(), &mut |event| {
-        if let Event::Step(_) = event {
-            done += 1;
-            if done == warm_up {
-                since = Instant::now();
-            }
-            timed = done.saturating_sub(warm_up);
-            end.set(enough(done, since));
-        } else {
-            end.set(true);
+    const WARM_UP: usize = 2;
+    const TIMED: usize = 10;
+    let started = Instant::now();
+    let mut ends = vec![];
+    let enough = Cell::new(false);
+    trial.run(&mut || enough.get(), &mut |event| {
+        match event {
+            Event::Step(_) => ends.push(started.elapsed().as_secs_f64()),
+            Event::Epoch { .. } => enough.set(true),
         }
+        let timed = ends.len().saturating_sub(WARM_UP);
+        enough.set(enough.get() || timed == TIMED || (timed > 0 && ends[ends.len() - 1] - ends[WARM_UP - 1] > 3.0));
         Ok(())
     })?;
-    Ok(since.elapsed().as_secs_f64() / timed.max(1) as f64)
+    Ok(match ends[..] {
+        [_, first, .., last] => (last - first) / (ends.len() - WARM_UP) as f64,
+        _ => started.elapsed().as_secs_f64() / ends.len().max(1) as f64,
+    })
 }
 
 fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
@@ -336,7 +336,7 @@ struct Progress<'a> {
     bar: ProgressBar,
     screen: &'a Screen,
     batch_size: usize,
-    rate: std::cell::Cell<(usize, Instant, f64)>,
+    rate: Cell<(usize, Instant, f64)>,
 }
 
 impl<'a> Progress<'a> {
@@ -352,7 +352,7 @@ impl<'a> Progress<'a> {
         } else {
             ProgressBar::hidden()
         };
-        let rate = std::cell::Cell::new((header.step, Instant::now(), 0.0));
+        let rate = Cell::new((header.step, Instant::now(), 0.0));
         Self { bar, screen, batch_size: trainer.batch_size(), rate }
     }
 

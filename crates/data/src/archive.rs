@@ -16,6 +16,7 @@ use tar::{Archive, Entry, EntryType};
 use crate::{
     cifar10::{self, BATCHES, FOLDER},
     dataset::Dataset,
+    download::sync_folder,
     error::DataError,
     folder,
 };
@@ -106,12 +107,6 @@ pub fn unpack_cifar10(archive: &Path, data_dir: &Path) -> Result<PathBuf, DataEr
     fs::rename(&unpacked, &folder).map_err(DataError::io("create", &folder))?;
     sync_folder(data_dir).map_err(DataError::io("write", data_dir))?;
     Ok(folder)
-}
-
-/// Makes what was created or renamed in a folder survive a power cut.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Windows can't open folders as files, and writes such changes through by itself.
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Vets every member of an archive, and calls `visit` with name and contents of those expected.

@@ -15,7 +15,7 @@ use ureq::{
     http::{Response, StatusCode, Uri, header},
 };
 
-use crate::{archive::sync_folder, dataset::hex, load::Progress};
+use crate::{dataset::hex, progress::Progress};
 
 /// Largest file that is downloaded: 1 GiB.
 pub const MAX_BYTES: u64 = 1 << 30;
@@ -254,6 +254,12 @@ pub fn download(
     }
     fs::rename(&part, destination).map_err(DownloadError::io("create", destination))?;
     sync_folder(folder).map_err(DownloadError::io("write", folder))
+}
+
+/// Makes what was created or renamed in a folder survive a power cut.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Windows can't open folders as files, and writes such changes through by itself.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Completes `file`, with as many requests as that takes.

@@ -19,7 +19,7 @@ use crate::{
     dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics},
     decode::{DecodeError, EXTENSIONS, MAX_FILE_BYTES, MAX_IMAGE_SIZE, decode_image, decode_image_file},
     error::DataError,
-    load::Progress,
+    progress::Progress,
 };
 
 /// Files decoded between two reports of progress.

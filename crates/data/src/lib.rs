@@ -37,6 +37,8 @@ pub mod download;
 mod folder;
 #[cfg(not(target_family = "wasm"))]
 mod load;
+#[cfg(not(target_family = "wasm"))]
+mod progress;
 
 pub use augment::{Augment, Flip, Transform};
 pub use batch::{epoch_order, fill_batch};
@@ -51,5 +53,6 @@ pub use {
     archive::unpack_cifar10,
     decode::decode_image_file,
     download::{Digest, DownloadError, download},
-    load::{LoadOptions, Loaded, Progress, Source, load},
+    load::{LoadOptions, Loaded, Source, load},
+    progress::Progress,
 };

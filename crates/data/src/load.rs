@@ -9,6 +9,7 @@ use crate::{
     download::{Digest, download},
     error::DataError,
     folder,
+    progress::Progress,
     synthetic::synthetic,
 };
 
@@ -97,27 +98,6 @@ impl Default for LoadOptions {
             cifar10_digest: Digest::Md5(cifar10::MD5.into()),
         }
     }
-}
-
-/// How far loading is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Bytes received of an archive, also those of an earlier attempt.
-    Downloading {
-        /// Bytes so far.
-        received: u64,
-        /// Bytes in all, if the server said.
-        total: Option<u64>,
-    },
-    /// The archive is complete and is being checked and unpacked.
-    Unpacking,
-    /// Image files decoded.
-    Decoding {
-        /// Files so far.
-        done: usize,
-        /// Files in all; unknown while an archive is being read.
-        total: Option<usize>,
-    },
 }
 
 /// A dataset, with what the user should be told about it.

@@ -41,5 +41,5 @@ cargo test --release --workspace
 step "lints"
 cargo clippy --release --workspace --all-targets -- -D warnings
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --lib --no-deps --quiet
 step "all checks passed"

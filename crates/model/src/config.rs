@@ -140,12 +140,12 @@ impl ResNetConfig {
                 return Err(ConfigError::OutOfRange(name, value, limit));
             }
         }
-        if self.stem == Stem::Compact && self.width % 2 == 1 {
+        if self.stem == Stem::Compact && !self.width.is_multiple_of(2) {
             return Err(ConfigError::OddCompactWidth(self.width));
         }
         // Every layer's channels are a multiple of the narrowest one's.
         let channels = self.stem_channels();
-        if self.norm == NormKind::Group && (self.groups == 0 || channels % self.groups != 0) {
+        if self.norm == NormKind::Group && (self.groups == 0 || !channels.is_multiple_of(self.groups)) {
             return Err(ConfigError::Groups { groups: self.groups, channels, width: self.width });
         }
         Ok(())

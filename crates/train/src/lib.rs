@@ -18,4 +18,4 @@ pub use evaluate::{Evaluation, evaluate};
 pub use loss::{cross_entropy, soft_targets};
 pub use recipe::{Recipe, RecipeError};
 pub use sgd::{Sgd, gradients};
-pub use trainer::{Event, Outcome, StepMetrics, TrainError, Trainer};
+pub use trainer::{Event, HandlerError, Outcome, StepMetrics, TrainError, Trainer};

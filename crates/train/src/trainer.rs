@@ -56,6 +56,9 @@ pub struct StepMetrics {
     pub learning_rate: f64,
 }
 
+/// What a handler of events fails with.
+pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
 /// How a call of [`Trainer::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -84,7 +87,7 @@ pub enum TrainError {
     Diverged { step: usize, epoch: usize, loss: f64, learning_rate: f64, advice: f64 },
     /// What the caller's handler of events said.
     #[error("{0}")]
-    Callback(Box<dyn std::error::Error + Send + Sync>),
+    Callback(HandlerError),
 }
 
 impl<'a> Trainer<'a> {
@@ -191,7 +194,7 @@ impl<'a> Trainer<'a> {
     pub fn run(
         &mut self,
         stop: &mut dyn FnMut() -> bool,
-        event: &mut dyn FnMut(Event) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
+        event: &mut dyn FnMut(Event) -> Result<(), HandlerError>,
     ) -> Result<Outcome, TrainError> {
         loop {
             if self.at_epoch_end() {

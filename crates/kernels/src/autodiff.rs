@@ -9,8 +9,6 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::backend::KernelBackend;
 
-const TWICE: &str = "Kiln's operators can be differentiated once";
-
 impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
     fn kiln_conv2d(
         x: FloatTensor<Self>,
@@ -94,7 +92,7 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
 
 /// No public function of this crate leads here.
 fn unimplemented_derivative() -> ! {
-    unreachable!("{TWICE}")
+    unreachable!("Kiln's operators can be differentiated once")
 }
 
 #[derive(Debug)]

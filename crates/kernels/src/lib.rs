@@ -4,17 +4,34 @@
 //!
 //! An operator is a folder with the same rooms in each: `mod.rs` (the public function, shapes),
 //! `cpu.rs` (the fast form) and `reference.rs` (the readable twin that tests compare with).
+//!
+//! [`inference`] runs whole trained networks without burn; it is all that is left of this crate
+//! without the feature `burn`, as the browser has it.
 
+#[cfg(feature = "burn")]
 pub mod add_relu;
+#[cfg(feature = "burn")]
 mod autodiff;
+#[cfg(feature = "burn")]
 mod backend;
+#[cfg(feature = "burn")]
 pub mod batch_norm;
+#[cfg(feature = "burn")]
 pub mod conv2d;
+#[cfg(feature = "burn")]
 pub mod device;
+#[cfg(feature = "burn")]
 mod flex;
+pub mod inference;
+mod parallel;
+#[cfg(feature = "burn")]
 mod pool;
 
+#[cfg(feature = "burn")]
 pub use add_relu::add_relu;
+#[cfg(feature = "burn")]
 pub use batch_norm::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};
+#[cfg(feature = "burn")]
 pub use conv2d::conv2d;
+#[cfg(feature = "burn")]
 pub use pool::global_average_pool;

@@ -1,11 +1,14 @@
 //! A trained network as one `.safetensors` file: weights by torchvision name, and everything a
 //! program needs to use them in the metadata.
 
+#[cfg(feature = "burn")]
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "burn")]
+use crate::ResNet;
 use crate::container::{self, ContainerError};
-use crate::{ConfigError, ResNet, ResNetConfig, StateDict, StateError};
+use crate::{ConfigError, InferenceError, InferenceResNet, ResNetConfig, StateDict, StateError};
 
 /// A network's weights and what they were trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +70,13 @@ impl Bundle {
         Ok(container::write(&self.metadata, &self.state)?)
     }
 
+    /// The network with these weights, to be run without burn.
+    pub fn inference(&self) -> Result<InferenceResNet, InferenceError> {
+        InferenceResNet::new(&self.metadata.architecture, &self.state, self.metadata.image_size)
+    }
+
     /// The network with these weights.
+    #[cfg(feature = "burn")]
     pub fn model(&self, device: &Device) -> Result<ResNet, BundleError> {
         Ok(self.metadata.architecture.init(0, device)?.load_state_dict(&self.state)?)
     }

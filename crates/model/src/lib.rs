@@ -3,18 +3,32 @@
 //! [`ResNetConfig`] describes a network and [`ResNetConfig::init`] makes it on any device.
 //! Parameters carry torchvision's names (`layer1.0.conv1.weight`), so that a [`Bundle`] opens by
 //! name in PyTorch and the other way round.
+//!
+//! A trained network runs in two ways: as the burn module it was trained as, and, without burn, as
+//! an [`InferenceResNet`] with its normalisations folded into the convolutions. The page has the
+//! second alone (this crate without its feature `burn`).
 
 mod bundle;
 mod config;
 pub mod container;
+mod inference;
+#[cfg(feature = "burn")]
 mod init;
+#[cfg(feature = "burn")]
 mod layers;
+#[cfg(feature = "burn")]
+mod parameters;
+#[cfg(feature = "burn")]
 mod resnet;
 mod state;
 mod summary;
 
 pub use bundle::{Bundle, BundleError, Metadata};
 pub use config::{ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem};
+pub use inference::{InferenceError, InferenceResNet, Prediction};
+#[cfg(feature = "burn")]
+pub use parameters::ParameterPath;
+#[cfg(feature = "burn")]
 pub use resnet::ResNet;
-pub use state::{ParameterPath, StateDict, StateError, StateTensor};
+pub use state::{StateDict, StateError, StateTensor};
 pub use summary::{LayerSummary, Summary};

@@ -1,11 +1,6 @@
-//! A network's parameters and running statistics by torchvision name, on the host.
+//! Parameters and running statistics by torchvision name, on the host.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
-
-use crate::ResNet;
+use std::collections::BTreeMap;
 
 /// Tensors by name, as a PyTorch state dict has them.
 pub type StateDict = BTreeMap<String, StateTensor>;
@@ -16,15 +11,6 @@ pub struct StateTensor {
     pub shape: Vec<usize>,
     /// In row-major order, as many as the shape says.
     pub values: Vec<f32>,
-}
-
-impl StateTensor {
-    /// Copies a tensor to the host. Waits for the device.
-    pub fn read<const D: usize>(tensor: Tensor<D>) -> Self {
-        let data = tensor.into_data();
-        let shape = data.shape().to_vec();
-        Self { shape, values: data.convert::<f32>().try_into_vec().expect("converted to f32 just now") }
-    }
 }
 
 /// A state dict that does not fit the network.
@@ -46,112 +32,5 @@ fn list(names: &[String]) -> String {
     match names.len() {
         0..=3 => shown.join(", "),
         more => format!("{} and {} more", shown.join(", "), more - 3),
-    }
-}
-
-impl ResNet {
-    /// Copies every parameter and running statistic to the host. Waits for the device.
-    pub fn state_dict(&self) -> StateDict {
-        // `valid` folds pending updates into the running statistics; visiting alone would not.
-        let mut reader = Reader::default();
-        self.valid().visit(&mut reader);
-        reader.state
-    }
-
-    /// Takes every parameter and running statistic from `state`.
-    ///
-    /// # Errors
-    /// When a name is missing or unknown or a shape differs; the network is then lost, `state` not.
-    pub fn load_state_dict(self, state: &StateDict) -> Result<Self, StateError> {
-        let mut writer =
-            Writer { path: ParameterPath::default(), state, seen: BTreeSet::new(), missing: vec![], shape: None };
-        let loaded = self.map(&mut writer);
-        if let Some(error) = writer.shape {
-            return Err(error);
-        }
-        if !writer.missing.is_empty() {
-            return Err(StateError::Missing(writer.missing));
-        }
-        let unexpected: Vec<_> = state.keys().filter(|name| !writer.seen.contains(*name)).cloned().collect();
-        if !unexpected.is_empty() {
-            return Err(StateError::Unexpected(unexpected));
-        }
-        Ok(loaded)
-    }
-}
-
-/// Where a walk over the module tree stands, in torchvision's names.
-#[derive(Default)]
-pub struct ParameterPath(Vec<String>);
-
-impl ParameterPath {
-    pub fn enter(&mut self, name: &str) {
-        self.0.push(name.to_owned());
-    }
-
-    pub fn exit(&mut self) {
-        self.0.pop();
-    }
-
-    /// `layer2.0.downsample.0.weight`: torchvision numbers the parts of a shortcut.
-    pub fn name(&self) -> String {
-        self.0.join(".").replace("downsample.conv", "downsample.0").replace("downsample.norm", "downsample.1")
-    }
-}
-
-#[derive(Default)]
-struct Reader {
-    path: ParameterPath,
-    state: StateDict,
-}
-
-impl ModuleVisitor for Reader {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.state.insert(self.path.name(), StateTensor::read(param.val()));
-    }
-}
-
-struct Writer<'a> {
-    path: ParameterPath,
-    state: &'a StateDict,
-    seen: BTreeSet<String>,
-    missing: Vec<String>,
-    shape: Option<StateError>,
-}
-
-impl ModuleMapper for Writer<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.name();
-        let Some(tensor) = self.state.get(&name) else {
-            self.missing.push(name);
-            return param;
-        };
-        let expected = param.shape().to_vec();
-        if tensor.shape != expected {
-            self.shape.get_or_insert(StateError::Shape { name, expected, found: tensor.shape.clone() });
-            return param;
-        }
-        self.seen.insert(name);
-        let data = TensorData::new(tensor.values.clone(), tensor.shape.clone());
-        param.map(|old| {
-            let requires_grad = old.is_require_grad();
-            Tensor::from_data(data, &old.device()).set_require_grad(requires_grad)
-        })
     }
 }

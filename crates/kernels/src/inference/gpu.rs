@@ -1,0 +1,476 @@
+//! Plans on wgpu: native adapters, and WebGPU in a browser, with the shaders in `shaders/`.
+//!
+//! Buffers, pipelines and bind groups are made once; an image is one upload, one submission and one
+//! read-back.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use web_time::Instant;
+use wgpu::util::DeviceExt;
+
+use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
+
+/// Numbers of a vec4.
+const VEC4: usize = 4;
+/// Channels that one invocation of `conv2d.wgsl` makes.
+const BLOCK: usize = 8;
+/// Invocations of a workgroup, in every shader.
+const WORKGROUP: usize = 64;
+
+/// A plan's pipelines and buffers on one device.
+pub struct Executor {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    input: Storage,
+    output: Storage,
+    input_buffer: wgpu::Buffer,
+    output_buffer: wgpu::Buffer,
+    staging: wgpu::Buffer,
+    dispatches: Vec<Dispatch>,
+    lost: Arc<AtomicBool>,
+    failure: Arc<Mutex<Option<String>>>,
+    /// The laid-out input, kept between images.
+    upload: RefCell<Vec<f32>>,
+}
+
+struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
+    workgroups: u32,
+}
+
+/// An adapter that a plan could run on.
+pub struct Adapter {
+    adapter: wgpu::Adapter,
+    pub name: String,
+    /// Whether a CPU does the work.
+    pub is_software: bool,
+}
+
+/// How long the parts of one image took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    pub upload: Duration,
+    pub compute: Duration,
+    pub read_back: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    #[error("there is no WebGPU adapter: {0}")]
+    NoAdapter(String),
+    #[error("the adapter gives no device: {0}")]
+    NoDevice(String),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("the device was lost")]
+    Lost,
+    #[error("the device refused the work: {0}")]
+    Refused(String),
+}
+
+impl Adapter {
+    /// The adapter that wgpu prefers. On wgpu's native side software adapters count too.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn request() -> Result<Self, GpuError> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends =
+            wgpu::Backends::BROWSER_WEBGPU | wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
+        let adapter = adapter.map_err(|error| GpuError::NoAdapter(error.to_string()))?;
+        let info = adapter.get_info();
+        let name = if info.name.is_empty() { "unnamed adapter".to_owned() } else { info.name };
+        Ok(Self { adapter, name, is_software: info.device_type == wgpu::DeviceType::Cpu })
+    }
+}
+
+impl Executor {
+    /// Makes everything that a run needs and waits until the device has accepted it.
+    ///
+    /// # Errors
+    /// If the plan does not fit, or the device cannot hold or compile it.
+    pub async fn new(adapter: &Adapter, plan: &Plan) -> Result<Self, GpuError> {
+        let layout = Layout::new(plan, [VEC4, BLOCK])?;
+        let largest = layout.buffers.iter().copied().chain(plan.steps.iter().map(weights)).max().unwrap_or(0);
+        let mut limits = wgpu::Limits::default();
+        let bytes = (largest * size_of::<f32>()) as u64;
+        limits.max_buffer_size = limits.max_buffer_size.max(bytes);
+        limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.max(bytes);
+        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        let requested = adapter.adapter.request_device(&descriptor).await;
+        let (device, queue) = requested.map_err(|error| GpuError::NoDevice(error.to_string()))?;
+
+        let lost = Arc::new(AtomicBool::new(false));
+        let failure = Arc::new(Mutex::new(None));
+        device.set_device_lost_callback({
+            let lost = lost.clone();
+            move |_, _| lost.store(true, Ordering::Relaxed)
+        });
+        device.on_uncaptured_error({
+            let failure = failure.clone();
+            // Later errors only follow from the first.
+            Arc::new(move |error: wgpu::Error| {
+                if let Ok(mut failure) = failure.lock() {
+                    failure.get_or_insert(error.to_string());
+                }
+            })
+        });
+
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let buffer = |len: usize, usage| {
+            let size = (len * size_of::<f32>()) as u64;
+            // WebGPU clears every buffer; the borders rely on it.
+            device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+        };
+        let buffers: Vec<_> = layout.buffers.iter().map(|len| buffer(*len, usage)).collect();
+        let (input, output) = (layout.values[0], *layout.values.last().expect("there is always the input"));
+        let staging = buffer(output.len(), wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let mut builder = Builder { device: &device, layout: &layout, buffers: &buffers, pipelines: HashMap::new() };
+        let dispatches = plan.steps.iter().enumerate().map(|(index, step)| builder.dispatch(index, step)).collect();
+        let executor = Self {
+            name: adapter.name.clone(),
+            input,
+            output,
+            input_buffer: buffers[input.buffer].clone(),
+            output_buffer: buffers[output.buffer].clone(),
+            staging,
+            dispatches,
+            lost,
+            failure,
+            upload: RefCell::new(vec![0.0; input.len()]),
+            device,
+            queue,
+        };
+        // Compilation errors of a browser arrive with the first work that is done.
+        executor.wait().await?;
+        Ok(executor)
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The last value, `[C, H, W]`, for an image `[C, H, W]`. Runs must not overlap.
+    ///
+    /// # Errors
+    /// If the device is lost or refuses the work.
+    ///
+    /// # Panics
+    /// If `image` has not the size of the plan's input.
+    pub async fn run(&self, image: &[f32]) -> Result<(Vec<f32>, Timings), GpuError> {
+        assert_eq!(image.len(), self.input.shape.iter().product::<usize>(), "an image of {:?}", self.input.shape);
+        let start = Instant::now();
+        {
+            let mut upload = self.upload.borrow_mut();
+            self.input.store(image, &mut upload);
+            self.queue.write_buffer(&self.input_buffer, 0, bytemuck::cast_slice(&upload));
+        }
+        let uploaded = Instant::now();
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for dispatch in &self.dispatches {
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.bindings, &[]);
+                pass.dispatch_workgroups(dispatch.workgroups, 1, 1);
+            }
+        }
+        encoder.copy_buffer_to_buffer(&self.output_buffer, 0, &self.staging, 0, self.staging.size());
+        self.queue.submit([encoder.finish()]);
+        // Asked for together: one after the other would cost a second round trip.
+        let (send, mapped) = oneshot::channel();
+        self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = send.send(result);
+        });
+        self.wait().await?;
+        let computed = Instant::now();
+        match mapped.await {
+            Ok(Ok(())) => {}
+            _ => return Err(self.failure().unwrap_or(GpuError::Lost)),
+        }
+        let values = {
+            let view = self.staging.get_mapped_range(..).map_err(|error| GpuError::Refused(error.to_string()))?;
+            self.output.load(bytemuck::cast_slice(&view))
+        };
+        self.staging.unmap();
+        let timings = Timings { upload: uploaded - start, compute: computed - uploaded, read_back: computed.elapsed() };
+        Ok((values, timings))
+    }
+
+    /// Loses the device, as a driver's reset would. Later runs fail with [`GpuError::Lost`].
+    pub fn destroy(&self) {
+        self.device.destroy();
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until all submitted work is done.
+    async fn wait(&self) -> Result<(), GpuError> {
+        let (send, done) = oneshot::channel();
+        self.queue.on_submitted_work_done(move || {
+            let _ = send.send(());
+        });
+        #[cfg(not(target_family = "wasm"))]
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| GpuError::Refused(error.to_string()))?;
+        done.await.map_err(|_| GpuError::Lost)?;
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    fn failure(&self) -> Option<GpuError> {
+        if self.lost.load(Ordering::Relaxed) {
+            return Some(GpuError::Lost);
+        }
+        let failure = self.failure.lock().ok()?;
+        failure.clone().map(GpuError::Refused)
+    }
+}
+
+/// Numbers of a step's packed weights.
+fn weights(step: &Step) -> usize {
+    match &step.operator {
+        Operator::Conv2d(conv) => {
+            let area = conv.kernel * conv.kernel;
+            conv.bias.len().next_multiple_of(BLOCK) * conv.channels.next_multiple_of(BLOCK) * area
+        }
+        Operator::GroupNorm { weight, .. } => weight.len(),
+        Operator::MaxPool { .. } => 0,
+    }
+}
+
+/// What is shared while the steps' dispatches are made.
+struct Builder<'a> {
+    device: &'a wgpu::Device,
+    layout: &'a Layout,
+    buffers: &'a [wgpu::Buffer],
+    /// Steps of one shape share a pipeline.
+    pipelines: HashMap<String, wgpu::ComputePipeline>,
+}
+
+impl Builder<'_> {
+    fn dispatch(&mut self, index: usize, step: &Step) -> Dispatch {
+        let values = &self.layout.values;
+        let (input, output) = (values[step.input], values[index + 1]);
+        let residual = step.residual.map(|value| values[value]);
+        let pixels = output.shape[1] * output.shape[2];
+        let (source, workgroups, weight, bias) = match &step.operator {
+            Operator::Conv2d(conv) => {
+                let tiles = pixels.div_ceil(8) * output.pixel / BLOCK;
+                let (weight, bias) = pack(conv, input.pixel);
+                (conv2d_source(conv, input), tiles.div_ceil(WORKGROUP), weight, bias)
+            }
+            Operator::MaxPool { kernel, stride, padding } => {
+                let source = max_pool_source([*kernel, *stride, *padding], input);
+                (source, (pixels * output.pixel / VEC4).div_ceil(WORKGROUP), vec![], vec![])
+            }
+            Operator::GroupNorm { weight, bias, groups, epsilon } => {
+                let source = group_norm_source(*groups, *epsilon, input);
+                (source, *groups, weight.clone(), bias.clone())
+            }
+        };
+        let unit = if matches!(step.operator, Operator::GroupNorm { .. }) { 1 } else { VEC4 };
+        let source = source.common(output, residual, step.relu, unit);
+        let device = self.device;
+        let pipeline = self.pipelines.entry(source.0).or_insert_with_key(|source| compile(device, source)).clone();
+
+        let constant = |values: &[f32]| {
+            self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+                label: None,
+                contents: bytemuck::cast_slice(values),
+                usage: wgpu::BufferUsages::STORAGE,
+            })
+        };
+        let buffer = |storage: Storage| self.buffers[storage.buffer].clone();
+        let mut bound = vec![(2, buffer(input)), (4, buffer(output))];
+        // A shader that adds nothing still declares where it would read.
+        bound.push((3, residual.map_or_else(|| buffer(input), buffer)));
+        if !weight.is_empty() {
+            bound.extend([(0, constant(&weight)), (1, constant(&bias))]);
+        }
+        let entries: Vec<_> = bound
+            .iter()
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: *binding, resource: buffer.as_entire_binding() })
+            .collect();
+        let layout = &pipeline.get_bind_group_layout(0);
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+        Dispatch { bindings: self.device.create_bind_group(&descriptor), pipeline, workgroups: workgroups as u32 }
+    }
+}
+
+fn compile(device: &wgpu::Device, source: &str) -> wgpu::ComputePipeline {
+    let source = wgpu::ShaderSource::Wgsl(source.into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: Default::default(),
+        cache: None,
+    })
+}
+
+/// A shader whose named constants are being replaced.
+struct Source(String);
+
+impl Source {
+    /// # Panics
+    /// If the shader has no such constant: a fault of this file, which every test of it would show.
+    fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        let declaration = format!("const {name} = ");
+        let start = self.0.find(&declaration).unwrap_or_else(|| panic!("the shader has no constant {name}"));
+        let start = start + declaration.len();
+        let len = self.0[start..].find(';').expect("a declaration ends");
+        self.0.replace_range(start..start + len, &value.to_string());
+        self
+    }
+
+    fn size(self, name: &str, value: usize) -> Self {
+        self.set(name, format_args!("{value}u"))
+    }
+
+    /// What every shader has; lengths are counted in `unit` numbers.
+    fn common(self, output: Storage, residual: Option<Storage>, relu: bool, unit: usize) -> Self {
+        let added = residual.unwrap_or(output);
+        self.size("PIXELS", output.shape[1] * output.shape[2])
+            .size("OUT_WIDTH", output.shape[2])
+            .size("OUT_CHANNELS", output.pixel / unit)
+            .size("OUT_ROW", output.row() / unit)
+            .size("OUT_START", output.at(0, 0) / unit)
+            .set("RESIDUAL", residual.is_some())
+            .size("RESIDUAL_ROW", added.row() / unit)
+            .size("RESIDUAL_START", added.at(0, 0) / unit)
+            .set("RELU", relu)
+    }
+}
+
+fn conv2d_source(conv: &Conv2d, input: Storage) -> Source {
+    let padding = conv.padding as isize;
+    Source(include_str!("../../../../shaders/conv2d.wgsl").to_owned())
+        .size("KERNEL", conv.kernel)
+        .size("STRIDE", conv.stride)
+        .size("IN_CHANNELS", input.pixel / VEC4)
+        .size("IN_ROW", input.row() / VEC4)
+        .size("IN_START", input.at(-padding, -padding) / VEC4)
+}
+
+fn max_pool_source([kernel, stride, padding]: [usize; 3], input: Storage) -> Source {
+    Source(include_str!("../../../../shaders/max_pool.wgsl").to_owned())
+        .size("KERNEL", kernel)
+        .size("STRIDE", stride)
+        .size("PADDING", padding)
+        .size("IN_HEIGHT", input.shape[1])
+        .size("IN_WIDTH", input.shape[2])
+        .size("IN_ROW", input.row() / VEC4)
+        .size("IN_START", input.at(0, 0) / VEC4)
+}
+
+fn group_norm_source(groups: usize, epsilon: f32, input: Storage) -> Source {
+    Source(include_str!("../../../../shaders/group_norm.wgsl").to_owned())
+        .size("GROUP", input.shape[0] / groups)
+        .set("EPSILON", format_args!("{epsilon:e}"))
+        .size("IN_CHANNELS", input.pixel)
+        .size("IN_ROW", input.row())
+        .size("IN_START", input.at(0, 0))
+}
+
+/// Weights as `conv2d.wgsl` reads them, `pixel` input channels with the padding, and biases.
+fn pack(conv: &Conv2d, pixel: usize) -> (Vec<f32>, Vec<f32>) {
+    let (out, area) = (conv.bias.len(), conv.kernel * conv.kernel);
+    let mut bias = conv.bias.clone();
+    bias.resize(out.next_multiple_of(BLOCK), 0.0);
+    let mut packed = vec![0.0; bias.len() * area * pixel];
+    for o in 0..out {
+        for c in 0..conv.channels {
+            for at in 0..area {
+                // [O / 8, K K, C / 4, 2 (matrix), 4 (column: c), 4 (row: o)]
+                let matrix = (((o / 8 * area + at) * pixel + c) / 4) * 2 + o % 8 / 4;
+                packed[matrix * 16 + c % 4 * 4 + o % 4] = conv.weight[(o * conv.channels + c) * area + at];
+            }
+        }
+    }
+    (packed, bias)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference;
+    use super::super::tests::{error, noise, plans};
+    use super::*;
+
+    fn skipped() -> bool {
+        let skip = std::env::var_os("KILN_SKIP_GPU").is_some();
+        if skip {
+            eprintln!("skipped: KILN_SKIP_GPU is set");
+        }
+        skip
+    }
+
+    fn adapter() -> Adapter {
+        pollster::block_on(Adapter::request())
+            .expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without")
+    }
+
+    #[test]
+    fn every_step_agrees_with_the_reference_in_double_precision() {
+        if skipped() {
+            return;
+        }
+        let adapter = adapter();
+        for plan in plans() {
+            let image = noise(plan.input.iter().product(), 1);
+            let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
+            let expected = reference::run(&plan, &image);
+            // The second run finds the buffers as the first left them.
+            for _ in 0..2 {
+                let (found, _) = pollster::block_on(executor.run(&image)).unwrap();
+                let error = error(&found, &expected);
+                assert!(error < 1e-5, "{error} in {:?}", plan.shapes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error() {
+        if skipped() {
+            return;
+        }
+        let plan = plans().pop().unwrap();
+        let executor = pollster::block_on(Executor::new(&adapter(), &plan)).unwrap();
+        let image = noise(plan.input.iter().product(), 1);
+        executor.destroy();
+        assert!(matches!(pollster::block_on(executor.run(&image)), Err(GpuError::Lost | GpuError::Refused(_))));
+    }
+
+    #[test]
+    fn every_shader_is_valid_as_it_stands() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders");
+        let mut checked = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "wgsl") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                let module = naga::front::wgsl::parse_str(&source)
+                    .unwrap_or_else(|error| panic!("{}: {}", path.display(), error.emit_to_string(&source)));
+                let mut validator = naga::valid::Validator::new(
+                    naga::valid::ValidationFlags::all(),
+                    naga::valid::Capabilities::empty(),
+                );
+                validator.validate(&module).unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
+                checked += 1;
+            }
+        }
+        assert!(checked >= 3);
+    }
+}

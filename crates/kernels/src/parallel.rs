@@ -1,0 +1,42 @@
+//! Work on several threads where there are any; in a browser on the one there is.
+#![allow(unsafe_code, reason = "threads write interleaved parts of one slice")]
+
+use std::marker::PhantomData;
+
+/// Calls `task` with every number below `count`, in any order.
+pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
+    #[cfg(not(target_family = "wasm"))]
+    rayon::prelude::ParallelIterator::for_each(rayon::prelude::IntoParallelIterator::into_par_iter(0..count), task);
+    #[cfg(target_family = "wasm")]
+    (0..count).for_each(task);
+}
+
+/// A slice that several threads write into, each its own part.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    slice: PhantomData<&'a mut [f32]>,
+}
+
+// Safety: whoever takes parts sees to it that they do not overlap.
+unsafe impl Send for Shared<'_> {}
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// # Safety
+    /// No two parts that are alive may overlap.
+    ///
+    /// # Panics
+    /// If the part does not lie within the slice.
+    #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
+    pub unsafe fn part(&self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start + len <= self.len);
+        // Safety: within the slice, and nobody else's.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}

@@ -1,0 +1,371 @@
+//! A trained network as a plan of fused convolutions, to be run without burn.
+
+use std::collections::BTreeSet;
+
+use kiln_kernels::inference::{Conv2d, Operator, Plan, PlanError, Step, Value};
+
+use crate::{ConfigError, NormKind, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem};
+
+/// Added to the variance before its root, as in PyTorch.
+const EPSILON: f32 = 1e-5;
+
+/// A residual network up to its last feature map as a [`Plan`], and its head.
+///
+/// Batch normalisations are folded into the convolutions before them; group normalisations cannot
+/// be, as their statistics are the image's.
+#[derive(Clone, Debug)]
+pub struct InferenceResNet {
+    /// Makes the feature map `[C, H', W']`. Taken by an executor, which needs it alone.
+    pub plan: Plan,
+    /// `[C, H', W']`
+    feature_map: [usize; 3],
+    /// `[classes, C]`
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// What a network says about one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// Class scores before softmax, `[classes]`.
+    pub logits: Vec<f32>,
+    /// Softmax of the logits, `[classes]`.
+    pub probabilities: Vec<f32>,
+    /// What the head sees, `[C]`.
+    pub features: Vec<f32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InferenceError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("images of {0} pixels a side are too small for the network, or none at all")]
+    ImageSize(usize),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl InferenceResNet {
+    /// The network of that description with those weights, for images of `image_size` pixels a side.
+    ///
+    /// # Errors
+    /// If the description makes no network, or `state` lacks a tensor, has one too many or one of
+    /// another shape.
+    pub fn new(config: &ResNetConfig, state: &StateDict, image_size: usize) -> Result<Self, InferenceError> {
+        config.validate()?;
+        if image_size == 0 || image_size > 4096 {
+            return Err(InferenceError::ImageSize(image_size));
+        }
+        let weights = Weights::new(state);
+        let plan = Plan { input: [3, image_size, image_size], steps: vec![] };
+        let mut builder = Builder { config, weights, plan };
+        builder.network()?;
+        let features = config.feature_channels();
+        let weight = builder.weights.take("fc.weight", &[config.classes, features])?;
+        let bias = builder.weights.take("fc.bias", &[config.classes])?;
+        builder.weights.nothing_left()?;
+        let feature_map = *builder.plan.shapes()?.last().expect("there is always the input");
+        Ok(Self { plan: builder.plan, feature_map, weight, bias })
+    }
+
+    /// Shape of the feature map, `[C, H', W']`.
+    pub fn feature_map(&self) -> [usize; 3] {
+        self.feature_map
+    }
+
+    /// Pooling and head: what the feature map `[C, H', W']` that the plan made says.
+    pub fn predict(&self, feature_map: &[f32]) -> Prediction {
+        let [channels, height, width] = self.feature_map;
+        let area = height * width;
+        let features: Vec<f32> =
+            feature_map.chunks_exact(area).map(|map| map.iter().sum::<f32>() / area as f32).collect();
+        let score = |(row, bias): (&[f32], &f32)| row.iter().zip(&features).map(|(w, x)| w * x).sum::<f32>() + bias;
+        let logits: Vec<f32> = self.weight.chunks_exact(channels).zip(&self.bias).map(score).collect();
+        Prediction { probabilities: softmax(&logits), logits, features }
+    }
+
+    /// Where the evidence for `class` lies, `[H', W']`; see `ResNet::class_activation`.
+    ///
+    /// # Panics
+    /// If there is no such class.
+    pub fn class_activation(&self, feature_map: &[f32], class: usize) -> Vec<f32> {
+        let [channels, height, width] = self.feature_map;
+        let mut activation = vec![0.0; height * width];
+        let weight = &self.weight[class * channels..][..channels];
+        for (weight, map) in weight.iter().zip(feature_map.chunks_exact(height * width)) {
+            activation.iter_mut().zip(map).for_each(|(sum, value)| *sum += weight * value);
+        }
+        activation
+    }
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
+    let sum: f32 = exponentials.iter().sum();
+    exponentials.iter().map(|value| value / sum).collect()
+}
+
+/// A state dict of which every tensor must be taken once.
+struct Weights<'a> {
+    state: &'a StateDict,
+    left: BTreeSet<&'a str>,
+}
+
+impl<'a> Weights<'a> {
+    fn new(state: &'a StateDict) -> Self {
+        Self { state, left: state.keys().map(String::as_str).collect() }
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, StateError> {
+        let StateTensor { shape: found, values } =
+            self.state.get(name).ok_or_else(|| StateError::Missing(vec![name.to_owned()]))?;
+        if found != shape {
+            let (name, expected, found) = (name.to_owned(), shape.to_vec(), found.clone());
+            return Err(StateError::Shape { name, expected, found });
+        }
+        self.left.remove(name);
+        Ok(values.clone())
+    }
+
+    fn nothing_left(&self) -> Result<(), StateError> {
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        Err(StateError::Unexpected(self.left.iter().map(|name| (*name).to_owned()).collect()))
+    }
+}
+
+/// Walks the network in the order of `ResNet::forward` and lists its steps.
+struct Builder<'a> {
+    config: &'a ResNetConfig,
+    weights: Weights<'a>,
+    plan: Plan,
+}
+
+/// A convolution and the normalisation after it, by their names in the state dict.
+struct ConvNorm<'a> {
+    conv: &'a str,
+    norm: Option<&'a str>,
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    bias: bool,
+}
+
+impl Builder<'_> {
+    fn network(&mut self) -> Result<(), InferenceError> {
+        let config = self.config;
+        let stem = config.stem_channels();
+        let (kernel, stride) = if config.stem == Stem::Imagenet { (7, 2) } else { (3, 1) };
+        let bias = config.stem == Stem::Compact;
+        let first = ConvNorm { conv: "conv1", norm: Some("bn1"), channels: [3, stem], kernel, stride, bias };
+        let mut value = self.conv_norm(0, first, None, true)?;
+        if config.stem == Stem::Imagenet {
+            let operator = Operator::MaxPool { kernel: 3, stride: 2, padding: 1 };
+            value = self.push(Step { input: value, operator, residual: None, relu: false });
+        }
+        let mut channels = stem;
+        for (stage, blocks) in config.blocks().into_iter().enumerate() {
+            let (mid, first_stride) = config.stage(stage);
+            for block in 0..blocks {
+                let stride = if block == 0 { first_stride } else { 1 };
+                let name = format!("layer{}.{block}", stage + 1);
+                value = self.block(&name, value, [channels, mid], stride)?;
+                channels = mid * config.expansion();
+            }
+        }
+        Ok(())
+    }
+
+    fn block(
+        &mut self,
+        name: &str,
+        input: Value,
+        [channels, mid]: [usize; 2],
+        stride: usize,
+    ) -> Result<Value, StateError> {
+        let config = self.config;
+        let output = mid * config.expansion();
+        let [conv1, bn1, conv2, bn2, conv3, bn3] =
+            ["conv1", "bn1", "conv2", "bn2", "conv3", "bn3"].map(|part| format!("{name}.{part}"));
+        let shortcut = if stride != 1 || channels != output {
+            let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
+            let norm = (config.shortcut == Shortcut::ProjectionNorm).then_some(norm.as_str());
+            let channels = [channels, output];
+            self.conv_norm(
+                input,
+                ConvNorm { conv: &conv, norm, channels, kernel: 1, stride, bias: false },
+                None,
+                false,
+            )?
+        } else {
+            input
+        };
+        let layer = |conv, norm, channels, kernel, stride| ConvNorm {
+            conv,
+            norm: Some(norm),
+            channels,
+            kernel,
+            stride,
+            bias: false,
+        };
+        if config.is_bottleneck() {
+            let value = self.conv_norm(input, layer(&conv1, &bn1, [channels, mid], 1, 1), None, true)?;
+            let value = self.conv_norm(value, layer(&conv2, &bn2, [mid, mid], 3, stride), None, true)?;
+            self.conv_norm(value, layer(&conv3, &bn3, [mid, output], 1, 1), Some(shortcut), true)
+        } else {
+            let value = self.conv_norm(input, layer(&conv1, &bn1, [channels, mid], 3, stride), None, true)?;
+            self.conv_norm(value, layer(&conv2, &bn2, [mid, mid], 3, 1), Some(shortcut), true)
+        }
+    }
+
+    fn conv_norm(
+        &mut self,
+        input: Value,
+        layer: ConvNorm,
+        residual: Option<Value>,
+        relu: bool,
+    ) -> Result<Value, StateError> {
+        let [channels, out] = layer.channels;
+        let ConvNorm { kernel, stride, .. } = layer;
+        let mut weight = self.weights.take(&format!("{}.weight", layer.conv), &[out, channels, kernel, kernel])?;
+        let mut bias = match layer.bias {
+            true => self.weights.take(&format!("{}.bias", layer.conv), &[out])?,
+            false => vec![0.0; out],
+        };
+        let norm = layer.norm.map(|norm| self.norm(norm, out)).transpose()?;
+        if let Some(Norm { gamma, beta, statistics: Some((mean, variance)) }) = &norm {
+            let filters = weight.chunks_exact_mut(channels * kernel * kernel).zip(&mut bias);
+            for (o, (filter, bias)) in filters.enumerate() {
+                let scale = gamma[o] / (variance[o] + EPSILON).sqrt();
+                filter.iter_mut().for_each(|weight| *weight *= scale);
+                *bias = (*bias - mean[o]) * scale + beta[o];
+            }
+        }
+        let operator = Operator::Conv2d(Conv2d { weight, bias, channels, kernel, stride, padding: kernel / 2 });
+        match norm {
+            Some(Norm { gamma, beta, statistics: None }) => {
+                let input = self.push(Step { input, operator, residual: None, relu: false });
+                let groups = self.config.groups;
+                let operator = Operator::GroupNorm { weight: gamma, bias: beta, groups, epsilon: EPSILON };
+                Ok(self.push(Step { input, operator, residual, relu }))
+            }
+            _ => Ok(self.push(Step { input, operator, residual, relu })),
+        }
+    }
+
+    fn norm(&mut self, name: &str, channels: usize) -> Result<Norm, StateError> {
+        let mut take = |part: &str| self.weights.take(&format!("{name}.{part}"), &[channels]);
+        let (gamma, beta) = (take("weight")?, take("bias")?);
+        let statistics = match self.config.norm {
+            NormKind::Batch => Some((take("running_mean")?, take("running_var")?)),
+            NormKind::Group => None,
+        };
+        Ok(Norm { gamma, beta, statistics })
+    }
+
+    fn push(&mut self, step: Step) -> Value {
+        self.plan.steps.push(step);
+        self.plan.steps.len()
+    }
+}
+
+/// A normalisation's parameters; running mean and variance only of a batch normalisation.
+struct Norm {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    statistics: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+#[cfg(all(test, feature = "burn"))]
+mod tests {
+    use burn::tensor::{Device, Int, Tensor, TensorData};
+    use kiln_kernels::inference::cpu::Executor;
+
+    use super::*;
+    use crate::Preset;
+
+    fn configs() -> Vec<ResNetConfig> {
+        let small = |preset: &str| ResNetConfig { width: 4, ..ResNetConfig::preset(preset.parse().unwrap(), 5) };
+        vec![
+            small("resnet18"),
+            small("resnet50"),
+            small("resnet18-compact"),
+            ResNetConfig { stem: Stem::Imagenet, ..small("resnet34") },
+            ResNetConfig { norm: NormKind::Group, groups: 2, ..small("resnet18") },
+        ]
+    }
+
+    /// Weights in which no norm is the identity and no bias zero.
+    fn state(config: &ResNetConfig) -> StateDict {
+        let mut state = config.init(3, &Device::flex()).unwrap().state_dict();
+        for (index, (name, tensor)) in state.iter_mut().enumerate() {
+            if tensor.shape.len() == 1 {
+                let offset = if name.ends_with("bias") || name.ends_with("mean") { -0.1 } else { 0.7 };
+                let value = |at: usize| ((index * 31 + at * 17) % 23) as f32 / 40.0 + offset;
+                tensor.values = (0..tensor.values.len()).map(value).collect();
+            }
+        }
+        state
+    }
+
+    #[test]
+    fn the_folded_network_agrees_with_the_burn_module() {
+        let device = Device::flex();
+        for config in configs() {
+            let state = state(&config);
+            let size = if config.stem == Stem::Imagenet { 64 } else { 32 };
+            let pixels: Vec<f32> = (0..3 * size * size).map(|at| ((at * 7919) % 255) as f32 / 128.0 - 1.0).collect();
+            let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, size, size]), &device);
+            let module = config.init(0, &device).unwrap().load_state_dict(&state).unwrap();
+            let read = |tensor: Tensor<2>| tensor.into_data().try_into_vec::<f32>().unwrap();
+            let logits = read(module.forward(images.clone()));
+            let features = read(module.features(images.clone()));
+            let class = Tensor::<1, Int>::from_data([2], &device);
+            let activation = module.class_activation(images, class).into_data().try_into_vec::<f32>().unwrap();
+
+            let network = InferenceResNet::new(&config, &state, size).unwrap();
+            let map = Executor::new(network.plan.clone()).unwrap().run(&pixels);
+            let found = network.predict(&map);
+            let close = |found: &[f32], expected: &[f32]| {
+                let scale = expected.iter().fold(1e-3_f32, |max, value| max.max(value.abs()));
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((found - expected).abs() <= 1e-4 * scale, "{found} for {expected} in {config:?}");
+                }
+            };
+            close(&found.logits, &logits);
+            close(&found.features, &features);
+            close(&network.class_activation(&map, 2), &activation);
+            assert!((found.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_named() {
+        let config = &configs()[0];
+        let good = state(config);
+        let error = |state: &StateDict| InferenceResNet::new(config, state, 32).unwrap_err().to_string();
+        let mut missing = good.clone();
+        missing.remove("layer2.0.downsample.1.running_var");
+        assert!(error(&missing).contains("layer2.0.downsample.1.running_var"));
+        let mut extra = good.clone();
+        extra.insert("fc.scale".into(), StateTensor { shape: vec![1], values: vec![1.0] });
+        assert!(error(&extra).contains("fc.scale"));
+        let mut shape = good;
+        shape.get_mut("fc.bias").unwrap().shape = vec![1];
+        assert!(error(&shape).contains("fc.bias"));
+    }
+
+    #[test]
+    fn multiply_adds_are_those_of_the_paper() {
+        let config = ResNetConfig::preset(Preset::ResNet(18), 10);
+        let state = config.init(0, &Device::flex()).unwrap().state_dict();
+        let network = InferenceResNet::new(&config, &state, 32).unwrap();
+        assert_eq!(network.plan.multiply_adds().unwrap(), 555_417_600);
+        assert_eq!(network.feature_map(), [512, 4, 4]);
+    }
+}

@@ -1,0 +1,76 @@
+// Group normalisation, then the residual sum and ReLU. One workgroup makes one group of channels of
+// an image; mean and variance take a pass each, as the sum of squares alone would lose digits. The
+// host replaces the `const` lines down to the empty one; lengths and offsets count numbers.
+
+const GROUP = 4u;           // channels of a group
+const EPSILON = 1e-5;
+const IN_CHANNELS = 8u;     // per pixel, padding included
+const IN_ROW = 272u;
+const IN_START = 0u;        // the first pixel
+const PIXELS = 1024u;
+const OUT_WIDTH = 32u;
+const OUT_CHANNELS = 8u;
+const OUT_ROW = 272u;
+const OUT_START = 0u;
+const RESIDUAL = false;
+const RESIDUAL_ROW = 272u;
+const RESIDUAL_START = 0u;
+const RELU = true;
+
+@group(0) @binding(0) var<storage, read> weight: array<f32>;
+@group(0) @binding(1) var<storage, read> bias: array<f32>;
+@group(0) @binding(2) var<storage, read> input: array<f32>;
+@group(0) @binding(3) var<storage, read> residual: array<f32>;
+@group(0) @binding(4) var<storage, read_write> output: array<f32>;
+
+const THREADS = 64u;
+const COUNT = GROUP * PIXELS;
+var<workgroup> partial: array<f32, THREADS>;
+
+fn load(index: u32, first: u32) -> f32 {
+    let pixel = index / GROUP;
+    let at = pixel / OUT_WIDTH * IN_ROW + pixel % OUT_WIDTH * IN_CHANNELS;
+    return input[IN_START + at + first + index % GROUP];
+}
+
+// The sum of every invocation's value.
+fn total(value: f32, thread: u32) -> f32 {
+    partial[thread] = value;
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            partial[thread] += partial[thread + half];
+        }
+    }
+    let sum = workgroupUniformLoad(&partial[0]);
+    return sum;
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) thread: u32) {
+    let first = id.x * GROUP;
+    var sum = 0.0;
+    for (var index = thread; index < COUNT; index += THREADS) {
+        sum += load(index, first);
+    }
+    let mean = total(sum, thread) / f32(COUNT);
+    var squares = 0.0;
+    for (var index = thread; index < COUNT; index += THREADS) {
+        let centred = load(index, first) - mean;
+        squares += centred * centred;
+    }
+    let scale = inverseSqrt(total(squares, thread) / f32(COUNT) + EPSILON);
+    for (var index = thread; index < COUNT; index += THREADS) {
+        let channel = first + index % GROUP;
+        let row = index / GROUP / OUT_WIDTH;
+        let column = index / GROUP % OUT_WIDTH;
+        var value = (load(index, first) - mean) * scale * weight[channel] + bias[channel];
+        if RESIDUAL {
+            value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column * OUT_CHANNELS + channel];
+        }
+        if RELU {
+            value = select(value, 0.0, value < 0.0);
+        }
+        output[OUT_START + row * OUT_ROW + column * OUT_CHANNELS + channel] = value;
+    }
+}

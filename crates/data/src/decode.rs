@@ -126,17 +126,35 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
 
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    // An unreadable EXIF block is no reason to lose the image.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(planar(&square(image, size)))
+}
+
+/// Brings RGBA pixels `[H, W, 4]` of `[width, height]` to planar RGB `[3, size, size]`, as
+/// [`decode_image`] does with a file's: alpha is dropped, the middle square cut out and resized.
+///
+/// # Errors
+///
+/// [`DecodeError`], if there are no pixels, too many, or not as many as the sizes say.
+pub fn crop_rgba(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
+    check_size(width, height)?;
+    let image = image::RgbaImage::from_raw(width, height, pixels.to_vec()).ok_or(DecodeError::Truncated)?;
+    Ok(planar(&square(image.into(), size)))
+}
+
+/// Refuses images of no pixels and of too many.
+fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(DecodeError::TooManyPixels { width, height });
     }
     if width == 0 || height == 0 {
         return Err(DecodeError::Corrupt("it has no pixels".into()));
     }
-    // An unreadable EXIF block is no reason to lose the image.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(planar(&square(image, size)))
+    Ok(())
 }
 
 /// [`decode_image`] of a file.
@@ -223,6 +241,16 @@ mod tests {
 
     const FORMATS: [ImageFormat; 5] =
         [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif];
+
+    #[test]
+    fn pixels_are_treated_as_a_files() {
+        let photo = RgbImage::from_fn(40, 24, |x, y| Rgb([x as u8 * 6, y as u8 * 10, (x * y) as u8]));
+        let rgba = DynamicImage::from(photo.clone()).into_rgba8();
+        let file = encode(photo.into(), ImageFormat::Png);
+        assert_eq!(crop_rgba(rgba.as_raw(), [40, 24], 16).unwrap(), decode_image(&file, 16).unwrap());
+        assert_eq!(crop_rgba(&[0; 7], [1, 2], 16), Err(DecodeError::Truncated));
+        assert!(matches!(crop_rgba(&[], [0, 2], 16), Err(DecodeError::Corrupt(_))));
+    }
 
     #[test]
     fn every_format_gives_planar_rgb() {

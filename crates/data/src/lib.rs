@@ -43,7 +43,7 @@ mod progress;
 pub use augment::{Augment, Flip, Transform};
 pub use batch::{epoch_order, fill_batch};
 pub use dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics};
-pub use decode::{DecodeError, EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode_image};
+pub use decode::{DecodeError, EXTENSIONS, MAX_PIXELS, MAX_SIDE, crop_rgba, decode_image};
 pub use error::DataError;
 pub use split::{Split, Validation, balanced_subset, split};
 pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};

@@ -63,7 +63,7 @@ pub struct Timings {
 
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
-    #[error("there is no WebGPU adapter: {0}")]
+    #[error("there is no GPU adapter: {0}")]
     NoAdapter(String),
     #[error("the adapter gives no device: {0}")]
     NoDevice(String),
@@ -81,6 +81,10 @@ impl Adapter {
     /// # Errors
     /// If there is none.
     pub async fn request() -> Result<Self, GpuError> {
+        #[cfg(target_family = "wasm")]
+        if !wgpu::util::is_browser_webgpu_supported().await {
+            return Err(GpuError::NoAdapter("this browser has no WebGPU, or no GPU that it may use".into()));
+        }
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends =
             wgpu::Backends::BROWSER_WEBGPU | wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;

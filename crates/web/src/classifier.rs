@@ -1,0 +1,189 @@
+//! The network of one bundle, ready to classify.
+
+use js_sys::Function;
+use kiln_data::{ImageSet, crop_rgba, decode_image, fill_batch};
+use kiln_kernels::inference::gpu;
+use kiln_model::{Bundle, InferenceResNet, Metadata};
+use wasm_bindgen::prelude::*;
+use web_time::{Duration, Instant};
+
+use crate::answer::{Answer, Fields, Timings};
+use crate::engine::{Backend, Engine};
+
+/// Classifies images with the network of one bundle. Calls must not overlap.
+#[wasm_bindgen]
+pub struct Classifier {
+    metadata: Metadata,
+    network: InferenceResNet,
+    engine: Engine,
+    /// Feature map of the last image.
+    last: Option<Vec<f32>>,
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(typescript_type = "Backend")]
+    pub type BackendName;
+    #[wasm_bindgen(typescript_type = "(stage: \"read\" | \"prepare\", fraction: number) => void")]
+    pub type OnProgress;
+}
+
+#[wasm_bindgen]
+impl Classifier {
+    /// Reads a bundle (f32, f16 or int8), checks its digest and makes it ready to run.
+    ///
+    /// Fails with an `Error` for bytes that are no whole bundle. A backend that is not there is no
+    /// error: `backend` and `reason` say what runs instead.
+    pub async fn load(
+        bundle: &[u8],
+        backend: BackendName,
+        progress: Option<OnProgress>,
+    ) -> Result<Classifier, JsError> {
+        let wish = parse(&backend)?;
+        let report = |stage: &str, fraction: f64| {
+            if let Some(progress) = &progress {
+                // A page whose progress bar fails still gets its answer.
+                let _ = progress.unchecked_ref::<Function>().call2(&JsValue::NULL, &stage.into(), &fraction.into());
+            }
+        };
+        report("read", 0.0);
+        let bundle = Bundle::from_bytes(bundle)?;
+        report("read", 1.0);
+        report("prepare", 0.0);
+        let network = bundle.inference()?;
+        report("prepare", 0.5);
+        let engine = Engine::new(&network.plan, wish).await?;
+        report("prepare", 1.0);
+        Ok(Self { metadata: bundle.metadata, network, engine, last: None })
+    }
+
+    /// What runs now: `webgpu` or `cpu`.
+    #[wasm_bindgen(getter, unchecked_return_type = "\"webgpu\" | \"cpu\"")]
+    pub fn backend(&self) -> String {
+        self.engine.backend().into()
+    }
+
+    /// Why, in a sentence without its full stop.
+    #[wasm_bindgen(getter)]
+    pub fn reason(&self) -> String {
+        self.engine.reason.clone()
+    }
+
+    /// The adapter's name, or what kind of CPU path it is.
+    #[wasm_bindgen(getter)]
+    pub fn device(&self) -> String {
+        self.engine.device().into()
+    }
+
+    /// Names in the order of the logits.
+    #[wasm_bindgen(getter)]
+    pub fn classes(&self) -> Vec<String> {
+        self.metadata.classes.clone()
+    }
+
+    /// The bundle's metadata as an object: architecture, normalisation, data and accuracy.
+    #[wasm_bindgen(getter, unchecked_return_type = "Record<string, unknown>")]
+    pub fn metadata(&self) -> Result<JsValue, JsError> {
+        let json = serde_json::to_string(&self.metadata)?;
+        js_sys::JSON::parse(&json).map_err(|_| JsError::new("the metadata is no JSON"))
+    }
+
+    /// Goes on with another backend.
+    #[wasm_bindgen(js_name = setBackend)]
+    pub async fn set_backend(&mut self, backend: BackendName) -> Result<(), JsError> {
+        self.engine = Engine::new(&self.network.plan, parse(&backend)?).await?;
+        Ok(())
+    }
+
+    /// Classifies a grey image, so that the first real one does not pay for what is done once.
+    #[wasm_bindgen(js_name = warmUp)]
+    pub async fn warm_up(&mut self) -> Result<Timings, JsError> {
+        let start = Instant::now();
+        let image = vec![0.0; self.network.plan.input.iter().product()];
+        let (_, timings) = self.engine.run(&self.network.plan, &image).await?;
+        Ok(fields(Duration::ZERO, timings, start).finish())
+    }
+
+    /// Classifies a JPEG, PNG, WebP, GIF or BMP file, decoded as natively.
+    pub async fn classify(&mut self, file: &[u8]) -> Result<Answer, JsError> {
+        let start = Instant::now();
+        let pixels = decode_image(file, self.metadata.image_size)?;
+        self.answer(pixels, start).await
+    }
+
+    /// Classifies RGBA pixels, row by row: a frame of a camera, or what only the browser decodes.
+    #[wasm_bindgen(js_name = classifyPixels)]
+    pub async fn classify_pixels(&mut self, rgba: &[u8], width: u32, height: u32) -> Result<Answer, JsError> {
+        let start = Instant::now();
+        let pixels = crop_rgba(rgba, [width, height], self.metadata.image_size)?;
+        self.answer(pixels, start).await
+    }
+
+    /// Where the evidence for a class lies in the last image, row by row.
+    #[wasm_bindgen(js_name = classActivation)]
+    pub fn class_activation(&self, class: usize) -> Result<Vec<f32>, JsError> {
+        let map = self.last.as_ref().ok_or_else(|| JsError::new("nothing was classified yet"))?;
+        if class >= self.metadata.classes.len() {
+            return Err(JsError::new(&format!("there is no class {class}: {} are known", self.metadata.classes.len())));
+        }
+        Ok(self.network.class_activation(map, class))
+    }
+
+    /// Loses the GPU's device, as a driver's reset would; the next image brings a new one.
+    #[wasm_bindgen(js_name = destroyDevice)]
+    pub fn destroy_device(&self) {
+        self.engine.destroy_device();
+    }
+}
+
+impl Classifier {
+    /// For planar RGB pixels of the network's size, decoded since `start`.
+    async fn answer(&mut self, pixels: Vec<u8>, start: Instant) -> Result<Answer, JsError> {
+        let size = self.metadata.image_size;
+        let preview = rgba(&pixels);
+        let set = ImageSet { height: size, width: size, images: pixels, labels: vec![0] };
+        let mut image = vec![];
+        fill_batch(&set, &[0], None, self.metadata.mean, self.metadata.std, &mut image);
+        let decode = start.elapsed();
+        let (map, timings) = self.engine.run(&self.network.plan, &image).await?;
+        let prediction = self.network.predict(&map);
+        let likeliest = (0..prediction.logits.len())
+            .max_by(|a, b| prediction.logits[*a].total_cmp(&prediction.logits[*b]))
+            .unwrap_or(0);
+        let activation = self.network.class_activation(&map, likeliest);
+        let [_, height, width] = self.network.feature_map();
+        self.last = Some(map);
+        Ok(Fields::default()
+            .floats("logits", &prediction.logits)
+            .floats("probabilities", &prediction.probabilities)
+            .floats("features", &prediction.features)
+            .floats("activation", &activation)
+            .set("activationHeight", height as u32)
+            .set("activationWidth", width as u32)
+            .bytes("input", &preview)
+            .set("inputSize", size as u32)
+            .set("timings", fields(decode, timings, start).finish::<JsValue>())
+            .finish())
+    }
+}
+
+fn fields(decode: Duration, timings: gpu::Timings, start: Instant) -> Fields {
+    Fields::default()
+        .milliseconds("decode", decode)
+        .milliseconds("upload", timings.upload)
+        .milliseconds("compute", timings.compute)
+        .milliseconds("readBack", timings.read_back)
+        .milliseconds("total", start.elapsed())
+}
+
+fn parse(backend: &BackendName) -> Result<Backend, JsError> {
+    let name = backend.unchecked_ref::<JsValue>().as_string();
+    let wish = name.as_deref().and_then(Backend::parse);
+    wish.ok_or_else(|| JsError::new("no such backend: choose auto, webgpu or cpu"))
+}
+
+/// `[3, H, W]` to `[H, W, 4]`.
+fn rgba(planar: &[u8]) -> Vec<u8> {
+    let area = planar.len() / 3;
+    (0..area).flat_map(|at| [planar[at], planar[area + at], planar[2 * area + at], 255]).collect()
+}

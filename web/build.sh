@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Builds the page's WebAssembly package into web/pkg/. Installs what it lacks.
+#
+#     bash web/build.sh          # build, shrink, and print the sizes
+#     bash web/build.sh --tools  # only install the tools
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sudo=""
+[ "$(id -u)" = 0 ] || sudo=sudo
+target=wasm32-unknown-unknown
+
+# The standard library for WebAssembly: rustup has it. Where it can't be downloaded, Debian's compiler
+# builds it from its own source.
+ensure_target() {
+    if command -v rustup >/dev/null && [ -z "${KILN_DEBIAN_RUST:-}" ] && timeout 120 rustup target add "$target" 2>/dev/null; then
+        return
+    fi
+    if [ -e "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+        return
+    fi
+    if [ ! -x /usr/bin/rustc ] || [ ! -x /usr/bin/cargo ]; then
+        if ! command -v apt-get >/dev/null; then
+            echo "error: the target $target is missing. Install it: rustup target add $target" >&2
+            exit 1
+        fi
+        $sudo apt-get update -qq
+        $sudo apt-get install -y -qq rustc-web cargo-web rust-web-src rust-web-llvm lld-22
+    fi
+    export PATH="/usr/bin:$PATH"
+    local library
+    library="$(rustc --print sysroot)/lib/rustlib/$target/lib"
+    if ! compgen -G "$library/libstd-*.rlib" >/dev/null; then
+        local folder
+        folder="$(mktemp -d)"
+        mkdir "$folder/src"
+        touch "$folder/src/lib.rs"
+        printf '[package]\nname = "standard_library"\nversion = "0.0.0"\nedition = "2021"\n[lib]\ncrate-type = ["cdylib"]\n[workspace]\n' >"$folder/Cargo.toml"
+        (cd "$folder" && RUSTC_BOOTSTRAP=1 cargo build --quiet --release -Z build-std=std,panic_abort,test --target "$target")
+        $sudo mkdir -p "$library"
+        $sudo cp "$folder/target/$target"/release/deps/*.rlib "$library/"
+        rm -rf "$folder"
+    fi
+}
+
+# wasm-bindgen's program must have the version of the library.
+ensure_bindgen() {
+    local version
+    version="$(sed -n '/^name = "wasm-bindgen"$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)"
+    if [ "$(wasm-bindgen --version 2>/dev/null)" != "wasm-bindgen $version" ]; then
+        cargo install --quiet wasm-bindgen-cli --version "$version"
+    fi
+}
+
+# binaryen's optimiser and brotli's encoder come from npm; a build without npm is a little larger.
+tools="target/web-tools"
+ensure_npm_tools() {
+    if command -v npm >/dev/null && [ ! -x "$tools/node_modules/.bin/wasm-opt" ]; then
+        npm install --silent --no-audit --no-fund --no-save --prefix "$tools" binaryen@123 >/dev/null
+    fi
+}
+
+# What follows may have put another compiler first in PATH; cargo's own programs stay in reach.
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+ensure_target
+ensure_bindgen
+ensure_npm_tools
+if [ "${1:-}" = --tools ]; then
+    exit
+fi
+
+export CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_PANIC=abort
+export RUSTFLAGS="-C target-feature=+simd128"
+cargo build --release --package kiln-web --target "$target" --target-dir target/web
+made="target/web/$target/release/kiln_web.wasm"
+rm -rf web/pkg.new
+wasm-bindgen --target web --out-dir web/pkg.new "$made"
+wasm=web/pkg.new/kiln_web_bg.wasm
+if [ -x "$tools/node_modules/.bin/wasm-opt" ]; then
+    "$tools/node_modules/.bin/wasm-opt" -O3 --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue "$wasm" -o "$wasm.smaller"
+    mv "$wasm.smaller" "$wasm"
+fi
+# Whole or not at all: a page that loads meanwhile sees the old package or the new one.
+rm -rf web/pkg
+mv web/pkg.new web/pkg
+
+size() { printf '%-34s %9d bytes' "$1" "$(wc -c <"$1")"; }
+echo
+for file in web/pkg/kiln_web_bg.wasm web/pkg/kiln_web.js; do
+    size "$file"
+    if command -v node >/dev/null; then
+        node -e 'const {brotliCompressSync} = require("zlib"); console.log(`  ${brotliCompressSync(require("fs").readFileSync(process.argv[1])).length} with brotli`)' "$file"
+    else
+        echo
+    fi
+done

@@ -289,6 +289,85 @@ fn bundles_that_are_none_are_refused() {
 }
 
 #[test]
+fn an_exported_network_scores_what_the_export_said() {
+    let folder = TempDir::new().unwrap();
+    succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "2", "--out", "run"]].concat()));
+    let bundle = |name: &str| fs::read(folder.path().join("run").join(name)).unwrap();
+    let original = bundle("model.safetensors");
+    let data = ["--limit", "200", "--device", "cpu", "--json"];
+    for (storage, share) in [("int8", 0.5), ("f16", 0.7)] {
+        // No data is named: it is the synthetic set because the network was trained on that.
+        let export = ["export", "run", "--format", "web", "--storage", storage];
+        let printed = succeeds(&kiln(folder.path()).args([&export[..], &data].concat()).output().unwrap());
+        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let name = format!("model-{storage}.safetensors");
+        assert_eq!(printed["output"], format!("run/{name}"));
+        let len = bundle(&name).len();
+        assert_eq!((&printed["bytes_before"], &printed["bytes_after"]), (&original.len().into(), &len.into()));
+        assert!((len as f64) < share * original.len() as f64, "{storage}: {len} of {} bytes", original.len());
+
+        let record = kiln_model::Bundle::from_bytes(&bundle(&name)).unwrap().metadata.quantisation.unwrap();
+        assert_eq!(printed["quantisation"], serde_json::to_value(&record).unwrap());
+        assert_eq!((record.dataset.as_deref(), record.split.as_deref()), (Some("synthetic"), Some("test")));
+        for (model, accuracy, loss) in [
+            ("run/model.safetensors", record.accuracy_before, "loss_before"),
+            (&format!("run/{name}"), record.accuracy_after, "loss_after"),
+        ] {
+            let eval = ["eval", model, "--dataset", "synthetic"];
+            let evaluated = succeeds(&kiln(folder.path()).args([&eval[..], &data].concat()).output().unwrap());
+            let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
+            let evaluation = &evaluated["evaluation"];
+            assert_eq!(evaluation["accuracy"].as_f64(), accuracy, "{model}");
+            assert_eq!((&evaluation["samples"], &evaluation["loss"]), (&record.samples.into(), &printed[loss]));
+        }
+    }
+    let copy = ["export", "run", "--format", "safetensors", "--output", "copy.safetensors"];
+    succeeds(&kiln(folder.path()).args(copy).output().unwrap());
+    assert_eq!(fs::read(folder.path().join("copy.safetensors")).unwrap(), original);
+}
+
+#[test]
+fn an_export_destroys_nothing_and_measures_on_no_other_data() {
+    let folder = TempDir::new().unwrap();
+    succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "1", "--out", "run"]].concat()));
+    let bundle = folder.path().join("run/model.safetensors");
+    let original = fs::read(&bundle).unwrap();
+    let export = |model: &str, arguments: &[&str]| {
+        kiln(folder.path()).args(["export", model, "--device", "cpu"]).args(arguments).output().unwrap()
+    };
+    let itself = ["--no-accuracy", "--force", "--output", "run/../run/model.safetensors"];
+    fails(&export("run", &itself), 1, &["is the bundle to export", "--output"]);
+    let nowhere = ["--no-accuracy", "--output", "nowhere/a.safetensors"];
+    fails(&export("run", &nowhere), 1, &["there is no folder nowhere"]);
+    fails(&export("run", &["--no-accuracy", "--output", "run"]), 1, &["is no file"]);
+    fails(&export("run", &["--format", "safetensors", "--storage", "f16"]), 1, &["takes no --storage"]);
+
+    // The whole synthetic set, and not the 200 images of it that the network was trained on.
+    fails(&export("run", &[]), 1, &["digest", "--limit", "--no-accuracy"]);
+    assert!(!folder.path().join("run/model-int8.safetensors").exists());
+    let named = export("run", &["--dataset", "synthetic", "--limit", "300"]);
+    assert!(succeeds(&named).contains("60 images of synthetic (test)"), "{}", text(&named.stdout));
+    assert!(text(&named.stderr).contains("is not what the network was trained on"), "{}", text(&named.stderr));
+
+    fails(&export("run", &["--no-accuracy"]), 1, &["is there already", "--force"]);
+    let printed = succeeds(&export("run", &["--no-accuracy", "--force"]));
+    assert!(printed.contains("not measured"), "{printed}");
+    let exported = fs::read(folder.path().join("run/model-int8.safetensors")).unwrap();
+    let record = kiln_model::Bundle::from_bytes(&exported).unwrap().metadata.quantisation.unwrap();
+    assert_eq!((record.samples, record.accuracy_before, record.accuracy_after), (None, None, None));
+    fails(&export("run/model-int8.safetensors", &["--no-accuracy"]), 1, &["int8 weights already"]);
+
+    // A network that was trained on somebody's own images.
+    image_folder(folder.path(), 10);
+    fails(&export("run", &["--data", ".", "--force"]), 1, &["the network knows the classes disc", "dark, light"]);
+    let mut own = kiln_model::Bundle::from_bytes(&original).unwrap();
+    own.metadata.dataset = "pets".to_owned();
+    fs::write(folder.path().join("own.safetensors"), own.to_bytes().unwrap()).unwrap();
+    fails(&export("own.safetensors", &[]), 1, &["'pets'", "--data PATH", "--no-accuracy"]);
+    assert_eq!(fs::read(bundle).unwrap(), original);
+}
+
+#[test]
 fn the_summary_counts_what_the_papers_count() {
     let folder = TempDir::new().unwrap();
     let printed = succeeds(&kiln(folder.path()).args(["summary", "resnet18-compact"]).output().unwrap());

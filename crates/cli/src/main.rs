@@ -5,6 +5,7 @@ mod bench;
 mod data;
 mod devices;
 mod eval;
+mod export;
 mod predict;
 mod signals;
 mod summary;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Export(args) => export::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Bench(args) => bench::run(args),

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Parser, Subcommand};
 use kiln_kernels::device::Request;
 use kiln_model::container::Storage;
 
@@ -26,6 +27,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Make a trained network small enough for the browser
     Export(ExportArgs),
+    /// Show the page that classifies images, from this machine to this machine
+    Serve(ServeArgs),
     /// Show a network layer by layer
     Summary(SummaryArgs),
     /// List the devices that a network can run on
@@ -187,6 +190,22 @@ impl From<WebStorage> for Storage {
             WebStorage::F16 => Self::F16,
         }
     }
+}
+
+#[derive(clap::Args)]
+pub struct ServeArgs {
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Folder of index.html
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Open the page in the browser
+    #[arg(
+        long, value_name = "yes|no", num_args = 0..=1, default_value = "no", default_missing_value = "yes",
+        value_parser = BoolishValueParser::new(), action = ArgAction::Set, hide_possible_values = true
+    )]
+    pub open: bool,
 }
 
 #[derive(clap::Args)]

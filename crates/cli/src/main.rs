@@ -7,6 +7,7 @@ mod devices;
 mod eval;
 mod export;
 mod predict;
+mod serve;
 mod signals;
 mod summary;
 mod train;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Export(args) => export::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Bench(args) => bench::run(args),

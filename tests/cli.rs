@@ -1,8 +1,10 @@
 //! The built program, run as a user runs it, in folders of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -286,6 +288,252 @@ fn bundles_that_are_none_are_refused() {
     fs::write(folder.path().join("text.safetensors"), "text").unwrap();
     fails(&predict("text.safetensors"), 1, &["text.safetensors is no usable bundle", "not a whole safetensors file"]);
     fails(&kiln(folder.path()).args(["predict", "image.png"]).output().unwrap(), 1, &["no finished run under runs/"]);
+}
+
+#[test]
+fn an_exported_network_scores_what_the_export_said() {
+    let folder = TempDir::new().unwrap();
+    succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "2", "--out", "run"]].concat()));
+    let bundle = |name: &str| fs::read(folder.path().join("run").join(name)).unwrap();
+    let original = bundle("model.safetensors");
+    let data = ["--limit", "200", "--device", "cpu", "--json"];
+    for (storage, share) in [("int8", 0.5), ("f16", 0.7)] {
+        // No data is named: it is the synthetic set because the network was trained on that.
+        let export = ["export", "run", "--format", "web", "--storage", storage];
+        let printed = succeeds(&kiln(folder.path()).args([&export[..], &data].concat()).output().unwrap());
+        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let name = format!("model-{storage}.safetensors");
+        assert_eq!(printed["output"], format!("run/{name}"));
+        let len = bundle(&name).len();
+        assert_eq!((&printed["bytes_before"], &printed["bytes_after"]), (&original.len().into(), &len.into()));
+        assert!((len as f64) < share * original.len() as f64, "{storage}: {len} of {} bytes", original.len());
+
+        let record = kiln_model::Bundle::from_bytes(&bundle(&name)).unwrap().metadata.quantisation.unwrap();
+        assert_eq!(printed["quantisation"], serde_json::to_value(&record).unwrap());
+        assert_eq!((record.dataset.as_deref(), record.split.as_deref()), (Some("synthetic"), Some("test")));
+        for (model, accuracy, loss) in [
+            ("run/model.safetensors", record.accuracy_before, "loss_before"),
+            (&format!("run/{name}"), record.accuracy_after, "loss_after"),
+        ] {
+            let eval = ["eval", model, "--dataset", "synthetic"];
+            let evaluated = succeeds(&kiln(folder.path()).args([&eval[..], &data].concat()).output().unwrap());
+            let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
+            let evaluation = &evaluated["evaluation"];
+            assert_eq!(evaluation["accuracy"].as_f64(), accuracy, "{model}");
+            assert_eq!((&evaluation["samples"], &evaluation["loss"]), (&record.samples.into(), &printed[loss]));
+        }
+    }
+    let copy = ["export", "run", "--format", "safetensors", "--output", "copy.safetensors"];
+    succeeds(&kiln(folder.path()).args(copy).output().unwrap());
+    assert_eq!(fs::read(folder.path().join("copy.safetensors")).unwrap(), original);
+}
+
+#[test]
+fn an_export_destroys_nothing_and_measures_on_no_other_data() {
+    let folder = TempDir::new().unwrap();
+    succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "1", "--out", "run"]].concat()));
+    let bundle = folder.path().join("run/model.safetensors");
+    let original = fs::read(&bundle).unwrap();
+    let export = |model: &str, arguments: &[&str]| {
+        kiln(folder.path()).args(["export", model, "--device", "cpu"]).args(arguments).output().unwrap()
+    };
+    let itself = ["--no-accuracy", "--force", "--output", "run/../run/model.safetensors"];
+    fails(&export("run", &itself), 1, &["is the bundle to export", "--output"]);
+    let nowhere = ["--no-accuracy", "--output", "nowhere/a.safetensors"];
+    fails(&export("run", &nowhere), 1, &["there is no folder nowhere"]);
+    fails(&export("run", &["--no-accuracy", "--output", "run"]), 1, &["is no file"]);
+    fails(&export("run", &["--format", "safetensors", "--storage", "f16"]), 1, &["takes no --storage"]);
+
+    // The whole synthetic set, and not the 200 images of it that the network was trained on.
+    fails(&export("run", &[]), 1, &["digest", "--limit", "--no-accuracy"]);
+    assert!(!folder.path().join("run/model-int8.safetensors").exists());
+    let named = export("run", &["--dataset", "synthetic", "--limit", "300"]);
+    assert!(succeeds(&named).contains("60 images of synthetic (test)"), "{}", text(&named.stdout));
+    assert!(text(&named.stderr).contains("is not what the network was trained on"), "{}", text(&named.stderr));
+
+    fails(&export("run", &["--no-accuracy"]), 1, &["is there already", "--force"]);
+    let printed = succeeds(&export("run", &["--no-accuracy", "--force"]));
+    assert!(printed.contains("not measured"), "{printed}");
+    let exported = fs::read(folder.path().join("run/model-int8.safetensors")).unwrap();
+    let record = kiln_model::Bundle::from_bytes(&exported).unwrap().metadata.quantisation.unwrap();
+    assert_eq!((record.samples, record.accuracy_before, record.accuracy_after), (None, None, None));
+    fails(&export("run/model-int8.safetensors", &["--no-accuracy"]), 1, &["int8 weights already"]);
+
+    // A network that was trained on somebody's own images.
+    image_folder(folder.path(), 10);
+    fails(&export("run", &["--data", ".", "--force"]), 1, &["the network knows the classes disc", "dark, light"]);
+    let mut own = kiln_model::Bundle::from_bytes(&original).unwrap();
+    own.metadata.dataset = "pets".to_owned();
+    fs::write(folder.path().join("own.safetensors"), own.to_bytes().unwrap()).unwrap();
+    fails(&export("own.safetensors", &[]), 1, &["'pets'", "--data PATH", "--no-accuracy"]);
+    assert_eq!(fs::read(bundle).unwrap(), original);
+}
+
+/// A running `kiln serve`, ended with the test.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    /// Serves `folder` on a free port.
+    fn new(folder: &Path) -> Self {
+        let mut command = kiln(folder);
+        command.args(["serve", "--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let (_, address) = line.trim().trim_end_matches('/').rsplit_once("http://").unwrap();
+        Self { address: address.to_owned(), child }
+    }
+
+    /// Status, headers and body of the answer to that request, `lines` among its headers.
+    fn ask(&self, method: &str, target: &str, lines: &[&str]) -> Answer {
+        let host = format!("Host: {}", self.address);
+        self.send(&[&[&format!("{method} {target} HTTP/1.1"), &*host], lines].concat())
+    }
+
+    fn send(&self, lines: &[&str]) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "{}\r\nConnection: close\r\n\r\n", lines.join("\r\n")).unwrap();
+        let mut bytes = vec![];
+        stream.read_to_end(&mut bytes).unwrap();
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("an end of the headers");
+        let head = text(&bytes[..end]);
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head, body: bytes[end + 4..].to_vec() }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+}
+
+/// A page and things beside it that are not to be served.
+fn site(folder: &Path) {
+    for name in ["index.html", "web/app.js", "web/pkg/kiln.wasm", "web/models/quick.safetensors", "runs/a/log", ".env"]
+    {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name.repeat(10_000)).unwrap();
+    }
+}
+
+#[test]
+fn the_page_is_served_with_its_types_and_isolated() {
+    let folder = TempDir::new().unwrap();
+    site(folder.path());
+    let served = Served::new(folder.path());
+    for (target, file, content_type) in [
+        ("/", "index.html", "text/html; charset=utf-8"),
+        ("/web/app.js?v=1", "web/app.js", "text/javascript; charset=utf-8"),
+        ("/web/pkg/kiln.wasm", "web/pkg/kiln.wasm", "application/wasm"),
+        ("/web/models/quick.safetensors", "web/models/quick.safetensors", "application/octet-stream"),
+    ] {
+        let got = served.ask("GET", target, &[]);
+        assert_eq!((got.status, got.header("Content-Type")), (200, Some(content_type)), "{target}");
+        assert!(got.body == fs::read(folder.path().join(file)).unwrap(), "{target}");
+        assert_eq!(got.header("Content-Length"), Some(&*got.body.len().to_string()), "{target}");
+        assert_eq!(got.header("Cross-Origin-Opener-Policy"), Some("same-origin"));
+        assert_eq!(got.header("Cross-Origin-Embedder-Policy"), Some("require-corp"));
+        assert_eq!(got.header("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(got.header("Cache-Control"), Some("no-cache"));
+
+        let head = served.ask("HEAD", target, &[]);
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.header("Content-Length"), got.header("Content-Length"));
+
+        let tag = format!("If-None-Match: \"0\", W/{}", got.header("ETag").unwrap());
+        let date = format!("If-Modified-Since: {}", got.header("Last-Modified").unwrap());
+        for condition in [&tag, &date] {
+            let unchanged = served.ask("GET", target, &[condition]);
+            assert_eq!((unchanged.status, unchanged.body.len()), (304, 0), "{condition}");
+            assert_eq!(unchanged.header("ETag"), got.header("ETag"));
+        }
+        for condition in ["If-None-Match: \"0\"", "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT"] {
+            assert_eq!(served.ask("GET", target, &[condition]).status, 200, "{condition}");
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_page_is_served_and_only_to_this_machine() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("secret"), "secret").unwrap();
+    let root = folder.path().join("root");
+    site(&root);
+    let served = Served::new(&root);
+    for target in [
+        "/../secret",
+        "/%2e%2e/secret",
+        "/web/..%2f..%2fsecret",
+        "/..%5csecret",
+        "//etc/passwd",
+        "/.env",
+        "/runs/a/log",
+        "/index.html%00",
+        "/web",
+        "/missing",
+        "*",
+    ] {
+        let got = served.ask("GET", target, &[]);
+        assert_eq!(got.status, 404, "{target}");
+        assert_eq!(got.header("X-Content-Type-Options"), Some("nosniff"), "{target}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let got = served.ask(method, "/", &[]);
+        assert_eq!((got.status, got.header("Allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    for hosts in [&["Host: evil.example"][..], &["Host: localhost", "Host: evil.example"], &[]] {
+        let got = served.send(&[&["GET / HTTP/1.1"], hosts].concat());
+        assert_eq!(got.status, 403, "{hosts:?}");
+    }
+    assert_eq!(served.send(&["GET / HTTP/1.1", "Host: localhost:1234"]).status, 200);
+    // None of which has worn it out.
+    assert_eq!(served.ask("GET", "/", &[]).status, 200);
+}
+
+#[test]
+fn what_cannot_be_served_is_explained() {
+    let folder = TempDir::new().unwrap();
+    let serve = |arguments: &[&str]| kiln(folder.path()).arg("serve").args(arguments).output().unwrap();
+    fails(&serve(&[]), 1, &["no index.html in .", "--dir"]);
+    fails(&serve(&["--dir", "nowhere"]), 1, &["nowhere"]);
+    site(folder.path());
+    fs::remove_dir_all(folder.path().join("web/pkg")).unwrap();
+    let served = Served::new(folder.path());
+    let (_, port) = served.address.rsplit_once(':').unwrap();
+    fails(&serve(&["--port", port]), 1, &["web/build.sh", port, "--port 0"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn the_server_ends_with_ctrl_c() {
+    let folder = TempDir::new().unwrap();
+    site(folder.path());
+    let mut served = Served::new(folder.path());
+    // One that never ends its request keeps nothing waiting.
+    let mut half = TcpStream::connect(&served.address).unwrap();
+    half.write_all(b"GET / HT").unwrap();
+    Command::new("kill").args(["-INT", &served.child.id().to_string()]).status().unwrap();
+    assert_eq!(served.child.wait().unwrap().code(), Some(130));
 }
 
 #[test]

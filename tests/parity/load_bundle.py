@@ -4,7 +4,7 @@
 
 Prints the bundle's metadata (one JSON object: `contents` in the `__metadata__` entry `kiln`), builds
 the network that its `architecture` describes and loads the tensors with strict=True: a missing,
-additional or misshapen tensor is an error.
+additional or misshapen tensor is an error. Weights in int8 are multiplied with their scales first.
 
 With --images, evaluates FOLDER/test/<class>/* (all of one size) as Kiln does: bytes / 255, then the
 bundle's `mean` and `std`. Prints one JSON line with accuracy and n.
@@ -29,9 +29,9 @@ def read_bundle(path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if "architecture" not in metadata:
         raise SystemExit(f"{path}: no `architecture` in its metadata, so not a Kiln bundle")
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise SystemExit(f"{path}: {name} is {tensor.dtype}; export the bundle as f32 or f16")
+    for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8]:
+        scale = tensors.pop(f"{name}.scale")
+        tensors[name] = tensors[name].float() * scale.view(-1, *[1] * (tensors[name].dim() - 1))
     model = ResNet(architecture(metadata["architecture"]))
     model.load_state_dict(tensors, strict=True)
     return model.eval(), metadata

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Parser, Subcommand};
 use kiln_kernels::device::Request;
+use kiln_model::container::Storage;
 
 /// Train residual networks in Rust, on any GPU or none.
 #[derive(Parser)]
@@ -23,6 +25,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Classify image files
     Predict(PredictArgs),
+    /// Make a trained network small enough for the browser
+    Export(ExportArgs),
+    /// Show the page that classifies images, from this machine to this machine
+    Serve(ServeArgs),
     /// Show a network layer by layer
     Summary(SummaryArgs),
     /// List the devices that a network can run on
@@ -126,6 +132,80 @@ pub struct PredictArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Measures the accuracy before and after, on the images that the network was trained on or on \
+    those that --data or --dataset name: here, auto is the set that the bundle names.")]
+pub struct ExportArgs {
+    /// A run's folder or a bundle
+    pub model: PathBuf,
+    #[arg(long, default_value = "web")]
+    pub format: Format,
+    /// What --format web holds weights in; int8 by default
+    #[arg(long)]
+    pub storage: Option<WebStorage>,
+    /// File to write; by default <name>-<storage>.safetensors beside the bundle
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// Don't measure what the smaller weights cost
+    #[arg(long, conflicts_with_all = ["data", "dataset", "limit"])]
+    pub no_accuracy: bool,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "auto")]
+    pub device: Request,
+    /// Images a batch
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Weights in int8 or f16, for the browser page (and every command here)
+    Web,
+    /// Weights in f32, for PyTorch
+    Safetensors,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy)]
+pub enum WebStorage {
+    /// 8 bits a weight, with a scale for each output channel
+    Int8,
+    /// 16 bits a weight
+    F16,
+}
+
+impl From<WebStorage> for Storage {
+    fn from(storage: WebStorage) -> Self {
+        match storage {
+            WebStorage::Int8 => Self::Int8,
+            WebStorage::F16 => Self::F16,
+        }
+    }
+}
+
+#[derive(clap::Args)]
+pub struct ServeArgs {
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Folder of index.html
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Open the page in the browser
+    #[arg(
+        long, value_name = "yes|no", num_args = 0..=1, default_value = "no", default_missing_value = "yes",
+        value_parser = BoolishValueParser::new(), action = ArgAction::Set, hide_possible_values = true
+    )]
+    pub open: bool,
 }
 
 #[derive(clap::Args)]

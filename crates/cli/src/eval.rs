@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use kiln_data::{Dataset, ImageSet};
 use kiln_kernels::device::choose;
 use kiln_model::Bundle;
@@ -20,15 +21,8 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     data_args.image_size.get_or_insert(bundle.metadata.image_size);
     let chosen = choose(args.device)?;
     let data = data::dataset(&data_args, bundle.metadata.seed)?;
-    check_classes(&bundle, &data)?;
-    let model = bundle.model(&chosen.device)?;
-    let (split, set) = test_images(&data);
-    let indices: Vec<u32> = (0..set.len() as u32).collect();
-    let normalisation = (bundle.metadata.mean, bundle.metadata.std);
-    let batch = args.batch_size.into();
-    let Some(evaluation) = evaluate(&model, set, &indices, normalisation, batch, &chosen.device, &mut || false) else {
-        bail!("the evaluation was stopped");
-    };
+    let (split, _) = test_images(&data);
+    let evaluation = score(&bundle, &data, args.batch_size.into(), &chosen.device)?;
     if args.json {
         println!("{}", json!({"model": path, "dataset": data.name, "split": split, "evaluation": evaluation}));
     } else {
@@ -36,6 +30,17 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
         print_scores(&evaluation, &data.classes);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Scores a bundle on the images to test on.
+pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation> {
+    check_classes(bundle, data)?;
+    let model = bundle.model(device)?;
+    let (_, set) = test_images(data);
+    let indices: Vec<u32> = (0..set.len() as u32).collect();
+    let normalisation = (bundle.metadata.mean, bundle.metadata.std);
+    let evaluation = evaluate(&model, set, &indices, normalisation, batch_size, device, &mut || false);
+    evaluation.context("the evaluation was stopped")
 }
 
 /// Accuracy, loss and a line a class.

@@ -5,7 +5,9 @@ mod bench;
 mod data;
 mod devices;
 mod eval;
+mod export;
 mod predict;
+mod serve;
 mod signals;
 mod summary;
 mod train;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Bench(args) => bench::run(args),

@@ -279,6 +279,7 @@ fn bundle(best: &Checkpoint, epoch: &EpochMetrics, split: &Split, test: Option<&
         recipe: header.recipe.name.clone(),
         seed: header.recipe.training.seed,
         kiln_version: env!("CARGO_PKG_VERSION").to_owned(),
+        quantisation: None,
     };
     Bundle { metadata, state: best.model.clone() }
 }

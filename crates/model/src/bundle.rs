@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "burn")]
 use crate::ResNet;
-use crate::container::{self, ContainerError};
+use crate::container::{self, ContainerError, Storage};
 use crate::{ConfigError, InferenceError, InferenceResNet, ResNetConfig, StateDict, StateError};
 
 /// A network's weights and what they were trained on.
@@ -38,6 +38,26 @@ pub struct Metadata {
     pub recipe: String,
     pub seed: u64,
     pub kiln_version: String,
+    /// Of a file smaller than f32. `accuracy` is then that of the network before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<Quantisation>,
+}
+
+/// How a network was made smaller for its way to the browser, and what that cost.
+///
+/// All but the storage is `None` where it was not measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantisation {
+    pub storage: Storage,
+    /// Name of the data that both accuracies are of.
+    pub dataset: Option<String>,
+    /// `test`, or `all` for data that is not split.
+    pub split: Option<String>,
+    pub samples: Option<usize>,
+    /// In 0..1, in f32.
+    pub accuracy_before: Option<f64>,
+    /// In 0..1, of the weights that the file holds.
+    pub accuracy_after: Option<f64>,
 }
 
 /// A file that is no bundle, or a damaged one.
@@ -65,9 +85,23 @@ impl Bundle {
         Ok(Self { metadata, state })
     }
 
-    /// The file's bytes, weights in f32; the same contents give the same bytes.
+    /// The file's bytes, weights in f32 or as `metadata.quantisation` says; the same contents give the same bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
-        Ok(container::write(&self.metadata, &self.state)?)
+        let storage = self.metadata.quantisation.as_ref().map_or(Storage::F32, |quantisation| quantisation.storage);
+        Ok(container::write(&self.metadata, &self.state, storage)?)
+    }
+
+    /// The same network, to be written in that storage, with a record of it that nobody has measured yet.
+    pub fn stored_as(mut self, storage: Storage) -> Self {
+        self.metadata.quantisation = (storage != Storage::F32).then_some(Quantisation {
+            storage,
+            dataset: None,
+            split: None,
+            samples: None,
+            accuracy_before: None,
+            accuracy_after: None,
+        });
+        self
     }
 
     /// The network with these weights, to be run without burn.
@@ -104,6 +138,7 @@ mod tests {
             recipe: "quick".into(),
             seed: 0,
             kiln_version: "0".into(),
+            quantisation: None,
         };
         Bundle { metadata, state }
     }
@@ -114,6 +149,29 @@ mod tests {
         let bytes = bundle.to_bytes().unwrap();
         assert_eq!(Bundle::from_bytes(&bytes).unwrap(), bundle);
         assert_eq!(bundle.to_bytes().unwrap(), bytes, "the same contents give the same bytes");
+    }
+
+    #[test]
+    fn a_file_in_f32_says_nothing_of_quantisation() {
+        let bytes = bundle().to_bytes().unwrap();
+        let name = b"quantisation";
+        assert!(!bytes.windows(name.len()).any(|window| window == name), "files from before read and stay the same");
+    }
+
+    #[test]
+    fn a_quantised_bundle_keeps_its_record_and_loads() {
+        let whole = bundle().to_bytes().unwrap().len();
+        for storage in [Storage::F16, Storage::Int8] {
+            let mut bundle = bundle().stored_as(storage);
+            bundle.metadata.quantisation.as_mut().unwrap().accuracy_after = Some(0.25);
+            let bytes = bundle.to_bytes().unwrap();
+            assert!(bytes.len() < whole, "{} of {whole} bytes", bytes.len());
+            let read = Bundle::from_bytes(&bytes).unwrap();
+            assert_eq!(read.metadata, bundle.metadata);
+            assert_eq!(read.state["bn1.running_var"], bundle.state["bn1.running_var"]);
+            assert_eq!(read.model(&Device::flex()).unwrap().state_dict(), read.state);
+        }
+        assert_eq!(bundle().stored_as(Storage::F32), bundle());
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod resnet;
 mod state;
 mod summary;
 
-pub use bundle::{Bundle, BundleError, Metadata};
+pub use bundle::{Bundle, BundleError, Metadata, Quantisation};
 pub use config::{ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem};
 pub use inference::{InferenceError, InferenceResNet, Prediction};
 #[cfg(feature = "burn")]

@@ -1,6 +1,6 @@
 //! Everything that a run needs to go on exactly where it stood.
 
-use kiln_model::container::{self, ContainerError};
+use kiln_model::container::{self, ContainerError, Storage};
 use kiln_model::{ResNetConfig, StateDict};
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,7 @@ impl Checkpoint {
             state.iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
         };
         let tensors = named(MODEL, &self.model).into_iter().chain(named(MOMENTUM, &self.momentum)).collect();
-        Ok(container::write(&self.header, &tensors)?)
+        Ok(container::write(&self.header, &tensors, Storage::F32)?)
     }
 
     /// Reads what [`Checkpoint::to_bytes`] wrote.

@@ -1,0 +1,173 @@
+//! `kiln export`
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use kiln_data::Dataset;
+use kiln_kernels::device::choose;
+use kiln_model::container::Storage;
+use kiln_model::{Bundle, Metadata};
+use kiln_train::Evaluation;
+use kiln_train::run_dir::write_whole;
+use serde_json::json;
+
+use crate::args::{DataArgs, DatasetName, ExportArgs, Format};
+use crate::data;
+use crate::eval::{open, score, test_images};
+use crate::summary::grouped;
+
+pub fn run(args: ExportArgs) -> Result<ExitCode> {
+    let (path, bundle) = open(&args.model)?;
+    if let Some(quantisation) = &bundle.metadata.quantisation {
+        bail!(
+            "{} holds {} weights already, and rounding them again would only lose more: export the bundle it was made \
+             from",
+            path.display(),
+            quantisation.storage.name()
+        );
+    }
+    let storage = match (args.format, args.storage) {
+        (Format::Web, storage) => storage.map_or(Storage::Int8, Storage::from),
+        (Format::Safetensors, None) => Storage::F32,
+        (Format::Safetensors, Some(_)) => {
+            bail!("--format safetensors holds f32 and takes no --storage: leave it out, or use --format web")
+        }
+    };
+    let output = args.output.clone().unwrap_or_else(|| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!("{stem}-{}.safetensors", storage.name()))
+    });
+    check_output(&path, &output, args.force)?;
+
+    let mut exported = bundle.clone().stored_as(storage);
+    let measured = match storage {
+        Storage::F32 => None,
+        _ if args.no_accuracy => None,
+        _ => Some(measure(&args, &bundle, &exported)?),
+    };
+    if let (Some(record), Some(measured)) = (&mut exported.metadata.quantisation, &measured) {
+        record.dataset = Some(measured.dataset.clone());
+        record.split = Some(measured.split.to_owned());
+        record.samples = Some(measured.after.samples);
+        record.accuracy_before = Some(measured.before.accuracy);
+        record.accuracy_after = Some(measured.after.accuracy);
+    }
+    let bytes = exported.to_bytes()?;
+    write_whole(&output, &bytes)?;
+
+    let sizes = (fs::metadata(&path)?.len() as usize, bytes.len());
+    if args.json {
+        let event = json!({
+            "model": path, "output": output, "bytes_before": sizes.0, "bytes_after": sizes.1,
+            "loss_before": measured.as_ref().map(|measured| measured.before.loss),
+            "loss_after": measured.as_ref().map(|measured| measured.after.loss),
+            "quantisation": exported.metadata.quantisation,
+        });
+        println!("{event}");
+    } else {
+        println!("model    {}", path.display());
+        print_costs(storage, sizes, measured.as_ref());
+        println!("written  {}", output.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Size, accuracy and loss before and after.
+fn print_costs(storage: Storage, sizes: (usize, usize), measured: Option<&Measured>) {
+    let scores = |evaluation: &Evaluation| {
+        format!("   accuracy {:.2} %   loss {:.4}", 100.0 * evaluation.accuracy, evaluation.loss)
+    };
+    let (before, after) = match measured {
+        Some(measured) => (scores(&measured.before), scores(&measured.after)),
+        None => Default::default(),
+    };
+    println!("{:<8} {:>11} bytes{before}", "before", grouped(sizes.0));
+    println!("{:<8} {:>11} bytes{after}", storage.name(), grouped(sizes.1));
+    match measured {
+        Some(Measured { dataset, split, before, after }) => {
+            let points = 100.0 * (after.accuracy - before.accuracy);
+            println!("change   {points:+.2} points on {} images of {dataset} ({split})", after.samples);
+        }
+        None if storage == Storage::F32 => {}
+        None => println!("accuracy not measured, and the file says so"),
+    }
+}
+
+/// Refuses what would destroy a file or fail after minutes of measuring.
+fn check_output(input: &Path, output: &Path, force: bool) -> Result<()> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", output.display(), folder.display());
+    if !output.exists() {
+        return Ok(());
+    }
+    ensure!(output.is_file(), "cannot write {}: it is no file; name one with --output", output.display());
+    let resolved = |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()));
+    ensure!(
+        resolved(input)? != resolved(output)?,
+        "{} is the bundle to export: name another file with --output",
+        output.display()
+    );
+    ensure!(force, "{} is there already: --force replaces it, --output names another file", output.display());
+    Ok(())
+}
+
+/// What smaller weights cost.
+struct Measured {
+    dataset: String,
+    split: &'static str,
+    before: Evaluation,
+    after: Evaluation,
+}
+
+/// Scores a network as it is and as it comes out of the exported file.
+fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Measured> {
+    let exported = Bundle::from_bytes(&exported.to_bytes()?)?;
+    let data = images(&args.data, &bundle.metadata)?;
+    let device = choose(args.device)?.device;
+    let batch_size = args.batch_size.into();
+    Ok(Measured {
+        dataset: data.name.clone(),
+        split: test_images(&data).0,
+        before: score(bundle, &data, batch_size, &device)?,
+        after: score(&exported, &data, batch_size, &device)?,
+    })
+}
+
+/// The images that the user names, or else those that the network was trained on: never another set that
+/// happens to be at hand.
+fn images(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
+    let mut args = args.clone();
+    args.image_size.get_or_insert(trained.image_size);
+    let named = args.data.is_some() || args.dataset != DatasetName::Auto;
+    if !named {
+        args.dataset = match trained.dataset.as_str() {
+            "cifar10" => DatasetName::Cifar10,
+            "synthetic" => DatasetName::Synthetic,
+            other => bail!(
+                "the network was trained on images of yours, '{other}': say where they are with --data PATH (and --limit, \
+                 if the training had one), or leave the accuracy unmeasured with --no-accuracy"
+            ),
+        };
+    }
+    let data = data::dataset(&args, trained.seed).context(
+        "the accuracy cannot be measured (--data PATH takes images from elsewhere, --no-accuracy goes without)",
+    )?;
+    if data.digest() == trained.dataset_digest {
+        return Ok(data);
+    }
+    ensure!(
+        named,
+        "the network was trained on another {} than this one, by its digest: give --limit and --image-size as its \
+         training had them, name the images to measure on with --data or --dataset, or leave the accuracy unmeasured \
+         with --no-accuracy",
+        trained.dataset
+    );
+    eprintln!(
+        "note: {} is not what the network was trained on ({}), by its digest; both accuracies are measured on it all \
+         the same",
+        data.name, trained.dataset
+    );
+    Ok(data)
+}

@@ -4,7 +4,7 @@
 #     bash web/build.sh          # build, shrink, and print the sizes
 #     bash web/build.sh --tools  # only install the tools
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
@@ -69,7 +69,7 @@ if [ "${1:-}" = --tools ]; then
     exit
 fi
 
-export CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_PANIC=abort
+export CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 export RUSTFLAGS="-C target-feature=+simd128"
 cargo build --release --package kiln-web --target "$target" --target-dir target/web
 made="target/web/$target/release/kiln_web.wasm"

@@ -246,7 +246,7 @@ mod tests {
     fn pixels_are_treated_as_a_files() {
         let photo = RgbImage::from_fn(40, 24, |x, y| Rgb([x as u8 * 6, y as u8 * 10, (x * y) as u8]));
         let rgba = DynamicImage::from(photo.clone()).into_rgba8();
-        let file = encode(photo.into(), ImageFormat::Png);
+        let file = encode(photo, ImageFormat::Png);
         assert_eq!(crop_rgba(rgba.as_raw(), [40, 24], 16).unwrap(), decode_image(&file, 16).unwrap());
         assert_eq!(crop_rgba(&[0; 7], [1, 2], 16), Err(DecodeError::Truncated));
         assert!(matches!(crop_rgba(&[], [0, 2], 16), Err(DecodeError::Corrupt(_))));

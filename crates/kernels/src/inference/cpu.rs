@@ -32,6 +32,9 @@ struct Packed {
     vectors: usize,
 }
 
+/// Numbers of a run between two tests for its end.
+const UNROLL: usize = 8;
+
 /// Pixels in a tile, for tiles of one, two and three vectors of channels.
 const PIXELS: [usize; 3] = if cfg!(target_arch = "wasm32") { [8, 4, 3] } else { [8, 6, 8] };
 
@@ -319,23 +322,48 @@ unsafe fn multiply<S: Simd, const V: usize, const P: usize>(
     let vector = |start: *const f32, v: usize| unsafe { start.cast::<S::f32s>().add(v).read_unaligned() };
     let mut sums: [[S::f32s; V]; P] = [std::array::from_fn(|v| vector(bias.as_ptr(), v)); P];
     let mut weight = weight.as_ptr();
+    let width = V * S::F32_LANES;
     for run in 0..runs.count {
         // Safety: the caller's.
         let x = inputs.map(|start| unsafe { x.as_ptr().add(start + run * runs.apart) });
-        for k in 0..runs.len {
-            let w: [S::f32s; V] = std::array::from_fn(|v| vector(weight, v));
-            // Safety: at most one past the end.
-            weight = unsafe { weight.add(V * S::F32_LANES) };
-            for p in 0..P {
-                // Safety: the caller's.
-                let x = simd.splat_f32s(unsafe { *x[p].add(k) });
-                for v in 0..V {
-                    sums[p][v] = simd.mul_add_e_f32s(x, w[v], sums[p][v]);
-                }
+        let mut k = 0;
+        while k + UNROLL <= runs.len {
+            for u in 0..UNROLL {
+                // Safety: the caller's, and `V` vectors of weights for each number of each run.
+                unsafe { multiply_add(simd, x.map(|x| *x.add(k + u)), weight.add(u * width), &mut sums) };
             }
+            // Safety: at most one past the end.
+            weight = unsafe { weight.add(UNROLL * width) };
+            k += UNROLL;
+        }
+        for k in k..runs.len {
+            // Safety: as above.
+            unsafe { multiply_add(simd, x.map(|x| *x.add(k)), weight, &mut sums) };
+            weight = unsafe { weight.add(width) };
         }
     }
     sums
+}
+
+/// `sums += weight x` for one number of each pixel's run.
+///
+/// # Safety
+/// `V` vectors must lie at `weight`.
+#[inline(always)]
+unsafe fn multiply_add<S: Simd, const V: usize, const P: usize>(
+    simd: S,
+    x: [f32; P],
+    weight: *const f32,
+    sums: &mut [[S::f32s; V]; P],
+) {
+    // Safety: of a plain vector type; the caller's.
+    let w: [S::f32s; V] = std::array::from_fn(|v| unsafe { weight.cast::<S::f32s>().add(v).read_unaligned() });
+    for p in 0..P {
+        let x = simd.splat_f32s(x[p]);
+        for v in 0..V {
+            sums[p][v] = simd.mul_add_e_f32s(x, w[v], sums[p][v]);
+        }
+    }
 }
 
 /// Adds the residual, cuts at zero, and writes as many channels as `y` has.

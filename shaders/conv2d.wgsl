@@ -1,136 +1,152 @@
-// Convolution for inference: bias, residual sum and ReLU follow in registers.
+// Convolution of [N, C, H, W] for training. Also the gradient of its input: that is a convolution of
+// the output's gradient, spread out by the stride, with the weights turned around.
 //
-// Values lie as [H, W, C] with a border of zeros that replaces bounds tests (crates/kernels,
-// inference/layout.rs). One invocation makes 8 pixels by 8 channels: per 4 input channels it loads
-// 8 pixels and 2 matrices for 256 multiply-adds. Nothing is shared within a workgroup.
-//
-// The host replaces the `const` lines down to the empty one; lengths and offsets count vec4.
+// One invocation makes 8 pixels by 8 channels from registers; per input channel and kernel position
+// it loads 8 numbers and 2 vectors for 64 multiply-adds. The host replaces the `const` lines down to
+// the empty one.
 
+const IN_CHANNELS = 3u;
+const IN_HEIGHT = 32u;
+const IN_WIDTH = 32u;
+const OUT_CHANNELS = 16u;
+const OUT_HEIGHT = 32u;
+const OUT_WIDTH = 32u;
+const PIXELS = 1024u;       // of the output, all images
 const KERNEL = 3u;
 const STRIDE = 1u;
-const IN_CHANNELS = 1u;     // per pixel
-const IN_ROW = 34u;         // from a row to the next
-const IN_START = 0u;        // under the first output's first kernel position
-const PIXELS = 1024u;       // of the output
-const OUT_WIDTH = 32u;
-const OUT_CHANNELS = 2u;    // per pixel, even
-const OUT_ROW = 68u;
-const OUT_START = 70u;      // the first pixel
-const RESIDUAL = false;
-const RESIDUAL_ROW = 68u;
-const RESIDUAL_START = 70u;
-const RELU = true;
+const SPREAD = 1u;          // distance of the input's pixels
+const PADDING = 1i;         // around the spread input
 
-// [O / 8, K, K, C / 4, 2]: columns are input channels, rows output channels.
-@group(0) @binding(0) var<storage, read> weight: array<mat4x4f>;
-@group(0) @binding(1) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(2) var<storage, read> input: array<vec4f>;
-@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> output: array<vec4f>;
+@group(0) @binding(0) var<storage, read_write> input: array<f32>;
+// [O / 8, K, K, C, 8], by conv2d_pack.wgsl
+@group(0) @binding(1) var<storage, read_write> weight: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> output: array<f32>;
 
+const WORKGROUP = 64u;
+const WORKGROUPS = 65535u;  // a row of them, the most that WebGPU allows
+const IN_AREA = IN_HEIGHT * IN_WIDTH;
+const OUT_AREA = OUT_HEIGHT * OUT_WIDTH;
 const GROUPS = (PIXELS + 7u) / 8u;
-const RUN = KERNEL * IN_CHANNELS;
 
-// Where the runs under a pixel start. A group over the end makes the last pixel several times.
-fn start_of(pixel: u32) -> u32 {
+// Image, row and column of the spread input under a pixel's first kernel position.
+fn place(pixel: u32) -> vec3i {
     let at = min(pixel, PIXELS - 1u);
-    return IN_START + (at / OUT_WIDTH * IN_ROW + at % OUT_WIDTH * IN_CHANNELS) * STRIDE;
+    let row = at % OUT_AREA / OUT_WIDTH * STRIDE;
+    let column = at % OUT_WIDTH * STRIDE;
+    return vec3i(i32(at / OUT_AREA), i32(row) - PADDING, i32(column) - PADDING);
 }
 
-fn finish(pixel: u32, channel: u32, sums: vec4f) {
+// Index of the number under a kernel position in the first channel, or -1 where there is none.
+fn under(place: vec3i, row: u32, column: u32) -> i32 {
+    let at = place.yz + vec2i(vec2u(row, column));
+    let size = vec2i(vec2u(IN_HEIGHT, IN_WIDTH));
+    let spread = i32(SPREAD);
+    if any(at < vec2i()) || any(at % spread != vec2i()) || any(at / spread >= size) {
+        return -1;
+    }
+    let inside = at / spread;
+    return place.x * i32(IN_CHANNELS * IN_AREA) + inside.x * size.y + inside.y;
+}
+
+fn load(first: i32, channel: u32) -> f32 {
+    return select(0.0, input[u32(max(first, 0)) + channel * IN_AREA], first >= 0);
+}
+
+fn store(pixel: u32, channel: u32, low: vec4f, high: vec4f) {
     if pixel >= PIXELS {
         return;
     }
-    let row = pixel / OUT_WIDTH;
-    let column = pixel % OUT_WIDTH * OUT_CHANNELS + channel;
-    var value = sums;
-    if RESIDUAL {
-        value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column];
+    let first = (pixel / OUT_AREA * OUT_CHANNELS + channel) * OUT_AREA + pixel % OUT_AREA;
+    let count = min(8u, OUT_CHANNELS - channel);
+    for (var c = 0u; c < count; c++) {
+        output[first + c * OUT_AREA] = select(low[c % 4u], high[c % 4u], c >= 4u);
     }
-    if RELU {
-        // Not `max`, which may make a number of NaN.
-        value = select(value, vec4f(), value < vec4f());
-    }
-    output[OUT_START + row * OUT_ROW + column] = value;
 }
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-    let pixel = id.x % GROUPS * 8u;
-    let channel = id.x / GROUPS * 2u;
+    let index = id.y * WORKGROUPS * WORKGROUP + id.x;
+    let pixel = index % GROUPS * 8u;
+    let channel = index / GROUPS * 8u;
     if channel >= OUT_CHANNELS {
         return;
     }
-    let i0 = start_of(pixel);
-    let i1 = start_of(pixel + 1u);
-    let i2 = start_of(pixel + 2u);
-    let i3 = start_of(pixel + 3u);
-    let i4 = start_of(pixel + 4u);
-    let i5 = start_of(pixel + 5u);
-    let i6 = start_of(pixel + 6u);
-    let i7 = start_of(pixel + 7u);
-    var a0 = bias[channel];
-    var a1 = a0;
-    var a2 = a0;
-    var a3 = a0;
-    var a4 = a0;
-    var a5 = a0;
-    var a6 = a0;
-    var a7 = a0;
-    var b0 = bias[channel + 1u];
-    var b1 = b0;
-    var b2 = b0;
-    var b3 = b0;
-    var b4 = b0;
-    var b5 = b0;
-    var b6 = b0;
-    var b7 = b0;
-    var w = channel * KERNEL * RUN;
-    for (var row = 0u; row < KERNEL * IN_ROW; row += IN_ROW) {
-        for (var k = row; k < row + RUN; k++) {
+    let p0 = place(pixel);
+    let p1 = place(pixel + 1u);
+    let p2 = place(pixel + 2u);
+    let p3 = place(pixel + 3u);
+    let p4 = place(pixel + 4u);
+    let p5 = place(pixel + 5u);
+    let p6 = place(pixel + 6u);
+    let p7 = place(pixel + 7u);
+    var a0 = vec4f();
+    var a1 = vec4f();
+    var a2 = vec4f();
+    var a3 = vec4f();
+    var a4 = vec4f();
+    var a5 = vec4f();
+    var a6 = vec4f();
+    var a7 = vec4f();
+    var b0 = vec4f();
+    var b1 = vec4f();
+    var b2 = vec4f();
+    var b3 = vec4f();
+    var b4 = vec4f();
+    var b5 = vec4f();
+    var b6 = vec4f();
+    var b7 = vec4f();
+    for (var position = 0u; position < KERNEL * KERNEL; position++) {
+        let row = position / KERNEL;
+        let column = position % KERNEL;
+        let i0 = under(p0, row, column);
+        let i1 = under(p1, row, column);
+        let i2 = under(p2, row, column);
+        let i3 = under(p3, row, column);
+        let i4 = under(p4, row, column);
+        let i5 = under(p5, row, column);
+        let i6 = under(p6, row, column);
+        let i7 = under(p7, row, column);
+        // Of a spread input most rows are empty.
+        if max(max(max(i0, i1), max(i2, i3)), max(max(i4, i5), max(i6, i7))) < 0 {
+            continue;
+        }
+        var w = ((channel / 8u * KERNEL * KERNEL + position) * IN_CHANNELS) * 2u;
+        for (var c = 0u; c < IN_CHANNELS; c++) {
             let wa = weight[w];
             let wb = weight[w + 1u];
             w += 2u;
-            let x0 = input[i0 + k];
+            let x0 = load(i0, c);
             a0 += wa * x0;
             b0 += wb * x0;
-            let x1 = input[i1 + k];
+            let x1 = load(i1, c);
             a1 += wa * x1;
             b1 += wb * x1;
-            let x2 = input[i2 + k];
+            let x2 = load(i2, c);
             a2 += wa * x2;
             b2 += wb * x2;
-            let x3 = input[i3 + k];
+            let x3 = load(i3, c);
             a3 += wa * x3;
             b3 += wb * x3;
-            let x4 = input[i4 + k];
+            let x4 = load(i4, c);
             a4 += wa * x4;
             b4 += wb * x4;
-            let x5 = input[i5 + k];
+            let x5 = load(i5, c);
             a5 += wa * x5;
             b5 += wb * x5;
-            let x6 = input[i6 + k];
+            let x6 = load(i6, c);
             a6 += wa * x6;
             b6 += wb * x6;
-            let x7 = input[i7 + k];
+            let x7 = load(i7, c);
             a7 += wa * x7;
             b7 += wb * x7;
         }
     }
-    finish(pixel, channel, a0);
-    finish(pixel + 1u, channel, a1);
-    finish(pixel + 2u, channel, a2);
-    finish(pixel + 3u, channel, a3);
-    finish(pixel + 4u, channel, a4);
-    finish(pixel + 5u, channel, a5);
-    finish(pixel + 6u, channel, a6);
-    finish(pixel + 7u, channel, a7);
-    finish(pixel, channel + 1u, b0);
-    finish(pixel + 1u, channel + 1u, b1);
-    finish(pixel + 2u, channel + 1u, b2);
-    finish(pixel + 3u, channel + 1u, b3);
-    finish(pixel + 4u, channel + 1u, b4);
-    finish(pixel + 5u, channel + 1u, b5);
-    finish(pixel + 6u, channel + 1u, b6);
-    finish(pixel + 7u, channel + 1u, b7);
+    store(pixel, channel, a0, b0);
+    store(pixel + 1u, channel, a1, b1);
+    store(pixel + 2u, channel, a2, b2);
+    store(pixel + 3u, channel, a3, b3);
+    store(pixel + 4u, channel, a4, b4);
+    store(pixel + 5u, channel, a5, b5);
+    store(pixel + 6u, channel, a6, b6);
+    store(pixel + 7u, channel, a7, b7);
 }

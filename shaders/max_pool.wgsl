@@ -1,6 +1,6 @@
 // Max-pooling whose border counts as nothing, then the residual sum and ReLU. One invocation makes
 // 4 channels of a pixel. The host replaces the `const` lines down to the empty one; lengths and
-// offsets count vec4 (see conv2d.wgsl).
+// offsets count vec4 (see conv2d_fused.wgsl).
 
 const KERNEL = 3u;
 const STRIDE = 2u;

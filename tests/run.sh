@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every check. Installs what is missing and says how where it cannot.
+# Runs every check, those in browsers (tests/browser.sh) last. Installs what is missing and says how
+# where it cannot.
 #
 #     bash tests/run.sh
 #
@@ -45,4 +46,5 @@ step "the cuda feature compiles"
 DOCS_RS=1 cargo check --release --workspace --features kiln-cli/cuda
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --lib --no-deps --quiet
+bash tests/browser.sh
 step "all checks passed"

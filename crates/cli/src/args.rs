@@ -247,6 +247,24 @@ pub struct BenchArgs {
 
 #[derive(Subcommand)]
 pub enum Bench {
+    /// Each convolution of a CIFAR ResNet-18, forward and both gradients: Kiln's against burn's own
+    Layers {
+        /// Channels of the first stage
+        #[arg(long, default_value_t = 64)]
+        width: usize,
+        /// Images a batch
+        #[arg(long, default_value_t = 8)]
+        batch: usize,
+        /// Runs that are timed, after one that is not; the median counts
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+        #[arg(long, default_value = "auto")]
+        device: Request,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Training steps of a CIFAR ResNet-18: forward, backward and update, against the whole loop
     TrainStep {
         /// Channels of the first stage

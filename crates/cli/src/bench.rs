@@ -6,17 +6,25 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::synthetic;
-use kiln_kernels::device::{Chosen, choose};
+use kiln_kernels::device::{Chosen, Request, choose};
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
 use serde_json::json;
 
 use crate::args::{Bench, BenchArgs};
 
+mod layers;
+
 const WARM_UP: usize = 3;
 
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
-    let Bench::TrainStep { width, batch, steps, device, json } = args.what;
-    ensure!((1..=65_536).contains(&batch), "a batch of {batch} cannot be timed: it must be between 1 and 65536");
+    match args.what {
+        Bench::TrainStep { width, batch, steps, device, json } => train_step(width, batch, steps, device, json),
+        Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
+    }
+}
+
+fn train_step(width: usize, batch: usize, steps: u32, device: Request, json: bool) -> Result<ExitCode> {
+    check_batch(batch)?;
     let chosen = choose(device)?;
     let overrides = [format!("model.width={width}"), format!("training.batch_size={batch}")];
     let recipe = Recipe::parse(recipe::BUILT_IN[0].1, &overrides)?;
@@ -37,6 +45,11 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         println!("whole loop           {:>8.1} images/s, loading, augmentation and metrics included", rate(whole));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_batch(batch: usize) -> Result<()> {
+    ensure!((1..=65_536).contains(&batch), "a batch of {batch} cannot be timed: it must be between 1 and 65536");
+    Ok(())
 }
 
 /// Seconds of forward, backward and update on one batch that is on the device already.

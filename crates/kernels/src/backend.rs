@@ -1,49 +1,44 @@
-//! How burn finds the operators: one backend extension with burn's own operators as default.
+//! How burn finds the operators: one backend extension, on CPUs in [`crate::flex`], on GPUs in
+//! [`crate::cube`], and their derivatives in [`crate::autodiff`].
 //!
-//! A default body serves the CubeCL runtimes (wgpu, CUDA), lazily through Fusion too. The CPU
-//! backend overrides them in [`crate::flex`], autodiff in each operator's `autodiff` module.
+//! A default body, of burn's own operators, serves GPUs, lazily through Fusion too.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, backend_extension};
+use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
+
+use crate::conv2d::Geometry;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
 pub trait KernelBackend: Backend {
     /// See [`conv2d`](crate::conv2d()).
-    #[fusion(default)]
-    fn kiln_conv2d(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        stride: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        Self::conv2d(x, weight, None, conv_options(stride, padding))
-    }
+    #[fusion(dtype = x, shape = {
+        Shape::from(Geometry::new(x.dims(), weight.dims(), *stride, *padding).output())
+    })]
+    fn kiln_conv2d(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: usize, padding: usize)
+    -> FloatTensor<Self>;
 
     /// Gradient of the input `x`, of which only the shape matters, from the output's.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn kiln_conv2d_backward_data(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_x_backward(x, weight, grad, conv_options(stride, padding))
-    }
+    ) -> FloatTensor<Self>;
 
     /// Gradient of `weight`, of which only the shape matters, from the output's.
-    #[fusion(default)]
+    #[fusion(dtype = weight, shape = weight)]
     fn kiln_conv2d_backward_weight(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_weight_backward(x, weight, grad, conv_options(stride, padding))
-    }
+    ) -> FloatTensor<Self>;
 
     /// See [`batch_norm_train`](crate::batch_norm_train): output, mean, biased variance.
     #[fusion(default)]
@@ -89,8 +84,6 @@ pub trait KernelBackend: Backend {
         Self::relu_backward(output, grad)
     }
 }
-
-impl KernelBackend for burn_cubecl::CubeBackend {}
 
 pub(crate) fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
     ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1)

@@ -19,6 +19,8 @@ pub mod batch_norm;
 #[cfg(feature = "burn")]
 pub mod conv2d;
 #[cfg(feature = "burn")]
+mod cube;
+#[cfg(feature = "burn")]
 pub mod device;
 #[cfg(feature = "burn")]
 mod flex;
@@ -26,6 +28,7 @@ pub mod inference;
 mod parallel;
 #[cfg(feature = "burn")]
 mod pool;
+mod shader;
 
 #[cfg(feature = "burn")]
 pub use add_relu::add_relu;

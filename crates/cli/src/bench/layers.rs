@@ -1,0 +1,140 @@
+//! `kiln bench layers`
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use burn::tensor::module::conv2d as burn_conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::conv2d;
+use kiln_kernels::device::{Request, choose};
+use serde_json::json;
+
+use super::check_batch;
+
+/// One convolution of the network, and how often it occurs.
+struct Layer {
+    channels: [usize; 2],
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    count: usize,
+}
+
+/// The convolutions of ResNet-18 for 32x32 images.
+fn layers(width: usize) -> Vec<Layer> {
+    let layer = |channels, size, kernel, stride, count| Layer { channels, size, kernel, stride, count };
+    let mut layers = vec![layer([3, width], 32, 3, 1, 1), layer([width, width], 32, 3, 1, 4)];
+    for stage in 1..4 {
+        let (out, size) = (width << stage, 32 >> (stage - 1));
+        layers.push(layer([out / 2, out], size, 3, 2, 1));
+        layers.push(layer([out / 2, out], size, 1, 2, 1));
+        layers.push(layer([out, out], size / 2, 3, 1, 3));
+    }
+    layers
+}
+
+impl Layer {
+    /// Floating-point operations of a forward pass, or of either gradient.
+    fn operations(&self, batch: usize) -> f64 {
+        let (pixels, patch) = ((self.size / self.stride).pow(2), self.channels[0] * self.kernel * self.kernel);
+        2.0 * (batch * pixels * patch * self.channels[1]) as f64
+    }
+
+    fn name(&self) -> String {
+        let [channels, out] = self.channels;
+        format!("{0}x{0} {channels}->{out} at {1}x{1} /{2}", self.kernel, self.size, self.stride)
+    }
+}
+
+/// Seconds of the forward pass, and of forward and backward together.
+struct Times {
+    forward: f64,
+    both: f64,
+}
+
+pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+    check_batch(batch)?;
+    ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
+    let chosen = choose(device)?;
+    if !json {
+        println!(
+            "convolutions of ResNet-18 at width {width}, batch {batch}, on {}; GFLOP/s, median of {runs}\n",
+            chosen.name
+        );
+        println!("{:<32} {:>9} {:>9} {:>9} {:>9}", "", "forward", "", "backward", "");
+        println!("{:<32} {:>9} {:>9} {:>9} {:>9}", "layer (input size)", "kiln", "burn", "kiln", "burn");
+    }
+    let mut rows = vec![];
+    let mut totals = [0.0; 4];
+    for layer in layers(width) {
+        let ours =
+            time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| conv2d(x, weight, stride, padding))?;
+        let theirs = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
+            burn_conv2d(x, weight, None, ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1))
+        })?;
+        let seconds = [ours.forward, theirs.forward, ours.both - ours.forward, theirs.both - theirs.forward];
+        totals.iter_mut().zip(seconds).for_each(|(total, seconds)| *total += layer.count as f64 * seconds);
+        let operations = layer.operations(batch);
+        let rate = |seconds: f64, passes: f64| passes * operations / seconds.max(1e-9) / 1e9;
+        let rates = [rate(seconds[0], 1.0), rate(seconds[1], 1.0), rate(seconds[2], 2.0), rate(seconds[3], 2.0)];
+        if json {
+            rows.push(json!({
+                "layer": layer.name(), "count": layer.count, "seconds": {
+                    "kiln_forward": seconds[0], "burn_forward": seconds[1],
+                    "kiln_backward": seconds[2], "burn_backward": seconds[3],
+                },
+            }));
+        } else {
+            let [a, b, c, d] = rates;
+            println!("{:<32} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}", layer.name());
+        }
+    }
+    if json {
+        println!("{}", json!({"device": chosen.name, "width": width, "batch": batch, "runs": runs, "layers": rows}));
+    } else {
+        let [a, b, c, d] = totals.map(|seconds| 1000.0 * seconds);
+        println!("\n{:<32} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}", "all of them, ms");
+        println!("{:<32} {:>9.2} {:>9} {:>9.2}", "times as fast", b / a, "", d / c);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Median times of one convolution; the first run, which compiles, is not timed.
+fn time(
+    layer: &Layer,
+    batch: usize,
+    runs: u32,
+    device: &Device,
+    conv: impl Fn(Tensor<4>, Tensor<4>, usize, usize) -> Tensor<4>,
+) -> Result<Times> {
+    let device = device.clone().autodiff();
+    let tensor = |shape: [usize; 4]| {
+        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|index| (index as f32).sin()).collect();
+        Tensor::<4>::from_data(TensorData::new(values, shape), &device).require_grad()
+    };
+    let [channels, out] = layer.channels;
+    let x = tensor([batch, channels, layer.size, layer.size]);
+    let weight = tensor([out, channels, layer.kernel, layer.kernel]);
+    let (mut forward, mut both) = (vec![], vec![]);
+    for run in 0..=runs {
+        device.sync()?;
+        let start = Instant::now();
+        let y = conv(x.clone(), weight.clone(), layer.stride, layer.kernel / 2);
+        device.sync()?;
+        let middle = start.elapsed();
+        let grads = y.sum().backward();
+        let _ = (x.grad(&grads), weight.grad(&grads));
+        device.sync()?;
+        if run > 0 {
+            forward.push(middle.as_secs_f64());
+            both.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    Ok(Times { forward: median(forward), both: median(both) })
+}

@@ -1,0 +1,71 @@
+// What runs the network: chosen, explained, and the same answer on each.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { askWorker, untilReady, WEBGPU } from "./browser.mjs";
+import { readSample } from "./files.mjs";
+import { answerToFile, clickSample, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
+
+const skip = NEEDS_PACKAGE;
+/** Between f32 sums in different orders. */
+const TOLERANCE = 1e-3;
+
+const withoutGpu = withBrowser(["--disable-gpu", "--disable-features=WebGPU"]);
+const withGpu = withBrowser(WEBGPU);
+
+/** Records the logits that the page gets. */
+async function watchLogits(page) {
+  await page.evaluate(() => {
+    window.kilnWatch.workers.at(-1).addEventListener("message", ({ data }) => {
+      if (data.result?.logits) window.kilnWatch.logits = [...data.result.logits];
+    });
+  });
+  return () => page.evaluate(() => window.kilnWatch.logits);
+}
+
+/** Until the change is announced, or the answer to the picture that is then classified again. */
+async function choose(page, backend) {
+  await page.evaluate(() => document.getElementById("announcement").replaceChildren());
+  await page.locator(`input[value=${backend}]`).check();
+  await page.locator("#announcement", { hasText: /\S/ }).waitFor({ state: "attached" });
+}
+
+test("without WebGPU the CPU answers and the reason is shown", { skip }, withoutGpu(async (page) => {
+  await untilReady(page);
+  await choose(page, "webgpu");
+  assert.match(await page.locator("#device").textContent(), /^CPU/);
+  assert.match(await page.locator("#reason").textContent(), /GPU/);
+  assert.equal(await clickSample(page, "horse"), "horse");
+  assert.match(await page.locator("#load-text").textContent(), /Ready on CPU/);
+}));
+
+test("a software adapter is not chosen unasked", { skip }, withGpu(async (page) => {
+  await untilReady(page);
+  assert.match(await page.locator("#load-text").textContent(), /Ready on CPU/);
+  assert.match(await page.locator("#reason").textContent(), /software|GPU/i);
+}));
+
+test("WebGPU gives the CPU's logits, after the loss of its device too", { skip }, withGpu(async (page) => {
+  await untilReady(page);
+  const logits = await watchLogits(page);
+  const dog = await readSample("dog");
+  await answerToFile(page, "dog.webp", dog);
+  const onCpu = await logits();
+
+  await choose(page, "webgpu");
+  assert.match(await page.locator("#load-text").textContent(), /Ready on WebGPU/);
+  await answerToFile(page, "dog.webp", dog);
+  const onGpu = await logits();
+  assertClose(onGpu, onCpu);
+
+  await askWorker(page, "destroyDevice");
+  assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
+  assertClose(await logits(), onGpu);
+  assert.ok(await page.locator("#problem").isHidden());
+}));
+
+function assertClose(actual, expected) {
+  assert.equal(actual.length, expected.length);
+  const difference = Math.max(...actual.map((value, i) => Math.abs(value - expected[i])));
+  assert.ok(difference < TOLERANCE, `logits differ by ${difference}`);
+}

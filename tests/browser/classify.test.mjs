@@ -1,0 +1,128 @@
+// Pictures that come in, and their answers.
+
+import assert from "node:assert/strict";
+import { basename } from "node:path";
+import { test } from "node:test";
+import { answerAfter, untilReady } from "./browser.mjs";
+import { BUNDLE, CLASSES, readFixture, readSample } from "./files.mjs";
+import { answerToFile, clickSample, give, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
+import { mockPackage } from "./site.mjs";
+
+const skip = NEEDS_PACKAGE;
+const page = withBrowser();
+const mock = (settings) => ({ replaced: mockPackage(settings) });
+
+test("a first visit loads with progress and answers to a sample", { skip }, page(async (page) => {
+  await untilReady(page);
+  assert.equal(await clickSample(page, "cat"), "cat");
+  assert.match(await page.locator("#top-share").textContent(), /^\d+\.\d %$/);
+  assert.match(await page.locator("#accuracy").textContent(), /84\.33 % of 10,000 test images/);
+  assert.equal(await page.locator("#bars button:enabled").count(), 5);
+}));
+
+test("every sample picture is recognised", { skip }, page(async (page) => {
+  const answers = [];
+  for (const name of CLASSES) answers.push(await clickSample(page, name));
+  assert.deepEqual(answers, CLASSES);
+}));
+
+test("a picture that is given while the network loads is answered afterwards", page(async (page) => {
+  await clickSample(page, "truck");
+  assert.equal(await page.locator("#load").getAttribute("data-state"), "ready");
+}, mock()));
+
+test("a dropped picture is answered, the first of several", { skip }, page(async (page) => {
+  const files = ["ship", "horse"];
+  const buffers = await Promise.all(files.map(async (name) => ({ name: `${name}.webp`, type: "image/webp", buffer: await readSample(name) })));
+  assert.equal(await answerAfter(page, () => give(page, "drop", { files: buffers })), "ship");
+}));
+
+test("a pasted picture is answered", { skip }, page(async (page) => {
+  const file = { name: "image.png", type: "image/webp", buffer: await readSample("bird") };
+  assert.equal(await answerAfter(page, () => give(page, "paste", { files: [file] })), "bird");
+}));
+
+test("a chosen file is answered, and can be chosen again", { skip }, page(async (page) => {
+  const dog = await readSample("dog");
+  assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
+  assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
+}));
+
+test("a format that only the browser decodes is answered", { skip }, page(async (page) => {
+  assert.equal(await answerToFile(page, "ship.avif", await readFixture("ship.avif")), "ship");
+  assert.match(await page.locator("#caption").textContent(), /128 × 128/);
+}));
+
+test("the camera is answered until it is stopped, and its last picture stays", page(async (page) => {
+  await answerAfter(page, () => page.locator("#camera").click());
+  assert.ok(await page.locator("#video").isVisible());
+  await answerAfter(page, () => page.locator("#camera").click());
+  assert.ok(await page.locator("#video").isHidden());
+  assert.match(await page.locator("#caption").textContent(), /^camera\.png, 480 × 480/);
+  assert.equal(await page.locator("#camera").textContent(), "Use the camera");
+}, mock()));
+
+test("a class that is chosen while the camera runs stays chosen", page(async (page) => {
+  await answerAfter(page, () => page.locator("#camera").click());
+  await page.locator("#bars button").nth(3).click();
+  const name = await page.locator("#bars button").nth(3).locator("span").textContent();
+  await page.locator("#bars button[aria-pressed=true]", { hasText: name }).waitFor();
+  assert.equal(await page.locator("#heat-class").textContent().then((text) => text.split(" ")[0]), name);
+}, mock()));
+
+test("a refused camera is explained", page(async (page) => {
+  await page.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("denied", "NotAllowedError"));
+  });
+  await page.locator("#camera").click();
+  await page.locator("#problem", { hasText: "no permission to use it" }).waitFor();
+  assert.equal(await page.locator("#camera").getAttribute("aria-pressed"), "false");
+}, mock()));
+
+test("a bar shows what speaks for its class", { skip }, page(async (page) => {
+  await clickSample(page, "deer");
+  const heat = () => page.evaluate(() => document.getElementById("heat").toDataURL());
+  const before = await heat();
+  const second = page.locator("#bars button").nth(1);
+  await second.focus();
+  await page.keyboard.press("Enter");
+  await page.locator("#bars li:nth-child(2) button[aria-pressed=true]").waitFor();
+  assert.notEqual(await heat(), before);
+  assert.match(await page.locator("#heat-class").textContent(), new RegExp(await second.locator("span").textContent()));
+}));
+
+test("an unsure answer says so", page(async (page) => {
+  await clickSample(page, "cat");
+  assert.match(await page.locator("#doubt").textContent(), /isn’t sure/);
+}, mock({ certainty: 0.2 })));
+
+test("another bundle of the list answers the same", { skip }, page(async (page) => {
+  await untilReady(page);
+  await page.locator("#accuracy", { hasText: "stored as int8: 84.32 % (−0.01 points)" }).waitFor();
+  await page.locator("#bundle").selectOption("quick");
+  await page.locator("#accuracy", { hasNotText: "int8" }).waitFor();
+  const answers = [];
+  for (const name of CLASSES) answers.push(await clickSample(page, name));
+  assert.deepEqual(answers, CLASSES);
+}));
+
+test("class names are text, whatever they hold", page(async (page) => {
+  await clickSample(page, "cat");
+  assert.match(await page.locator("#top-class").textContent(), /<img/);
+  assert.equal(await page.locator("#bars img, .verdict img").count(), 0);
+}, mock({ metadata: { classes: Array.from({ length: 10 }, (_, i) => `<img src=x${i}>`) } })));
+
+test("a benchmark gives its result as JSON", { skip }, page(async (page) => {
+  await clickSample(page, "ship");
+  await page.locator("#benchmark-runs").selectOption("10");
+  await page.locator("#benchmark").click();
+  await page.locator("#benchmark-copy:enabled").waitFor();
+  const result = JSON.parse(await page.locator("#benchmark-json").inputValue());
+  assert.equal(result.runs, 10);
+  assert.equal(result.bundle, basename(BUNDLE));
+  assert.equal(result.backend, "cpu");
+  assert.ok(result.milliseconds.total.p50 > 0 && result.milliseconds.total.p90 >= result.milliseconds.total.p50);
+  assert.ok(result.user_agent.includes("Chrome") && result.device && result.wasm_memory_bytes > 0);
+  await page.locator("#bars button").nth(2).click();
+  await page.locator("#bars li:nth-child(3) button[aria-pressed=true]").waitFor();
+}));

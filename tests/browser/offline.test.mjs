@@ -1,0 +1,78 @@
+// A second visit without a network, and what is kept for it.
+
+import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { untilReady } from "./browser.mjs";
+import { DEFAULT } from "./files.mjs";
+import { clickSample, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
+import { mockPackage, ROOT } from "./site.mjs";
+
+const page = withBrowser();
+
+const untilKept = (page) => page.evaluate(async () => {
+  await navigator.serviceWorker.ready;
+});
+
+test("a second visit works with the server gone", { skip: NEEDS_PACKAGE }, page(async (page, { site }) => {
+  await untilReady(page);
+  await untilKept(page);
+  await site.close();
+  await page.reload();
+  await untilReady(page);
+  assert.equal(await clickSample(page, "frog"), "frog");
+  assert.match(await page.locator("#load-text").textContent(), /kept from an earlier visit/);
+}));
+
+test("a rebuilt package is used at once, and offline after that", async () => {
+  const replaced = await mockPackage();
+  await page(async (page, { site }) => {
+    await untilReady(page);
+    await untilKept(page);
+    Object.assign(replaced, await mockPackage({ metadata: { classes: Array.from({ length: 10 }, (_, i) => `rebuilt ${i}`) } }));
+    await page.reload();
+    assert.match(await firstAnswer(page), /^rebuilt/);
+    await site.close();
+    await page.reload();
+    assert.match(await firstAnswer(page), /^rebuilt/);
+  }, { replaced })();
+});
+
+const firstAnswer = (page) => clickSample(page, "cat");
+
+test("errors are not kept", async () => {
+  const replaced = await mockPackage();
+  await page(async (page) => {
+    await untilReady(page);
+    await untilKept(page);
+    replaced["web/models/index.json"] = { status: 503, body: "{}" };
+    await page.reload();
+    await page.locator("#problem", { hasText: "answered 503" }).waitFor();
+    const kept = await page.evaluate(async () => (await (await caches.match("web/models/index.json")).json()).default);
+    assert.equal(kept, DEFAULT);
+  }, { replaced })();
+});
+
+test("the service worker keeps every file of the page", async () => {
+  const listed = readFileSync(join(ROOT, "sw.js"), "utf8").match(/"web\/[^"]+\.\w+"/g).map((name) => JSON.parse(name));
+  const shipped = await Promise.all(["web", "web/icons", "web/samples"].map(async (folder) =>
+    (await readdir(join(ROOT, folder))).map((name) => `${folder}/${name}`)));
+  const isPage = (name) => /\.(js|css|webmanifest|webp|png)$/.test(name) || name === "web/icons/kiln.svg";
+  const expected = [...shipped.flat().filter(isPage), "web/models/index.json"].sort();
+  assert.deepEqual(listed.sort(), expected);
+});
+
+test("the list of bundles tells their size and digest", async () => {
+  const list = JSON.parse(readFileSync(join(ROOT, "web/models/index.json"), "utf8"));
+  const names = (await readdir(join(ROOT, "web/models"))).filter((name) => name.endsWith(".safetensors"));
+  assert.deepEqual(list.bundles.map(({ file }) => file).sort(), names.sort());
+  assert.ok(list.bundles.some(({ name }) => name === list.default));
+  for (const { file, bytes, digest } of list.bundles) {
+    const bundle = readFileSync(join(ROOT, "web/models", file));
+    const header = JSON.parse(bundle.subarray(8, 8 + Number(bundle.readBigUInt64LE(0))).toString());
+    assert.equal(bytes, bundle.length, file);
+    assert.equal(digest, JSON.parse(header.__metadata__.kiln).digest, file);
+  }
+});

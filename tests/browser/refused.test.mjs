@@ -1,0 +1,136 @@
+// What cannot be classified or loaded: said what, why and what to do, and the page goes on.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { problemAfter, untilReady } from "./browser.mjs";
+import { BUNDLE, flipBit, makePng, readBundle, readSample } from "./files.mjs";
+import { answerToFile, clickSample, give, NEEDS_PACKAGE, problemWithFile, withBrowser } from "./harness.mjs";
+import { mockPackage } from "./site.mjs";
+
+const skip = NEEDS_PACKAGE;
+const page = withBrowser();
+
+const openBundle = (page, name, buffer) =>
+  problemAfter(page, () => page.setInputFiles("#bundle-file", { name, mimeType: "application/octet-stream", buffer }));
+
+test("bad picture files are explained, and the answer before them stays", { skip }, page(async (page) => {
+  await clickSample(page, "cat");
+  const png = makePng(64, 64);
+  const cases = [
+    ["text.png", Buffer.from("<b>not a picture</b>"), /not an image/i],
+    ["empty.png", Buffer.alloc(0), /empty/],
+    ["huge.png", makePng(10_000, 10_000), /10000 x 10000.*limit/],
+    ["cut.png", png.subarray(0, png.length - 20), /ends before|damaged/i],
+    ["<i>name</i>.png", Buffer.from("GIF8"), /<i>name<\/i>/],
+  ];
+  for (const [name, buffer, expected] of cases) {
+    const text = await problemWithFile(page, name, buffer);
+    assert.match(text, expected);
+    assert.match(text, new RegExp(`^${name} was not classified`));
+    await page.locator("#problem-close").click();
+  }
+  assert.equal(await page.locator("#top-class").textContent(), "cat");
+  assert.equal(await answerToFile(page, "dog.webp", await readSample("dog")), "dog");
+  assert.ok(await page.locator("#problem").isHidden());
+}));
+
+test("a dropped link and a pasted text are explained", page(async (page) => {
+  assert.match(await problemAfter(page, () => give(page, "drop", { text: "https://example.org/cat.jpg" })), /A link was dropped/);
+  await page.locator("#problem-close").click();
+  assert.match(await problemAfter(page, () => give(page, "paste", {})), /clipboard holds no picture/);
+}, { replaced: mockPackage() }));
+
+test("a bundle with one flipped bit is refused, and is not kept", { skip }, async () => {
+  const bundle = await readBundle();
+  const replaced = { [BUNDLE]: { body: flipBit(bundle, -1000) } };
+  await page(async (page) => {
+    await page.locator("#problem").waitFor();
+    assert.match(await page.locator("#problem").innerText(), /\.safetensors is not a bundle that can be used/);
+    assert.match(await page.locator("#problem-why").innerText(), /digest/);
+    assert.deepEqual(await keptBundles(page), []);
+    replaced[BUNDLE] = { body: bundle };
+    await page.reload();
+    await untilReady(page);
+    assert.equal(await clickSample(page, "ship"), "ship");
+  }, { replaced })();
+});
+
+test("a missing bundle is explained, and a second attempt loads it", async () => {
+  const replaced = { ...(await mockPackage()), [BUNDLE]: { status: 404, body: "<h1>404</h1>" } };
+  await page(async (page) => {
+    await page.locator("#problem", { hasText: "answered 404" }).waitFor();
+    assert.deepEqual(await keptBundles(page), []);
+    delete replaced[BUNDLE];
+    await page.locator("#problem-retry").click();
+    await untilReady(page);
+  }, { replaced })();
+});
+
+test("an error page that a host sends as 200 is not taken for a bundle", async () => {
+  const replaced = { ...(await mockPackage()), [BUNDLE]: { body: "<!doctype html><h1>Not found</h1>" } };
+  await page(async (page) => {
+    await page.locator("#problem", { hasText: "not a safetensors file" }).waitFor();
+    assert.deepEqual(await keptBundles(page), []);
+  }, { replaced })();
+});
+
+test("a missing list of bundles is explained", page(async (page) => {
+  await page.locator("#problem", { hasText: "list of bundles" }).waitFor();
+  await page.locator("#problem-retry").waitFor();
+}, { replaced: { "web/models/index.json": { status: 404 } } }));
+
+test("a damaged bundle that was kept is dropped and fetched anew", { skip }, page(async (page) => {
+  await untilReady(page);
+  const [key] = await keptBundles(page);
+  await page.evaluate(async ([key, size]) => {
+    const cache = await caches.open("kiln-bundles");
+    await cache.put(key, new Response(new Uint8Array(size)));
+  }, [key, (await readBundle()).length]);
+  await page.reload();
+  await untilReady(page);
+  assert.match(await page.locator("#load-text").textContent(), /downloaded/);
+  await page.reload();
+  await untilReady(page);
+  assert.match(await page.locator("#load-text").textContent(), /kept from an earlier visit/);
+}));
+
+test("a bundle from disk is used, and one that is none leaves the other in place", { skip }, page(async (page) => {
+  await untilReady(page);
+  const bundle = await readBundle();
+  assert.match(await openBundle(page, "mine.safetensors", Buffer.from("text")), /mine\.safetensors is not a bundle/);
+  assert.equal(await clickSample(page, "ship"), "ship");
+  assert.match(await openBundle(page, "cut.safetensors", bundle.subarray(0, bundle.length / 2)), /cut\.safetensors is not a bundle/);
+  await page.locator("#problem-close").click();
+  await page.setInputFiles("#bundle-file", { name: "mine.safetensors", mimeType: "", buffer: bundle });
+  await page.locator("#load-text", { hasText: "from your disk" }).waitFor();
+  assert.equal(await page.locator("#bundle option:checked").textContent(), "mine.safetensors (yours)");
+}));
+
+test("a missing wasm package is explained with the command that builds it", page(async (page) => {
+  await page.locator("#problem", { hasText: "bash web/build.sh" }).waitFor();
+  assert.match(await page.locator("#load-text").textContent(), /No network/);
+}, { replaced: { "web/pkg/kiln_web.js": { status: 404, body: "" } } }));
+
+test("a program that stops is started again, says so, and answers again", page(async (page) => {
+  await clickSample(page, "cat");
+  assert.match(await problemAfter(page, () => page.locator("[data-sample=dog]").click()), /stopped and was started again/);
+  await untilReady(page);
+  assert.match(await page.locator("#caption").textContent(), /^cat/);
+  assert.ok(await page.locator("#problem").isVisible());
+  assert.equal(await page.evaluate(() => window.kilnWatch.workers.length), 2);
+}, { replaced: mockPackage({ trap: "second" }) }));
+
+test("a program that stops at every start is not started for ever", async () => {
+  const replaced = await mockPackage({ trap: "load" });
+  await page(async (page) => {
+    await page.locator("#problem", { hasText: "keeps stopping" }).waitFor();
+    assert.equal(await page.evaluate(() => window.kilnWatch.workers.length), 3);
+    Object.assign(replaced, await mockPackage());
+    await page.locator("#problem-retry").click();
+    await untilReady(page);
+  }, { replaced })();
+});
+
+function keptBundles(page) {
+  return page.evaluate(async () => (await (await caches.open("kiln-bundles")).keys()).map(({ url }) => url));
+}

@@ -1,0 +1,398 @@
+// The page: what comes in goes to the worker, what the worker answers is shown.
+
+import { Bars, doubtOf, ranked } from "./answer.js";
+import { measure, report } from "./benchmark.js";
+import { Camera } from "./camera.js";
+import { Engine } from "./engine.js";
+import { Fault } from "./fault.js";
+import { megabytes, milliseconds, percent, sentence } from "./format.js";
+import { acceptChoice, acceptDrops, acceptPastes } from "./intake.js";
+import { Latency } from "./latency.js";
+import { accuracyOf, architectureOf, classesOf } from "./network.js";
+import { Stage } from "./stage.js";
+import { Status } from "./status.js";
+
+const $ = (id) => document.getElementById(id);
+const LIST = new URL("models/index.json", import.meta.url);
+const BACKENDS = { webgpu: "WebGPU", cpu: "CPU" };
+/** Live answers are announced this far apart at most, in milliseconds. */
+const ANNOUNCE_EVERY = 2000;
+
+const status = new Status({
+  load: $("load"), text: $("load-text"), progress: $("load-progress"), announcement: $("announcement"),
+  problem: $("problem"), what: $("problem-what"), why: $("problem-why"), remedy: $("problem-remedy"),
+  retry: $("problem-retry"), close: $("problem-close"),
+});
+const stage = new Stage({
+  stage: $("stage"), prompt: $("prompt"), picture: $("picture"), video: $("video"),
+  heat: $("heat"), seen: $("seen"), caption: $("caption"),
+});
+const latency = new Latency($("split"), $("latency"));
+const bars = new Bars($("bars"), chooseClass);
+const camera = new Camera($("video"));
+const engine = new Engine((progress) => status.showProgress(progress), onCrash);
+
+/** The entries of web/models/index.json, each with its URL. */
+let entries = [];
+/** What is loaded or being loaded: {entry} or {file}. */
+let source;
+/** Settles when nothing is being loaded, with whether there is a network. */
+let ready = Promise.resolve(false);
+/** {network, cold, source} of the worker's last load or change of backend. */
+let loaded;
+/** The worker's last answer, and the class whose activation is shown. */
+let answer;
+let chosen;
+/** While the camera runs: the class that was chosen, whose activation is shown from then on. */
+let pinned;
+/** The picture that is shown, as a file. */
+let picture;
+/** Counts pictures that came in, so that a late answer does not replace a newer one. */
+let asked = 0;
+
+// Loading
+
+function start() {
+  ready = startNow();
+}
+
+async function startNow() {
+  try {
+    await readList();
+  } catch (error) {
+    status.finish("failed", "No network");
+    status.showProblem(new Fault("list", error.message), "", start);
+    return false;
+  }
+  return loadNow({ entry: entries.find(({ name }) => name === $("bundle").value) });
+}
+
+async function readList() {
+  const response = await fetch(LIST, { cache: "no-cache" });
+  if (!response.ok) throw new Error(`the server answered ${response.status} for web/models/index.json`);
+  const list = await response.json();
+  entries = list.bundles.map((entry) => ({ ...entry, url: new URL(entry.file, LIST).href }));
+  $("bundle").replaceChildren(...entries.map(({ name, bytes, description }) => {
+    const isDefault = name === list.default;
+    return new Option(`${name}: ${description}, ${megabytes(bytes)} MB`, name, isDefault, isDefault);
+  }));
+}
+
+function load(next) {
+  engine.start();
+  ready = loadNow(next);
+  return ready;
+}
+
+/** @returns {Promise<boolean>} whether there is a network now: on failure, the one before stays */
+async function loadNow(next) {
+  const before = source;
+  source = next;
+  try {
+    const result = await engine.request("load", { ...next, backend: chosenBackend() });
+    showLoaded(result);
+    if (picture) classify(picture);
+    return true;
+  } catch (fault) {
+    if (isCrash(fault)) return false;
+    status.showProblem(fault, nameOf(next), () => load(next));
+    if (loaded) {
+      source = before;
+      showSource();
+      status.finish("ready", readyText());
+    } else {
+      status.finish("failed", "No network");
+    }
+    return loaded !== undefined;
+  }
+}
+
+function nameOf({ entry, file }) {
+  return entry?.file ?? file.name;
+}
+
+function showLoaded(result) {
+  loaded = result.source ? result : { ...result, source: loaded.source };
+  const { network, cold } = loaded;
+  $("device").textContent = network.device;
+  $("reason").textContent = sentence(network.reason);
+  $("architecture").textContent = architectureOf(network.metadata);
+  $("accuracy").textContent = accuracyOf(network.metadata);
+  $("classes").textContent = classesOf(network.classes);
+  showSource();
+  latency.clear();
+  latency.show("cold", cold);
+  status.finish("ready", readyText());
+  status.announce(`Ready. Runs on ${network.device}: ${network.reason}.`);
+}
+
+function readyText() {
+  const origin = { kept: "kept from an earlier visit", network: "downloaded", file: "from your disk" }[loaded.source];
+  return `Ready on ${BACKENDS[loaded.network.backend]}, network ${origin}`;
+}
+
+/** The list shows what is loaded, a bundle from the reader's disk included. */
+function showSource() {
+  const list = $("bundle");
+  list.querySelector("[data-own]")?.remove();
+  if (source.file) {
+    const own = new Option(`${source.file.name} (yours)`, "");
+    own.dataset.own = "";
+    list.append(own);
+    own.selected = true;
+  } else {
+    list.value = source.entry.name;
+  }
+}
+
+function chosenBackend() {
+  return document.querySelector("input[name=backend]:checked").value;
+}
+
+function setBackend() {
+  ready = ready.then(async (isLoaded) => {
+    if (!isLoaded) return load(source);
+    try {
+      showLoaded(await engine.request("setBackend", { backend: chosenBackend() }));
+      if (picture) classify(picture);
+    } catch (fault) {
+      if (!isCrash(fault)) status.showProblem(fault, "");
+    }
+    return loaded !== undefined;
+  });
+}
+
+function onCrash(fault) {
+  stopCamera();
+  loaded = undefined;
+  status.finish("failed", "Stopped");
+  if (fault.kind === "crashed") load(source);
+  status.showProblem(fault, "", () => load(source));
+}
+
+/** Crashes are shown once, by onCrash, not by each call that they cut off. */
+function isCrash({ kind }) {
+  return kind === "crashed" || kind === "dead";
+}
+
+// Classifying
+
+async function classify(file) {
+  asked += 1;
+  const turn = asked;
+  stage.setBusy(true);
+  try {
+    await assertReady();
+    const result = await engine.request("classify", { file });
+    if (turn !== asked) return;
+    picture = file;
+    if (result.preview) stage.showPicture(result.preview, file.name);
+    showAnswer(result);
+    // On a phone the answer lies below the fold.
+    $("top-class").scrollIntoView({ block: "nearest" });
+    status.announce(inWords(result));
+  } catch (fault) {
+    if (turn === asked && !isCrash(fault)) status.showProblem(fault, file.name);
+  } finally {
+    if (turn === asked) stage.setBusy(false);
+  }
+}
+
+async function assertReady() {
+  if (!(await ready)) throw new Fault("no-network", "no network is loaded");
+}
+
+function showAnswer(result) {
+  answer = result;
+  const { classes } = loaded.network;
+  const [top] = ranked(result.probabilities);
+  chosen = pinned ?? top;
+  $("top-class").textContent = classes[top];
+  $("top-share").textContent = percent(result.probabilities[top]);
+  $("doubt").textContent = doubtOf(result.probabilities, classes) || "\u00a0";
+  bars.show(result.probabilities, classes, chosen);
+  stage.showInput(result.input, result.inputSize);
+  latency.show("warm", result.timings);
+  showHeat(result.heat);
+}
+
+function inWords({ probabilities }) {
+  const { classes } = loaded.network;
+  const [top] = ranked(probabilities);
+  return `${classes[top]}, ${percent(probabilities[top])}. ${doubtOf(probabilities, classes)}`;
+}
+
+function showHeat(heat) {
+  stage.showHeat(heat);
+  $("heat-class").textContent = `${loaded.network.classes[chosen]}${heat ? "" : " (nothing here)"}`;
+}
+
+async function chooseClass(classIndex) {
+  if (camera.running) {
+    pinned = classIndex;
+    return;
+  }
+  try {
+    const { heat } = await engine.request("activation", { answer: answer.number, classIndex });
+    chosen = classIndex;
+    bars.show(answer.probabilities, loaded.network.classes, chosen);
+    showHeat(heat);
+  } catch (fault) {
+    if (fault.kind !== "stale" && !isCrash(fault)) status.showProblem(fault, "The picture");
+  }
+}
+
+function showHeatSettings() {
+  stage.setHeat($("heat-on").checked, $("heat-strength").value / 100);
+}
+
+async function classifySample(name) {
+  const response = await fetch(new URL(`samples/${name}.webp`, import.meta.url)).catch(() => undefined);
+  if (response?.ok) takePicture(new File([await response.blob()], `${name}.webp`));
+  else status.showProblem(new Fault("picture", "the sample cannot be downloaded"), name);
+}
+
+/** Whatever comes in by hand: a picture, or a bundle. */
+function takePicture(file, others = 0) {
+  status.clearProblem();
+  stopCamera();
+  if (others > 0) status.announce(`Took the first of ${others + 1} files.`);
+  if (file.name.endsWith(".safetensors")) load({ file });
+  else classify(file);
+}
+
+// Camera
+
+function toggleCamera() {
+  if (camera.running) freezeCamera();
+  else if (!cameraStarting) startCamera();
+}
+
+/** While the browser asks whether the page may use it. */
+let cameraStarting = false;
+
+async function startCamera() {
+  status.clearProblem();
+  try {
+    await assertReady();
+    cameraStarting = true;
+    await camera.start().finally(() => (cameraStarting = false));
+    // Answers still under way are of pictures.
+    asked += 1;
+    stage.setBusy(false);
+    stage.showVideo();
+    showCameraButton();
+    await camera.run(classifyFrame);
+  } catch (fault) {
+    stopCamera();
+    if (!isCrash(fault)) status.showProblem(fault, "The camera");
+  }
+}
+
+let lastSpoken = { text: "", at: 0 };
+
+async function classifyFrame(frame) {
+  const result = await engine.request("classifyFrame", { frame, classIndex: pinned }, [frame]);
+  if (!camera.running) return;
+  showAnswer(result);
+  const text = $("top-class").textContent;
+  if (text === lastSpoken.text || performance.now() - lastSpoken.at < ANNOUNCE_EVERY) return;
+  lastSpoken = { text, at: performance.now() };
+  status.announce(inWords(result));
+}
+
+/** The last frame becomes the picture: it can be looked at, and measured. */
+async function freezeCamera() {
+  takePicture(await camera.still());
+}
+
+function stopCamera() {
+  camera.stop();
+  pinned = undefined;
+  showCameraButton();
+}
+
+function showCameraButton() {
+  $("camera").textContent = camera.running ? "Stop the camera" : "Use the camera";
+  $("camera").setAttribute("aria-pressed", String(camera.running));
+}
+
+// Benchmark
+
+let measuring = false;
+
+async function toggleBenchmark() {
+  if (measuring) {
+    measuring = false;
+    return;
+  }
+  const file = picture;
+  if (!file) {
+    $("benchmark-note").textContent = "Give it a picture first.";
+    return;
+  }
+  const runs = Number($("benchmark-runs").value);
+  measuring = true;
+  $("benchmark").textContent = "Stop";
+  try {
+    const result = await measure(runs, () => engine.request("classify", { file, preview: false }), (done) => {
+      $("benchmark-note").textContent = `${done} of ${runs}`;
+      return measuring;
+    });
+    showAnswer(result.last);
+    showBenchmark(report(result, { network: loaded.network, cold: loaded.cold, bundle: nameOf(source), picture: file.name }));
+  } catch (fault) {
+    if (!isCrash(fault)) status.showProblem(fault, file.name);
+  } finally {
+    measuring = false;
+    $("benchmark").textContent = "Measure";
+  }
+}
+
+function showBenchmark(result) {
+  const { p50, p90 } = result.milliseconds.total;
+  $("benchmark-result").textContent = `${milliseconds(p50)} ms, nine in ten under ${milliseconds(p90)} ms`;
+  $("benchmark-note").textContent = `${result.runs} runs on ${BACKENDS[result.backend]}, ${megabytes(result.wasm_memory_bytes)} MB of memory`;
+  $("benchmark-json").value = JSON.stringify(result, null, 2);
+  $("benchmark-copy").disabled = false;
+  status.announce($("benchmark-result").textContent);
+}
+
+async function copyBenchmark() {
+  const json = $("benchmark-json");
+  try {
+    await navigator.clipboard.writeText(json.value);
+    $("benchmark-note").textContent = "Copied.";
+  } catch {
+    $("benchmark-details").open = true;
+    json.select();
+    $("benchmark-note").textContent = "The browser does not let the page copy: press Ctrl-C.";
+  }
+}
+
+// Wiring
+
+const onNothing = (fault) => status.showProblem(fault, "");
+acceptDrops($("drop"), takePicture, onNothing);
+acceptPastes(takePicture, onNothing);
+acceptChoice($("choose"), $("file"), takePicture);
+acceptChoice($("choose-bundle"), $("bundle-file"), (file) => load({ file }));
+$("samples").addEventListener("click", ({ target }) => {
+  const button = target.closest("button");
+  if (button) classifySample(button.dataset.sample);
+});
+$("camera").addEventListener("click", toggleCamera);
+$("backend").addEventListener("change", setBackend);
+$("bundle").addEventListener("change", ({ target }) => {
+  const entry = entries.find(({ name }) => name === target.value);
+  if (entry) load({ entry });
+});
+$("heat-on").addEventListener("change", showHeatSettings);
+$("heat-strength").addEventListener("input", showHeatSettings);
+$("benchmark").addEventListener("click", toggleBenchmark);
+$("benchmark-copy").addEventListener("click", copyBenchmark);
+
+showHeatSettings();
+start();
+// After the page's own requests, so that a first visit does not download twice at once.
+ready.finally(() => navigator.serviceWorker?.register("sw.js", { updateViaCache: "none" }).catch(() => {}));

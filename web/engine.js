@@ -1,0 +1,75 @@
+// The page's side of the worker: requests with answers, and a new worker when one stops.
+
+import { Fault } from "./fault.js";
+
+/** Workers that stop this often in a row, without an answer between, are not started again. */
+const MAX_CRASHES = 3;
+
+export class Engine {
+  #worker;
+  #waiting = new Map();
+  #lastId = 0;
+  #crashes = 0;
+  #onProgress;
+  #onCrash;
+
+  /**
+   * @param {(progress: {stage: string, done: number, total: number}) => void} onProgress
+   * @param {(fault: Fault) => void} onCrash the worker stopped and a new, empty one runs: load again.
+   *   Kind "crashed", or "dead" when there is no new one.
+   */
+  constructor(onProgress, onCrash) {
+    this.#onProgress = onProgress;
+    this.#onCrash = onCrash;
+    this.start();
+  }
+
+  /** Starts a worker if none runs, as after the kind "dead". */
+  start() {
+    if (this.#worker) return;
+    this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    this.#worker.addEventListener("message", ({ data }) => this.#receive(data));
+    this.#worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#crash(event.message || "the worker could not be started");
+    });
+  }
+
+  /**
+   * Asks the worker; see worker.js for the types.
+   * @throws {Fault} the worker's, or "crashed"
+   */
+  request(type, payload = {}, transfer = []) {
+    this.#lastId += 1;
+    const id = this.#lastId;
+    return new Promise((resolve, reject) => {
+      if (!this.#worker) return reject(new Fault("dead", "it stopped several times in a row"));
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, type, ...payload }, transfer);
+    });
+  }
+
+  #receive({ id, event, result, fault, ...rest }) {
+    if (event === "progress") return this.#onProgress(rest);
+    if (event === "crashed" || fault?.kind === "crashed") return this.#crash((fault ?? rest).message);
+    const call = this.#waiting.get(id);
+    if (!call) return;
+    this.#waiting.delete(id);
+    if (fault) return call.reject(new Fault(fault.kind, fault.message));
+    if (result.logits) this.#crashes = 0;
+    call.resolve(result);
+  }
+
+  #crash(message) {
+    if (!this.#worker) return;
+    this.#worker.terminate();
+    this.#worker = undefined;
+    this.#crashes += 1;
+    const fault = new Fault(this.#crashes < MAX_CRASHES ? "crashed" : "dead", message);
+    for (const { reject } of this.#waiting.values()) reject(fault);
+    this.#waiting.clear();
+    if (fault.kind === "crashed") this.start();
+    else this.#crashes = 0;
+    this.#onCrash(fault);
+  }
+}

@@ -1,0 +1,64 @@
+// What the page is doing, what went wrong, and what a screen reader says of it.
+
+import { megabytes } from "./format.js";
+import { describe } from "./problems.js";
+
+const STAGES = {
+  program: "Loading the program",
+  bundle: "Loading the network",
+  read: "Checking the network",
+  prepare: "Preparing the network",
+  warm: "First run",
+};
+
+export class Status {
+  #elements;
+
+  /** @param elements {load, text, progress, problem, what, why, remedy, retry, close, announcement} */
+  constructor(elements) {
+    this.#elements = elements;
+    elements.close.addEventListener("click", () => this.clearProblem());
+  }
+
+  /** @param {{stage: string, done: number, total: number}} progress total 0: unknown */
+  showProgress({ stage, done, total }) {
+    const { load, text, progress } = this.#elements;
+    load.dataset.state = "loading";
+    const inBytes = stage === "program" || stage === "bundle";
+    const amount = total ? `${megabytes(done)} of ${megabytes(total)} MB` : `${megabytes(done)} MB`;
+    text.textContent = inBytes ? `${STAGES[stage]}, ${amount}` : STAGES[stage];
+    if (total) progress.value = done / total;
+    else progress.removeAttribute("value");
+  }
+
+  /** @param {"ready" | "failed"} state */
+  finish(state, message) {
+    const { load, text, progress } = this.#elements;
+    load.dataset.state = state;
+    text.textContent = message;
+    progress.value = 1;
+  }
+
+  /** @param {() => void} [retry] for faults that another attempt may mend */
+  showProblem(fault, subject, retry) {
+    const { problem, what, why, remedy, retry: button } = this.#elements;
+    const words = describe(fault, subject);
+    what.textContent = words.what;
+    why.textContent = words.why;
+    remedy.textContent = words.remedy;
+    button.hidden = !(words.retry && retry);
+    button.onclick = () => {
+      this.clearProblem();
+      retry();
+    };
+    problem.hidden = false;
+  }
+
+  clearProblem() {
+    this.#elements.problem.hidden = true;
+  }
+
+  announce(text) {
+    this.#elements.announcement.textContent = text;
+  }
+}

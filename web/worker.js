@@ -1,0 +1,144 @@
+// Owns the wasm module and its one classifier: everything slow happens here, never in the page.
+//
+// In:  {id, type, ...}; the types are the keys of `handlers`. They are handled one after another.
+// Out: {id, result} or {id, fault: {kind, message}}, and between them
+//      {event: "progress", stage: "program" | "bundle" | "read" | "prepare" | "warm", done, total}.
+// `destroyDevice` and `memory` exist for tests: the first loses the GPU device as a driver reset does.
+
+import { assertSafetensors, withBundle } from "./bundle.js";
+import { Fault, toFault } from "./fault.js";
+import { heatOf } from "./heat.js";
+import { loadPackage } from "./package.js";
+import { decodeInBrowser, isDecodedInRust, previewOf, readPicture, squarePixels } from "./pictures.js";
+
+let wasm;
+let classifier;
+/** Of the last answer's activation map. */
+let mapSize;
+/** Counts answers, so that an activation is never taken from another picture's. */
+let answered = 0;
+
+const handlers = {
+  load: { run: load, fault: "bundle" },
+  setBackend: { run: setBackend, fault: "backend" },
+  classify: { run: classify, fault: "picture" },
+  classifyFrame: { run: classifyFrame, fault: "camera" },
+  activation: { run: activation, fault: "picture" },
+  destroyDevice: { run: () => classifier.destroyDevice(), fault: "backend" },
+  memory: { run: () => ({ bytes: wasm.memory.buffer.byteLength }), fault: "backend" },
+};
+
+let queue = Promise.resolve();
+addEventListener("message", ({ data }) => {
+  queue = queue.then(() => handle(data));
+});
+// A trap inside a future surfaces here and leaves the call that caused it without an answer.
+addEventListener("unhandledrejection", ({ reason }) => {
+  postMessage({ event: "crashed", message: reason?.message ?? String(reason) });
+});
+
+async function handle({ id, type, ...request }) {
+  const { run, fault } = handlers[type];
+  try {
+    const { transfer = [], ...result } = Object(await run(request));
+    postMessage({ id, result }, transfer);
+  } catch (error) {
+    const { kind, message } = toFault(error, fault);
+    postMessage({ id, fault: { kind, message } });
+  }
+}
+
+function progress(stage) {
+  return (done, total) => postMessage({ event: "progress", stage, done, total });
+}
+
+/** `entry` of the list of bundles or, of the reader's own, `file`. The one in use stays until the new one is ready. */
+async function load({ entry, file, backend }) {
+  wasm ??= await loadPackage(progress("program"));
+  const use = (bytes) => wasm.Classifier.load(bytes, backend, (stage, fraction) => progress(stage)(fraction, 1));
+  const { used, source } = entry ? await withBundle(entry, use, progress("bundle")) : await ownBundle(file, use);
+  classifier?.free();
+  classifier = used;
+  return { ...(await warmUp()), source };
+}
+
+async function ownBundle(file, use) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  assertSafetensors(bytes);
+  return { used: await use(bytes), source: "file" };
+}
+
+async function setBackend({ backend }) {
+  await classifier.setBackend(backend);
+  return warmUp();
+}
+
+async function warmUp() {
+  progress("warm")(0, 0);
+  const timings = plainTimings(await classifier.warmUp());
+  const { backend, reason, device, classes, metadata } = classifier;
+  return { network: { backend, reason, device, classes, metadata }, cold: timings };
+}
+
+async function classify({ file, preview = true }) {
+  const bytes = await readPicture(file);
+  const answer = numbered(await classifyBytes(file, bytes));
+  if (!preview) return answer;
+  const shown = await previewOf(file);
+  return { ...answer, preview: shown, transfer: shown ? [shown.square] : [] };
+}
+
+async function classifyBytes(file, bytes) {
+  try {
+    return plainFields(await classifier.classify(bytes));
+  } catch (error) {
+    if (toFault(error, "picture").kind === "crashed" || isDecodedInRust(bytes)) throw error;
+    const start = performance.now();
+    const bitmap = await decodeInBrowser(file);
+    if (!bitmap) throw error;
+    return classifyBitmap(bitmap, start);
+  }
+}
+
+/** `classIndex`: the class to show the activation of, by default the likeliest. */
+async function classifyFrame({ frame, classIndex }) {
+  const answer = numbered(await classifyBitmap(frame, performance.now()));
+  return classIndex === undefined ? answer : { ...answer, heat: heatOfClass(classIndex) };
+}
+
+/** @param {number} start when decoding began */
+async function classifyBitmap(bitmap, start) {
+  const { rgba, size } = await squarePixels(bitmap);
+  bitmap.close();
+  const decode = performance.now() - start;
+  const answer = plainFields(await classifier.classifyPixels(rgba, size, size));
+  answer.timings.decode += decode;
+  answer.timings.total += decode;
+  return answer;
+}
+
+async function activation({ answer, classIndex }) {
+  if (answer !== answered) throw new Fault("stale", "another picture was classified since");
+  return { heat: heatOfClass(classIndex) };
+}
+
+function heatOfClass(classIndex) {
+  return heatOf({ values: classifier.classActivation(classIndex), ...mapSize });
+}
+
+function numbered(fields) {
+  answered += 1;
+  return { ...fields, number: answered, memory: wasm.memory.buffer.byteLength };
+}
+
+/** What the page shows of an answer; wasm's objects may keep their fields in getters, which messages do not carry. */
+function plainFields(answer) {
+  const { logits, probabilities, input, inputSize, timings } = answer;
+  mapSize = { height: answer.activationHeight, width: answer.activationWidth };
+  const heat = heatOf({ values: answer.activation, ...mapSize });
+  return { logits, probabilities, heat, input, inputSize, timings: plainTimings(timings) };
+}
+
+function plainTimings({ decode, upload, compute, readBack, total }) {
+  return { decode, upload, compute, readBack, total };
+}

@@ -3,6 +3,8 @@
 #
 #     bash web/build.sh          # build, shrink, and print the sizes
 #     bash web/build.sh --tools  # only install the tools
+#
+# KILN_DEBIAN_RUST=1 takes Debian's compiler even where rustup could download the target.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,8 +1,8 @@
 // Convolution of [N, C, H, W] for training. Also the gradient of its input: that is a convolution of
 // the output's gradient, spread out by the stride, with the weights turned around.
 //
-// One invocation makes 8 pixels by 8 channels from registers; per input channel and kernel position
-// it loads 8 numbers and 2 vectors for 64 multiply-adds. The host replaces the `const` lines down to
+// One invocation makes 16 pixels by 8 channels from registers; per input channel and kernel position
+// it loads 16 numbers and 2 vectors for 128 multiply-adds. The host replaces the `const` lines down to
 // the empty one.
 
 const IN_CHANNELS = 3u;
@@ -23,10 +23,9 @@ const PADDING = 1i;         // around the spread input
 @group(0) @binding(2) var<storage, read_write> output: array<f32>;
 
 const WORKGROUP = 64u;
-const WORKGROUPS = 65535u;  // a row of them, the most that WebGPU allows
+const WORKGROUPS = 65535u;  // along x, the most that WebGPU allows
 const IN_AREA = IN_HEIGHT * IN_WIDTH;
 const OUT_AREA = OUT_HEIGHT * OUT_WIDTH;
-const GROUPS = (PIXELS + 7u) / 8u;
 
 // Image, row and column of the spread input under a pixel's first kernel position.
 fn place(pixel: u32) -> vec3i {
@@ -64,11 +63,11 @@ fn store(pixel: u32, channel: u32, low: vec4f, high: vec4f) {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-    let index = id.y * WORKGROUPS * WORKGROUP + id.x;
-    let pixel = index % GROUPS * 8u;
-    let channel = index / GROUPS * 8u;
-    if channel >= OUT_CHANNELS {
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgroup: vec3u) {
+    let pixel = (workgroup.z * WORKGROUPS * WORKGROUP + id.x) * 16u;
+    // The same for a whole workgroup, so that it may load weights once.
+    let channel = workgroup.y * 8u;
+    if pixel >= PIXELS {
         return;
     }
     let p0 = place(pixel);
@@ -79,6 +78,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let p5 = place(pixel + 5u);
     let p6 = place(pixel + 6u);
     let p7 = place(pixel + 7u);
+    let p8 = place(pixel + 8u);
+    let p9 = place(pixel + 9u);
+    let p10 = place(pixel + 10u);
+    let p11 = place(pixel + 11u);
+    let p12 = place(pixel + 12u);
+    let p13 = place(pixel + 13u);
+    let p14 = place(pixel + 14u);
+    let p15 = place(pixel + 15u);
     var a0 = vec4f();
     var a1 = vec4f();
     var a2 = vec4f();
@@ -87,6 +94,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     var a5 = vec4f();
     var a6 = vec4f();
     var a7 = vec4f();
+    var a8 = vec4f();
+    var a9 = vec4f();
+    var a10 = vec4f();
+    var a11 = vec4f();
+    var a12 = vec4f();
+    var a13 = vec4f();
+    var a14 = vec4f();
+    var a15 = vec4f();
     var b0 = vec4f();
     var b1 = vec4f();
     var b2 = vec4f();
@@ -95,6 +110,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     var b5 = vec4f();
     var b6 = vec4f();
     var b7 = vec4f();
+    var b8 = vec4f();
+    var b9 = vec4f();
+    var b10 = vec4f();
+    var b11 = vec4f();
+    var b12 = vec4f();
+    var b13 = vec4f();
+    var b14 = vec4f();
+    var b15 = vec4f();
     for (var position = 0u; position < KERNEL * KERNEL; position++) {
         let row = position / KERNEL;
         let column = position % KERNEL;
@@ -106,8 +129,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         let i5 = under(p5, row, column);
         let i6 = under(p6, row, column);
         let i7 = under(p7, row, column);
+        let i8 = under(p8, row, column);
+        let i9 = under(p9, row, column);
+        let i10 = under(p10, row, column);
+        let i11 = under(p11, row, column);
+        let i12 = under(p12, row, column);
+        let i13 = under(p13, row, column);
+        let i14 = under(p14, row, column);
+        let i15 = under(p15, row, column);
         // Of a spread input most rows are empty.
-        if max(max(max(i0, i1), max(i2, i3)), max(max(i4, i5), max(i6, i7))) < 0 {
+        if max(max(max(i0, i1), max(i2, i3)), max(max(i4, i5), max(i6, max(i7, max(max(max(i8, i9), max(i10, i11)), max(max(i12, i13), max(i14, i15))))))) < 0 {
             continue;
         }
         var w = ((channel / 8u * KERNEL * KERNEL + position) * IN_CHANNELS) * 2u;
@@ -139,6 +170,30 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             let x7 = load(i7, c);
             a7 += wa * x7;
             b7 += wb * x7;
+            let x8 = load(i8, c);
+            a8 += wa * x8;
+            b8 += wb * x8;
+            let x9 = load(i9, c);
+            a9 += wa * x9;
+            b9 += wb * x9;
+            let x10 = load(i10, c);
+            a10 += wa * x10;
+            b10 += wb * x10;
+            let x11 = load(i11, c);
+            a11 += wa * x11;
+            b11 += wb * x11;
+            let x12 = load(i12, c);
+            a12 += wa * x12;
+            b12 += wb * x12;
+            let x13 = load(i13, c);
+            a13 += wa * x13;
+            b13 += wb * x13;
+            let x14 = load(i14, c);
+            a14 += wa * x14;
+            b14 += wb * x14;
+            let x15 = load(i15, c);
+            a15 += wa * x15;
+            b15 += wb * x15;
         }
     }
     store(pixel, channel, a0, b0);
@@ -149,4 +204,12 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     store(pixel + 5u, channel, a5, b5);
     store(pixel + 6u, channel, a6, b6);
     store(pixel + 7u, channel, a7, b7);
+    store(pixel + 8u, channel, a8, b8);
+    store(pixel + 9u, channel, a9, b9);
+    store(pixel + 10u, channel, a10, b10);
+    store(pixel + 11u, channel, a11, b11);
+    store(pixel + 12u, channel, a12, b12);
+    store(pixel + 13u, channel, a13, b13);
+    store(pixel + 14u, channel, a14, b14);
+    store(pixel + 15u, channel, a15, b15);
 }

@@ -59,7 +59,7 @@ fn store(part: u32, out: u32, channel: u32, position: u32, low: vec4f, high: vec
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-    let index = id.y * WORKGROUPS * WORKGROUP + id.x;
+    let index = id.z * WORKGROUPS * WORKGROUP + id.x;
     let position = index % POSITIONS;
     let channel = index / POSITIONS % IN_BLOCKS * 8u;
     let out = index / POSITIONS / IN_BLOCKS % OUT_BLOCKS * 8u;

@@ -18,7 +18,7 @@ const COUNT = (OUTPUTS + 7u) / 8u * 8u * INPUTS * POSITIONS;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-    let index = id.y * WORKGROUPS * WORKGROUP + id.x;
+    let index = id.z * WORKGROUPS * WORKGROUP + id.x;
     if index >= COUNT {
         return;
     }

@@ -12,7 +12,7 @@ const WORKGROUPS = 65535u;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-    let index = id.y * WORKGROUPS * WORKGROUP + id.x;
+    let index = id.z * WORKGROUPS * WORKGROUP + id.x;
     if index >= LEN {
         return;
     }

@@ -207,3 +207,19 @@ fn a_training_step_agrees_on_wgpu() {
 fn ten_steps_of_sgd_agree_on_wgpu() {
     device::for_tests().iter().for_each(ten_steps_of_sgd_agree);
 }
+
+/// A stem of one channel is where fused kernels once gave wrong gradients.
+#[test]
+fn one_channel_has_the_cpus_gradients_on_wgpu() {
+    let Some(device) = device::for_tests() else { return };
+    let config = ResNetConfig { width: 2, ..ResNetConfig::preset("resnet18-compact".parse().unwrap(), 3) };
+    let run = |device: &Device| {
+        let device = &device.clone().autodiff();
+        let model = config.init(1, device).unwrap();
+        let pixels: Vec<f32> = (0..4 * 3072).map(|index| (index as f32 * 0.37).sin()).collect();
+        let images = Tensor::<4>::from_data(TensorData::new(pixels, [4, 3, 32, 32]), device);
+        let loss = cross_entropy(model.forward(images), soft_targets(&[0, 1, 2, 1], 3, 0.0, device));
+        gradients(&model, &loss.backward())
+    };
+    all_close("one channel", &run(&device), &run(&Device::flex()), 1e-3);
+}

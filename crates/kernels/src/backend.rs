@@ -41,21 +41,17 @@ pub trait KernelBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// See [`batch_norm_train`](crate::batch_norm_train): output, mean, biased variance.
-    #[fusion(default)]
+    #[fusion(meta = |x, gamma, _, _, _| (x.clone(), gamma.clone(), gamma.clone()))]
     fn kiln_batch_norm_train(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f64,
         relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let result = Self::batch_norm_train(x, gamma, beta, epsilon);
-        let output = if relu { Self::relu(result.output) } else { result.output };
-        (output, result.mean, result.variance)
-    }
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of input, gamma and beta. `output` is the forward pass's, for its ReLU.
-    #[fusion(default)]
+    #[fusion(meta = |x, gamma, _, _, _, _, _, _| (x.clone(), gamma.clone(), gamma.clone()))]
     #[allow(clippy::too_many_arguments, reason = "a derivative needs all that the function saw")]
     fn kiln_batch_norm_train_backward(
         x: FloatTensor<Self>,
@@ -66,11 +62,7 @@ pub trait KernelBackend: Backend {
         grad: FloatTensor<Self>,
         epsilon: f64,
         relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let grad = if relu { Self::relu_backward(output, grad) } else { grad };
-        let grads = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
-        (grads.x_grad, grads.gamma_grad, grads.beta_grad)
-    }
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// See [`add_relu`](crate::add_relu()).
     #[fusion(default)]

@@ -2,7 +2,10 @@
 //! operators elsewhere (CUDA, and wgpu built for SPIR-V or MSL).
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{DType, ops::ModuleOps};
+use burn::backend::{
+    DType,
+    ops::{ActivationOps, ModuleOps},
+};
 use burn::tensor::Shape;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::cubecl::server::KernelArguments;
@@ -11,12 +14,13 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype};
 
 use crate::backend::{KernelBackend, conv_options, dims4};
-use crate::conv2d::{Geometry, wgsl};
+use crate::conv2d::Geometry;
 use crate::shader::Specialised;
+use crate::{batch_norm, conv2d};
 
 /// Invocations of a workgroup, in every shader.
-const WORKGROUP: usize = 64;
-/// Workgroups of a row, in every shader that may need several.
+pub(crate) const WORKGROUP: usize = 64;
+/// Workgroups along x, the most that WebGPU allows.
 const ROW: usize = 65_535;
 
 /// Whether Kiln's shaders run on that tensor: its runtime takes WGSL, and it holds f32.
@@ -34,7 +38,7 @@ impl KernelBackend for CubeBackend {
         if !takes_wgsl(&x) {
             return Self::conv2d(x, weight, None, conv_options(stride, padding));
         }
-        wgsl::forward(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, weight)
+        conv2d::wgsl::forward(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, weight)
     }
 
     fn kiln_conv2d_backward_data(
@@ -47,7 +51,7 @@ impl KernelBackend for CubeBackend {
         if !takes_wgsl(&x) {
             return Self::conv2d_x_backward(x, weight, grad, conv_options(stride, padding));
         }
-        wgsl::backward_data(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), weight, grad)
+        conv2d::wgsl::backward_data(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), weight, grad)
     }
 
     fn kiln_conv2d_backward_weight(
@@ -60,7 +64,40 @@ impl KernelBackend for CubeBackend {
         if !takes_wgsl(&x) {
             return Self::conv2d_weight_backward(x, weight, grad, conv_options(stride, padding));
         }
-        wgsl::backward_weight(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, grad)
+        conv2d::wgsl::backward_weight(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, grad)
+    }
+
+    fn kiln_batch_norm_train(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if takes_wgsl(&x) {
+            return batch_norm::wgsl::forward(dims4(&x), [x, gamma, beta], epsilon, relu);
+        }
+        let result = Self::batch_norm_train(x, gamma, beta, epsilon);
+        let output = if relu { Self::relu(result.output) } else { result.output };
+        (output, result.mean, result.variance)
+    }
+
+    fn kiln_batch_norm_train_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f64,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if takes_wgsl(&x) {
+            return batch_norm::wgsl::backward(dims4(&x), [x, gamma, output, mean, variance, grad], epsilon, relu);
+        }
+        let grad = if relu { Self::relu_backward(output, grad) } else { grad };
+        let grads = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
+        (grads.x_grad, grads.gamma_grad, grads.beta_grad)
     }
 }
 
@@ -80,18 +117,21 @@ impl KernelSource for Specialised {
 
 /// Runs at least `invocations` of a shader on tensors, in the order of its bindings.
 pub(crate) fn launch(shader: Specialised, invocations: usize, tensors: &[&CubeTensor]) {
-    if invocations == 0 {
+    launch_grid(shader, [invocations.div_ceil(WORKGROUP), 1], tensors);
+}
+
+/// Runs that many workgroups of a shader: `x` of them, continued along z after [`ROW`], by `y`.
+pub(crate) fn launch_grid(shader: Specialised, [x, y]: [usize; 2], tensors: &[&CubeTensor]) {
+    if x * y == 0 {
         return;
     }
-    let client = &tensors[0].client;
-    let workgroups = invocations.div_ceil(WORKGROUP);
-    let count = CubeCount::Static(workgroups.min(ROW) as u32, workgroups.div_ceil(ROW) as u32, 1);
     let buffers = tensors.iter().map(|tensor| tensor.handle.clone().binding()).collect();
     let kernel = SourceKernel::new(shader, CubeDim::new_1d(WORKGROUP as u32));
-    client.launch(Box::new(kernel), count, KernelArguments::new().with_buffers(buffers));
+    let count = CubeCount::Static(x.min(ROW) as u32, y as u32, x.div_ceil(ROW) as u32);
+    tensors[0].client.launch(Box::new(kernel), count, KernelArguments::new().with_buffers(buffers));
 }
 
 /// An uninitialised f32 tensor beside `tensor`.
-pub(crate) fn empty(tensor: &CubeTensor, shape: [usize; 4]) -> CubeTensor {
+pub(crate) fn empty<const D: usize>(tensor: &CubeTensor, shape: [usize; D]) -> CubeTensor {
     empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::from(shape), DType::F32)
 }

@@ -16,6 +16,10 @@ macro_rules! shader {
 }
 
 #[cfg(feature = "burn")]
+pub const BATCH_NORM: Shader = shader!("batch_norm");
+#[cfg(feature = "burn")]
+pub const BATCH_NORM_BACKWARD: Shader = shader!("batch_norm_backward");
+#[cfg(feature = "burn")]
 pub const CONV2D: Shader = shader!("conv2d");
 #[cfg(feature = "burn")]
 pub const CONV2D_BACKWARD_WEIGHT: Shader = shader!("conv2d_backward_weight");
@@ -127,7 +131,7 @@ mod tests {
             valid.unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
             checked += 1;
         }
-        assert!(checked >= 7);
+        assert!(checked >= 9);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod reference;
+pub(crate) mod wgsl;
 
 use burn::backend::Dispatch;
 use burn::tensor::{Tensor, activation};

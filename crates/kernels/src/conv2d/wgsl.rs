@@ -9,6 +9,8 @@ use crate::shader::{CONV2D, CONV2D_BACKWARD_WEIGHT, CONV2D_PACK, SUM};
 
 /// Channels that one invocation makes.
 const BLOCK: usize = 8;
+/// Pixels that one invocation of `conv2d.wgsl` makes.
+const PIXELS: usize = 16;
 /// Invocations that keep a large GPU busy; fewer than these cut the batch into parts.
 const INVOCATIONS: usize = 4096;
 
@@ -93,7 +95,11 @@ fn convolve(
         ("SPREAD", place.spread.into()),
         ("PADDING", place.padding.into()),
     ]);
-    launch(shader, pixels.div_ceil(8) * outputs[0].div_ceil(BLOCK), &[&x, &packed, &y]);
+    cube::launch_grid(
+        shader,
+        [pixels.div_ceil(PIXELS).div_ceil(cube::WORKGROUP), outputs[0].div_ceil(BLOCK)],
+        &[&x, &packed, &y],
+    );
     y
 }
 

@@ -2,8 +2,8 @@
 // the output's gradient, spread out by the stride, with the weights turned around.
 //
 // One invocation makes 16 pixels by 8 channels from registers; per input channel and kernel position
-// it loads 16 numbers and 2 vectors for 128 multiply-adds. The host replaces the `const` lines down to
-// the empty one.
+// it loads 16 numbers and 2 vectors for 128 multiply-adds. Neighbouring invocations make neighbouring
+// pixels, so that a GPU loads them together. The host replaces the `const` lines down to the empty one.
 
 const IN_CHANNELS = 3u;
 const IN_HEIGHT = 32u;
@@ -26,6 +26,7 @@ const WORKGROUP = 64u;
 const WORKGROUPS = 65535u;  // along x, the most that WebGPU allows
 const IN_AREA = IN_HEIGHT * IN_WIDTH;
 const OUT_AREA = OUT_HEIGHT * OUT_WIDTH;
+const GROUPS = (PIXELS + 15u) / 16u;
 
 // Image, row and column of the spread input under a pixel's first kernel position.
 fn place(pixel: u32) -> vec3i {
@@ -64,28 +65,28 @@ fn store(pixel: u32, channel: u32, low: vec4f, high: vec4f) {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgroup: vec3u) {
-    let pixel = (workgroup.z * WORKGROUPS * WORKGROUP + id.x) * 16u;
+    let pixel = workgroup.z * WORKGROUPS * WORKGROUP + id.x;
     // The same for a whole workgroup, so that it may load weights once.
     let channel = workgroup.y * 8u;
-    if pixel >= PIXELS {
+    if pixel >= GROUPS {
         return;
     }
     let p0 = place(pixel);
-    let p1 = place(pixel + 1u);
-    let p2 = place(pixel + 2u);
-    let p3 = place(pixel + 3u);
-    let p4 = place(pixel + 4u);
-    let p5 = place(pixel + 5u);
-    let p6 = place(pixel + 6u);
-    let p7 = place(pixel + 7u);
-    let p8 = place(pixel + 8u);
-    let p9 = place(pixel + 9u);
-    let p10 = place(pixel + 10u);
-    let p11 = place(pixel + 11u);
-    let p12 = place(pixel + 12u);
-    let p13 = place(pixel + 13u);
-    let p14 = place(pixel + 14u);
-    let p15 = place(pixel + 15u);
+    let p1 = place(pixel + GROUPS);
+    let p2 = place(pixel + 2u * GROUPS);
+    let p3 = place(pixel + 3u * GROUPS);
+    let p4 = place(pixel + 4u * GROUPS);
+    let p5 = place(pixel + 5u * GROUPS);
+    let p6 = place(pixel + 6u * GROUPS);
+    let p7 = place(pixel + 7u * GROUPS);
+    let p8 = place(pixel + 8u * GROUPS);
+    let p9 = place(pixel + 9u * GROUPS);
+    let p10 = place(pixel + 10u * GROUPS);
+    let p11 = place(pixel + 11u * GROUPS);
+    let p12 = place(pixel + 12u * GROUPS);
+    let p13 = place(pixel + 13u * GROUPS);
+    let p14 = place(pixel + 14u * GROUPS);
+    let p15 = place(pixel + 15u * GROUPS);
     var a0 = vec4f();
     var a1 = vec4f();
     var a2 = vec4f();
@@ -197,19 +198,19 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgro
         }
     }
     store(pixel, channel, a0, b0);
-    store(pixel + 1u, channel, a1, b1);
-    store(pixel + 2u, channel, a2, b2);
-    store(pixel + 3u, channel, a3, b3);
-    store(pixel + 4u, channel, a4, b4);
-    store(pixel + 5u, channel, a5, b5);
-    store(pixel + 6u, channel, a6, b6);
-    store(pixel + 7u, channel, a7, b7);
-    store(pixel + 8u, channel, a8, b8);
-    store(pixel + 9u, channel, a9, b9);
-    store(pixel + 10u, channel, a10, b10);
-    store(pixel + 11u, channel, a11, b11);
-    store(pixel + 12u, channel, a12, b12);
-    store(pixel + 13u, channel, a13, b13);
-    store(pixel + 14u, channel, a14, b14);
-    store(pixel + 15u, channel, a15, b15);
+    store(pixel + GROUPS, channel, a1, b1);
+    store(pixel + 2u * GROUPS, channel, a2, b2);
+    store(pixel + 3u * GROUPS, channel, a3, b3);
+    store(pixel + 4u * GROUPS, channel, a4, b4);
+    store(pixel + 5u * GROUPS, channel, a5, b5);
+    store(pixel + 6u * GROUPS, channel, a6, b6);
+    store(pixel + 7u * GROUPS, channel, a7, b7);
+    store(pixel + 8u * GROUPS, channel, a8, b8);
+    store(pixel + 9u * GROUPS, channel, a9, b9);
+    store(pixel + 10u * GROUPS, channel, a10, b10);
+    store(pixel + 11u * GROUPS, channel, a11, b11);
+    store(pixel + 12u * GROUPS, channel, a12, b12);
+    store(pixel + 13u * GROUPS, channel, a13, b13);
+    store(pixel + 14u * GROUPS, channel, a14, b14);
+    store(pixel + 15u * GROUPS, channel, a15, b15);
 }

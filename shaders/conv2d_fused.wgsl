@@ -1,5 +1,8 @@
 // Convolution for inference: bias, residual sum and ReLU follow in registers.
 //
+// The form for software adapters, where memory within a workgroup is no faster than any other and
+// loads are what costs; conv2d_fused_split.wgsl is the one for GPUs.
+//
 // Values lie as [H, W, C] with a border of zeros that replaces bounds tests (crates/kernels,
 // inference/layout.rs). One invocation makes 8 pixels by 8 channels: per 4 input channels it loads
 // 8 pixels and 2 matrices for 256 multiply-adds. Nothing is shared within a workgroup.

@@ -24,6 +24,7 @@ pub const CONV2D: Shader = shader!("conv2d");
 #[cfg(feature = "burn")]
 pub const CONV2D_BACKWARD_WEIGHT: Shader = shader!("conv2d_backward_weight");
 pub const CONV2D_FUSED: Shader = shader!("conv2d_fused");
+pub const CONV2D_FUSED_SPLIT: Shader = shader!("conv2d_fused_split");
 #[cfg(feature = "burn")]
 pub const CONV2D_PACK: Shader = shader!("conv2d_pack");
 pub const GROUP_NORM: Shader = shader!("group_norm");
@@ -131,7 +132,7 @@ mod tests {
             valid.unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
             checked += 1;
         }
-        assert!(checked >= 9);
+        assert!(checked >= 10);
     }
 
     #[test]

@@ -14,11 +14,11 @@ use web_time::Instant;
 use wgpu::util::DeviceExt;
 
 use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
-use crate::shader::{CONV2D_FUSED, GROUP_NORM, MAX_POOL, Specialised};
+use crate::shader::{CONV2D_FUSED, CONV2D_FUSED_SPLIT, GROUP_NORM, MAX_POOL, Shader, Specialised};
 
 /// Numbers of a vec4.
 const VEC4: usize = 4;
-/// Channels that one invocation of `conv2d_fused.wgsl` makes.
+/// What the packed weights count channels in.
 const BLOCK: usize = 8;
 /// Invocations of a workgroup, in every shader.
 const WORKGROUP: usize = 64;
@@ -50,7 +50,7 @@ struct Dispatch {
 pub struct Adapter {
     adapter: wgpu::Adapter,
     pub name: String,
-    /// Whether a CPU does the work.
+    /// Whether a CPU does the work. Chooses between the forms of a shader that suit one or the other.
     pub is_software: bool,
 }
 
@@ -142,7 +142,13 @@ impl Executor {
         let buffers: Vec<_> = layout.buffers.iter().map(|len| buffer(*len, usage)).collect();
         let (input, output) = (layout.values[0], *layout.values.last().expect("there is always the input"));
         let staging = buffer(output.len(), wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
-        let mut builder = Builder { device: &device, layout: &layout, buffers: &buffers, pipelines: HashMap::new() };
+        let mut builder = Builder {
+            device: &device,
+            layout: &layout,
+            buffers: &buffers,
+            is_software: adapter.is_software,
+            pipelines: HashMap::new(),
+        };
         let dispatches = plan.steps.iter().enumerate().map(|(index, step)| builder.dispatch(index, step)).collect();
         let executor = Self {
             name: adapter.name.clone(),
@@ -259,6 +265,7 @@ struct Builder<'a> {
     device: &'a wgpu::Device,
     layout: &'a Layout,
     buffers: &'a [wgpu::Buffer],
+    is_software: bool,
     /// Steps of one shape share a pipeline.
     pipelines: HashMap<Specialised, wgpu::ComputePipeline>,
 }
@@ -271,9 +278,13 @@ impl Builder<'_> {
         let pixels = output.shape[1] * output.shape[2];
         let (shader, workgroups, weight, bias) = match &step.operator {
             Operator::Conv2d(conv) => {
-                let tiles = pixels.div_ceil(8) * output.pixel / BLOCK;
                 let (weight, bias) = pack(conv, input.pixel);
-                (conv2d_shader(conv, input), tiles.div_ceil(WORKGROUP), weight, bias)
+                let (shader, workgroups) = if self.is_software {
+                    (CONV2D_FUSED, (pixels.div_ceil(8) * output.pixel / BLOCK).div_ceil(WORKGROUP))
+                } else {
+                    (CONV2D_FUSED_SPLIT, (pixels.div_ceil(4) * output.pixel / VEC4).div_ceil(8))
+                };
+                (conv2d_shader(shader, conv, input), workgroups, weight, bias)
             }
             Operator::MaxPool { kernel, stride, padding } => {
                 let shader = max_pool_shader([*kernel, *stride, *padding], input);
@@ -342,9 +353,9 @@ fn common(shader: Specialised, output: Storage, residual: Option<Storage>, relu:
     ])
 }
 
-fn conv2d_shader(conv: &Conv2d, input: Storage) -> Specialised {
+fn conv2d_shader(shader: Shader, conv: &Conv2d, input: Storage) -> Specialised {
     let padding = conv.padding as isize;
-    CONV2D_FUSED.with([
+    shader.with([
         ("KERNEL", conv.kernel.into()),
         ("STRIDE", conv.stride.into()),
         ("IN_CHANNELS", (input.pixel / VEC4).into()),
@@ -417,8 +428,10 @@ mod tests {
         if skipped() {
             return;
         }
-        let adapter = adapter();
-        for plan in plans() {
+        for (is_software, plan) in
+            [true, false].into_iter().flat_map(|form| plans().into_iter().map(move |plan| (form, plan)))
+        {
+            let adapter = Adapter { is_software, ..adapter() };
             let image = noise(plan.input.iter().product(), 1);
             let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
             let expected = reference::run(&plan, &image);

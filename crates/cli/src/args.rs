@@ -265,6 +265,21 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// One image through a CIFAR ResNet-18: the plan that the page runs, and the burn module, in turn
+    Inference {
+        /// Channels of the first stage
+        #[arg(long, default_value_t = 64)]
+        width: usize,
+        /// Images that are timed, one at a time, after as many as 3 that are not
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// auto, cpu, gpu or software
+        #[arg(long, default_value = "auto")]
+        device: Request,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Training steps of a CIFAR ResNet-18: forward, backward and update, against the whole loop
     TrainStep {
         /// Channels of the first stage

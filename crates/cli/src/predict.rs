@@ -8,7 +8,8 @@ use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use kiln_data::{ImageSet, decode_image_file, fill_batch};
 use kiln_kernels::device::choose;
-use kiln_model::{Bundle, ResNet};
+use kiln_kernels::inference::cpu::Executor;
+use kiln_model::Bundle;
 use serde_json::json;
 
 use crate::args::PredictArgs;
@@ -18,7 +19,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let path = args.model.map_or_else(newest_run, Ok)?;
     let (path, bundle) = open(&path)?;
     let device = choose(args.device)?.device;
-    let model = bundle.model(&device)?;
+    let mut classify = classifier(&bundle, &device)?;
     let mut failed = false;
     if !args.json {
         println!("{} ({} at width {})", path.display(), bundle.metadata.recipe, bundle.metadata.architecture.width);
@@ -33,7 +34,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             }
         };
         let mut ranked: Vec<_> =
-            probabilities(&model, &bundle, pixels, &device).into_iter().zip(&bundle.metadata.classes).collect();
+            classify(&normalised(&bundle, pixels)).into_iter().zip(&bundle.metadata.classes).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranked.truncate(5);
         if args.json {
@@ -50,15 +51,29 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Of every class, for one planar RGB image.
-fn probabilities(model: &ResNet, bundle: &Bundle, images: Vec<u8>, device: &Device) -> Vec<f32> {
+/// Makes probabilities `[classes]` of normalised pixels `[3, size, size]`: on a CPU by the plan that
+/// the page runs too, elsewhere by the burn module.
+fn classifier(bundle: &Bundle, device: &Device) -> Result<Box<dyn FnMut(&[f32]) -> Vec<f32>>> {
+    if *device == Device::flex() {
+        let network = bundle.inference()?;
+        let mut executor = Executor::new(network.plan.clone())?;
+        return Ok(Box::new(move |pixels| network.predict(&executor.run(pixels)).probabilities));
+    }
+    let (model, size, device) = (bundle.model(device)?, bundle.metadata.image_size, device.clone());
+    Ok(Box::new(move |pixels| {
+        let images = Tensor::<4>::from_data(TensorData::new(pixels.to_vec(), [1, 3, size, size]), &device);
+        let data = softmax(model.forward(images), 1).into_data();
+        data.convert::<f32>().try_into_vec().expect("converted to f32")
+    }))
+}
+
+/// What the network takes for planar RGB pixels `[3, size, size]`.
+fn normalised(bundle: &Bundle, images: Vec<u8>) -> Vec<f32> {
     let size = bundle.metadata.image_size;
     let set = ImageSet { height: size, width: size, images, labels: vec![0] };
     let mut pixels = vec![];
     fill_batch(&set, &[0], None, bundle.metadata.mean, bundle.metadata.std, &mut pixels);
-    let images = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, size, size]), device);
-    let data = softmax(model.forward(images), 1).into_data();
-    data.convert::<f32>().try_into_vec().expect("converted to f32")
+    pixels
 }
 
 /// Up to 30 characters long, in eighths.

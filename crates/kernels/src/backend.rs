@@ -1,7 +1,7 @@
 //! How burn finds the operators: one backend extension, on CPUs in [`crate::flex`], on GPUs in
 //! [`crate::cube`], and their derivatives in [`crate::autodiff`].
 //!
-//! A default body, of burn's own operators, serves GPUs, lazily through Fusion too.
+//! Fusion takes most of them as they are, lazily; a default body is left to it, to be fused.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, backend_extension};

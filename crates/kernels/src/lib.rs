@@ -1,9 +1,10 @@
 //! The operators of a residual network. Every device goes through the functions of this crate; what
-//! runs underneath depends on the device: on a CPU the `cpu` module of each operator, elsewhere
-//! burn's own operators.
+//! runs underneath depends on the device: on a CPU the `cpu` module of each operator, on wgpu its
+//! shaders, elsewhere burn's own operators.
 //!
 //! An operator is a folder with the same rooms in each: `mod.rs` (the public function, shapes),
-//! `cpu.rs` (the fast form) and `reference.rs` (the readable twin that tests compare with).
+//! `cpu.rs` (the fast form), `wgsl.rs` (the launch of its files in `shaders/`) and `reference.rs`
+//! (the readable twin that tests compare with).
 //!
 //! [`inference`] runs whole trained networks without burn; it is all that is left of this crate
 //! without the feature `burn`, as the browser has it.

@@ -1,0 +1,77 @@
+//! `kiln bench inference`
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::device::{Request, choose};
+use kiln_kernels::inference::{cpu, gpu};
+use kiln_model::{InferenceResNet, Preset, ResNetConfig};
+use serde_json::json;
+
+/// Runs before the clock starts.
+const WARM_UP: usize = 3;
+
+pub fn run(width: usize, runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+    let config = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+    let chosen = choose(device)?;
+    let model = config.init(0, &chosen.device)?;
+    let network = InferenceResNet::new(&config, &model.state_dict(), 32)?;
+    let pixels: Vec<f32> = (0..3072).map(|index| (index as f32).sin()).collect();
+
+    let (network, pixels) = (&network, &pixels);
+    let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if chosen.device == Device::flex() {
+        let mut executor = cpu::Executor::new(network.plan.clone())?;
+        Box::new(move || Ok(network.predict(&executor.run(pixels)).logits))
+    } else {
+        let adapter = pollster::block_on(gpu::Adapter::request())?;
+        let executor = pollster::block_on(gpu::Executor::new(&adapter, &network.plan))?;
+        Box::new(move || Ok(network.predict(&pollster::block_on(executor.run(pixels))?.0).logits))
+    };
+    let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, 32, 32]), &chosen.device);
+    let mut module = || Ok(model.forward(images.clone()).into_data().convert::<f32>().try_into_vec::<f32>()?);
+    let [plan, module] = in_turn(runs as usize, [&mut plan, &mut module])?;
+    if json {
+        let of = |times: &[f64]| json!({"p50": quantile(times, 0.5), "p90": quantile(times, 0.9)});
+        println!(
+            "{}",
+            json!({
+                "device": chosen.name, "width": width, "batch": 1, "runs": runs,
+                "milliseconds": {"plan": of(&plan), "burn": of(&module)},
+            })
+        );
+    } else {
+        println!("ResNet-18 at width {width}, one image at a time, {runs} on {}", chosen.name);
+        for (name, times) in [("plan", plan), ("burn", module)] {
+            println!("{name:<6} p50 {:>8.2} ms   p90 {:>8.2} ms", quantile(&times, 0.5), quantile(&times, 0.9));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+type Run<'a> = &'a mut dyn FnMut() -> Result<Vec<f32>>;
+
+/// Sorted milliseconds of each, whose answers must agree.
+fn in_turn(runs: usize, mut peers: [Run; 2]) -> Result<[Vec<f64>; 2]> {
+    let mut times = [vec![], vec![]];
+    for run in 0..WARM_UP + runs {
+        let mut answers = vec![];
+        for (peer, times) in peers.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            answers.push(peer()?);
+            if run >= WARM_UP {
+                times.push(1000.0 * start.elapsed().as_secs_f64());
+            }
+        }
+        let scale = answers[1].iter().fold(1e-3_f32, |max, value| max.max(value.abs()));
+        let agree = answers[0].iter().zip(&answers[1]).all(|(a, b)| (a - b).abs() <= 1e-3 * scale);
+        ensure!(agree, "the plan answers {:?}, the burn module {:?}: see `kiln doctor`", answers[0], answers[1]);
+    }
+    times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+    Ok(times)
+}
+
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    sorted[(q * (sorted.len() - 1) as f64) as usize]
+}

@@ -51,9 +51,11 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+type Classify = Box<dyn FnMut(&[f32]) -> Vec<f32>>;
+
 /// Makes probabilities `[classes]` of normalised pixels `[3, size, size]`: on a CPU by the plan that
 /// the page runs too, elsewhere by the burn module.
-fn classifier(bundle: &Bundle, device: &Device) -> Result<Box<dyn FnMut(&[f32]) -> Vec<f32>>> {
+fn classifier(bundle: &Bundle, device: &Device) -> Result<Classify> {
     if *device == Device::flex() {
         let network = bundle.inference()?;
         let mut executor = Executor::new(network.plan.clone())?;

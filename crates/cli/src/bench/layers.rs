@@ -69,8 +69,7 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
     let mut rows = vec![];
     let mut totals = [0.0; 4];
     for layer in layers(width) {
-        let ours =
-            time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| conv2d(x, weight, stride, padding))?;
+        let ours = time(&layer, batch, runs, &chosen.device, conv2d)?;
         let theirs = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
             burn_conv2d(x, weight, None, ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1))
         })?;

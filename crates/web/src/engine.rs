@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use js_sys::{Function, Promise, Reflect};
 use kiln_kernels::inference::gpu::{self, Adapter, GpuError};
 use kiln_kernels::inference::{Plan, PlanError, cpu};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
 use web_time::Instant;
 
 /// What a page can ask for.
@@ -45,10 +48,13 @@ impl Engine {
         if wish == Backend::Cpu {
             return Self::cpu(plan, "the CPU was asked for".into());
         }
-        let adapter = match Adapter::request().await {
+        let mut adapter = match Adapter::request().await {
             Ok(adapter) => adapter,
             Err(error) => return Self::cpu(plan, error.to_string()),
         };
+        if adapter.name.is_empty() {
+            adapter.name = describe_adapter().await.unwrap_or_else(|_| "a GPU without a name".into());
+        }
         if adapter.is_software && wish == Backend::Auto {
             let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
             return Self::cpu(plan, reason);
@@ -118,4 +124,17 @@ impl Engine {
             executor.destroy();
         }
     }
+}
+
+/// Maker and family of the adapter, such as `nvidia ampere`: all that most browsers tell, and that wgpu
+/// does not pass on.
+async fn describe_adapter() -> Result<String, JsValue> {
+    let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into());
+    let gpu = get(&get(&js_sys::global(), "navigator")?, "gpu")?;
+    let promise = get(&gpu, "requestAdapter")?.dyn_into::<Function>()?.call0(&gpu)?.dyn_into::<Promise>()?;
+    let info = get(&JsFuture::from(promise).await?, "info")?;
+    let parts =
+        ["vendor", "architecture", "device"].map(|name| get(&info, name).ok().and_then(|part| part.as_string()));
+    let known: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    if known.is_empty() { Err(JsValue::UNDEFINED) } else { Ok(known.join(" ")) }
 }

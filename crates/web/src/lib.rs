@@ -1,4 +1,4 @@
-//! What a page sees of Kiln: a [`Classifier`] made of a bundle's bytes.
+//! What a page sees of Kiln: a `Classifier` made of a bundle's bytes.
 //!
 //! Everything is meant to run in a worker. There is one executor at a time: WebGPU with Kiln's
 //! shaders, or the CPU with WebAssembly's SIMD.

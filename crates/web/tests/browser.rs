@@ -60,6 +60,7 @@ fn close(found: &[f32], expected: &[f32], tolerance: f32) {
 async fn on_webgpu() -> Classifier {
     let classifier = load(BUNDLE, "webgpu").await.unwrap();
     assert_eq!(classifier.backend(), "webgpu", "{}", classifier.reason());
+    assert!(!classifier.device().is_empty());
     classifier
 }
 

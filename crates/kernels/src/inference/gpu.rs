@@ -49,6 +49,7 @@ struct Dispatch {
 /// An adapter that a plan could run on.
 pub struct Adapter {
     adapter: wgpu::Adapter,
+    /// Empty where a browser keeps it to itself.
     pub name: String,
     /// Whether a CPU does the work. Chooses between the forms of a shader that suit one or the other.
     pub is_software: bool,
@@ -96,8 +97,7 @@ impl Adapter {
         let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
         let adapter = adapter.map_err(|error| GpuError::NoAdapter(error.to_string()))?;
         let info = adapter.get_info();
-        let name = if info.name.is_empty() { "unnamed adapter".to_owned() } else { info.name };
-        Ok(Self { adapter, name, is_software: info.device_type == wgpu::DeviceType::Cpu })
+        Ok(Self { adapter, name: info.name, is_software: info.device_type == wgpu::DeviceType::Cpu })
     }
 }
 

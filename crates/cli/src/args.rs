@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
-use kiln_kernels::device::Request;
+use kiln_kernels::device::{DeviceError, Request};
 use kiln_model::container::Storage;
 
 /// Train residual networks in Rust, on any GPU or none.
@@ -33,6 +33,8 @@ pub enum Command {
     Summary(SummaryArgs),
     /// List the devices that a network can run on
     Devices(DevicesArgs),
+    /// Check every operator on every device of this machine
+    Doctor(DoctorArgs),
     /// Time this machine
     Bench(BenchArgs),
 }
@@ -237,6 +239,38 @@ pub struct DevicesArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Compares each operator and its gradients with plain references in double precision; exits with \
+    1 if one differs by more than 1e-5 of the largest value."
+)]
+pub struct DoctorArgs {
+    /// all, auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "all")]
+    pub device: Examined,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// What the process that examines one device is started with
+    #[arg(long, hide = true)]
+    pub events: bool,
+}
+
+/// The devices that `kiln doctor` examines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examined {
+    All,
+    One(Request),
+}
+
+impl FromStr for Examined {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
 }
 
 #[derive(clap::Args)]

@@ -3,7 +3,8 @@
 //! burn's own operators.
 //!
 //! An operator is a folder with the same rooms in each: `mod.rs` (the public function, shapes),
-//! `cpu.rs` (the fast form) and `reference.rs` (the readable twin that tests compare with).
+//! `cpu.rs` (the fast form) and `reference.rs` (the readable twin that tests and `kiln doctor` compare
+//! with).
 //!
 //! [`inference`] runs whole trained networks without burn; it is all that is left of this crate
 //! without the feature `burn`, as the browser has it.
@@ -27,7 +28,7 @@ mod flex;
 pub mod inference;
 mod parallel;
 #[cfg(feature = "burn")]
-mod pool;
+pub mod pool;
 mod shader;
 
 #[cfg(feature = "burn")]

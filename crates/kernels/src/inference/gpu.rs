@@ -95,9 +95,13 @@ impl Adapter {
         };
         let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
         let adapter = adapter.map_err(|error| GpuError::NoAdapter(error.to_string()))?;
+        Ok(Self::new(adapter))
+    }
+
+    pub(crate) fn new(adapter: wgpu::Adapter) -> Self {
         let info = adapter.get_info();
         let name = if info.name.is_empty() { "unnamed adapter".to_owned() } else { info.name };
-        Ok(Self { adapter, name, is_software: info.device_type == wgpu::DeviceType::Cpu })
+        Self { adapter, name, is_software: info.device_type == wgpu::DeviceType::Cpu }
     }
 }
 

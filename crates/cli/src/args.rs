@@ -299,6 +299,21 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// One image through a CIFAR ResNet-18 as the page runs it: batch norms folded, without burn
+    Inference {
+        /// Channels of the first stage
+        #[arg(long, default_value_t = 64)]
+        width: usize,
+        /// Images that are timed, one after the other, after one that is not
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// auto, cpu, gpu, gpu:N or software
+        #[arg(long, default_value = "auto")]
+        device: Request,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Training steps of a CIFAR ResNet-18: forward, backward and update, against the whole loop
     TrainStep {
         /// Channels of the first stage

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::args::{Bench, BenchArgs};
 
+mod inference;
 mod layers;
 
 const WARM_UP: usize = 3;
@@ -19,6 +20,7 @@ const WARM_UP: usize = 3;
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
     match args.what {
         Bench::TrainStep { width, batch, steps, device, json } => train_step(width, batch, steps, device, json),
+        Bench::Inference { width, runs, device, json } => inference::run(width, runs, device, json),
         Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
     }
 }

@@ -1,83 +1,85 @@
-"""Times one image through a CIFAR ResNet-18: Kiln's plan, burn's module and PyTorch, turn about.
+"""Times one image through ResNet-18, Kiln and PyTorch in turn, in one run on one machine.
 
-    python3 benchmarks/inference_vs_pytorch.py [--width 64] [--rounds 3] [--runs 50] [--output NAME.json]
+    python3 benchmarks/inference_vs_pytorch.py [--device cpu|cuda] [--compile] [--channels-last] [--tf32] [--bf16]
+        [--output benchmarks/results/NAME.json]
 
-CPU, float32, every core. Kiln's figures are those of `kiln bench inference --json`. Prints the
-medians of the rounds' p50 and p90.
+Batch 1, 32x32 pixels, in evaluation mode, from numbers in memory to logits in memory: both sides
+upload the image and read the answer back. Kiln's figures are the last line of
+
+    kiln bench inference --width W --runs N --json [--kiln-args]
+
+for the plan that the page runs. As that has its batch norms folded in, so has PyTorch's model. Both
+are warmed up; in odd rounds Kiln goes second.
 """
 
 import argparse
 import json
-import os
+import shlex
 import statistics
-import subprocess
-import sys
 import time
-from datetime import date
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "parity"))
-sys.dont_write_bytecode = True
+from train_vs_pytorch import add_options, forward_of, kiln, memory_format, report, say, set_up
+
 from make_fixtures import Architecture, ResNet  # noqa: E402
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+WARMUP_RUNS = 10
 
 
-def quantiles(times):
-    times = sorted(times)
-    return {"p50": times[len(times) // 2], "p90": times[int(0.9 * (len(times) - 1))]}
+def folded(model):
+    """Batch norms folded into the convolutions before them, which stand next to them in every module."""
+    for module in list(model.modules()):
+        names = list(module._modules)
+        for first, second in zip(names, names[1:]):
+            conv, norm = module._modules[first], module._modules[second]
+            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                module._modules[first] = fuse_conv_bn_eval(conv, norm)
+                module._modules[second] = torch.nn.Identity()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    return model
 
 
-def pytorch(width, runs):
-    model = ResNet(Architecture(18, width)).eval()
+@torch.inference_mode()
+def pytorch_milliseconds(width, args):
+    torch.manual_seed(0)
+    model = folded(ResNet(Architecture(18, width)).eval()).to(args.device, memory_format=memory_format(args))
+    forward = forward_of(model, args)
     image = torch.randn(1, 3, 32, 32)
     times = []
-    with torch.inference_mode():
-        for _ in range(3 + runs):
-            start = time.perf_counter()
-            model(image)
-            times.append(1000 * (time.perf_counter() - start))
-    return quantiles(times[3:])
+    for run in range(WARMUP_RUNS + args.runs):
+        start = time.perf_counter()
+        forward(image.to(args.device, memory_format=memory_format(args))).cpu()
+        times.append(1000 * (time.perf_counter() - start))
+    times = sorted(times[WARMUP_RUNS:])
+    return {"p50": times[len(times) // 2], "p90": times[len(times) * 9 // 10]}
 
 
-def kiln(width, runs):
-    command = [ROOT / "target/release/kiln", "bench", "inference", "--device", "cpu", "--json"]
-    command += ["--width", str(width), "--runs", str(runs)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["milliseconds"]
+def kiln_milliseconds(width, args):
+    arguments = ("--width", width, "--runs", args.runs, "--json")
+    return json.loads(kiln(args, "bench", "inference", *arguments, *shlex.split(args.kiln_args)))["milliseconds"]["plan"]
+
+
+def compare(width, args):
+    rounds = []
+    say(args, f"width {width}, batch 1, {args.runs} images: ms")
+    for number in range(args.rounds):
+        sides = {"kiln": kiln_milliseconds, "pytorch": pytorch_milliseconds}
+        rounds.append({side: sides[side](width, args) for side in sorted(sides, reverse=number % 2 == 1)})
+        of = {side: "{p50:.2f} / {p90:.2f}".format(**times) for side, times in rounds[-1].items()}
+        say(args, f"  round {number + 1}   kiln p50 / p90 {of['kiln']}   pytorch {of['pytorch']}")
+    median = {side: statistics.median(r[side]["p50"] for r in rounds) for side in ("kiln", "pytorch")}
+    return {"width": width, "runs": args.runs, "n": args.rounds, "median_p50_ms": median, "rounds": rounds}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description="Times Kiln's and PyTorch's inference side by side.")
+    add_options(parser)
     parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    rounds = []
-    for number in range(args.rounds):
-        peers = [lambda: kiln(args.width, args.runs), lambda: {"pytorch": pytorch(args.width, args.runs)}]
-        times = {}
-        for peer in peers if number % 2 == 0 else reversed(peers):
-            times |= peer()
-        rounds.append(times)
-        print(f"round {number + 1}: {json.dumps(times)}", file=sys.stderr)
-    medians = {
-        name: {key: round(statistics.median(times[name][key] for times in rounds), 2) for key in ("p50", "p90")}
-        for name in ("plan", "burn", "pytorch")
-    }
-    result = {
-        "command": "benchmarks/inference_vs_pytorch.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "cpu": next((line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "unknown"),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "milliseconds": medians,
-        "pytorch_over_plan": round(medians["pytorch"]["p50"] / medians["plan"]["p50"], 2),
-    }
-    print(json.dumps(result, indent=2))
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+    set_up(args)
+    report(args, [compare(width, args) for width in args.widths])
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Times a training step of Kiln and of PyTorch, turn about, in one run on one machine.
 
-    python3 benchmarks/train_vs_pytorch.py [--device cpu|cuda] [--output benchmarks/results/NAME.json]
+    python3 benchmarks/train_vs_pytorch.py [--device cpu|cuda] [--compile] [--channels-last] [--tf32] [--bf16]
+        [--output benchmarks/results/NAME.json]
 
 Both train the same CIFAR ResNet-18 on the same random batch: forward, cross-entropy, backward, SGD
-with Nesterov momentum, float32 (no TF32), every core. Kiln's figure is what
+with Nesterov momentum, float32, every core. PyTorch runs eagerly, in its default memory format and
+without TF32, unless --compile, --channels-last, --tf32 or --bf16 (autocast) say otherwise. Kiln's figure is what
 
     kiln bench train-step --width W --batch B --steps N --json [--kiln-args]
 
 writes as the last line of its stdout: {"images_per_second": .., ..}. Both sides warm up before the
 clock starts; in odd rounds Kiln goes second. Prints each round and the medians; --output keeps all
-of it with machine and versions. PyTorch's default memory format unless --channels-last.
+of it with machine and versions, --json prints that instead.
 """
 
 import argparse
@@ -43,10 +45,76 @@ def machine(device):
     return found | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
 
 
+def versions(args):
+    found = {"kiln": kiln(args, "--version"), "torch": torch.__version__, "python": platform.python_version()}
+    if args.device == "cuda":
+        driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+                                capture_output=True, text=True).stdout.strip()
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver}
+    return found
+
+
+def add_options(parser):
+    """What every comparison with PyTorch can be told."""
+    parser.add_argument("--kiln", default="target/release/kiln", help="the binary")
+    parser.add_argument("--kiln-args", default="", help="more arguments for `kiln bench`")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="PyTorch's device")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--channels-last", action="store_true", help="PyTorch's memory format")
+    parser.add_argument("--tf32", action="store_true", help="PyTorch's matrix units round f32 to 10 bits")
+    parser.add_argument("--bf16", action="store_true", help="autocast of PyTorch's forward pass")
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--json", action="store_true", help="print the report alone, progress on stderr")
+
+
+def set_up(args):
+    torch.set_num_threads(os.cpu_count())
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
+
+
+def memory_format(args):
+    return torch.channels_last if args.channels_last else torch.contiguous_format
+
+
+def forward_of(model, args):
+    """The model as the options run it: images -> float32 logits."""
+    model = torch.compile(model) if args.compile else model
+
+    def forward(images):
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            return model(images).float()
+
+    return forward
+
+
+def say(args, *words):
+    print(*words, flush=True, file=sys.stderr if args.json else sys.stdout)
+
+
+def report(args, results):
+    """Everything that a figure needs beside it, to --output and with --json to stdout."""
+    text = json.dumps({
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(args.device),
+        "versions": versions(args),
+        "pytorch": {key: getattr(args, key) for key in ("compile", "channels_last", "tf32", "bf16")},
+        "kiln_args": args.kiln_args,
+        "results": results,
+    }, indent=2)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(text + "\n")
+    if args.json:
+        print(text)
+
+
 def pytorch_images_per_second(width, args):
     torch.manual_seed(0)
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    layout = memory_format(args)
     model = ResNet(Architecture(18, width)).to(args.device, memory_format=layout).train()
+    forward = forward_of(model, args)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     images = torch.randn(args.batch, 3, 32, 32).to(args.device, memory_format=layout)
     labels = torch.randint(10, (args.batch,)).to(args.device)
@@ -54,7 +122,7 @@ def pytorch_images_per_second(width, args):
     def steps(count):
         for _ in range(count):
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(forward(images), labels)
             loss.backward()
             optimizer.step()
         return loss.item()  # waits for the device
@@ -86,44 +154,26 @@ def kiln_bench(width, args):
 
 def compare(width, args):
     rounds = []
-    print(f"width {width}, batch {args.batch}, {args.steps} steps: images/s")
+    say(args, f"width {width}, batch {args.batch}, {args.steps} steps: images/s")
     for number in range(args.rounds):
         sides = {"kiln": lambda: kiln_bench(width, args), "pytorch": lambda: pytorch_images_per_second(width, args)}
         measured = {side: sides[side]() for side in sorted(sides, reverse=number % 2 == 1)}
         ours, theirs = measured["kiln"]["images_per_second"], measured["pytorch"]
         rounds.append({"kiln": ours, "pytorch": theirs, "ratio": ours / theirs, "kiln_bench": measured["kiln"]})
-        print(f"  round {number + 1}   kiln {ours:9.1f}   pytorch {theirs:9.1f}   ratio {ours / theirs:.3f}", flush=True)
+        say(args, f"  round {number + 1}   kiln {ours:9.1f}   pytorch {theirs:9.1f}   ratio {ours / theirs:.3f}")
     median = {key: statistics.median(r[key] for r in rounds) for key in ("kiln", "pytorch", "ratio")}
-    print("  median    kiln {kiln:9.1f}   pytorch {pytorch:9.1f}   ratio {ratio:.3f}".format(**median))
+    say(args, "  median    kiln {kiln:9.1f}   pytorch {pytorch:9.1f}   ratio {ratio:.3f}".format(**median))
     return {"width": width, "batch": args.batch, "steps": args.steps, "n": args.rounds, "median": median, "rounds": rounds}
 
 
 def main():
     parser = argparse.ArgumentParser(description="Times Kiln's and PyTorch's training step side by side.")
-    parser.add_argument("--kiln", default="target/release/kiln", help="the binary")
-    parser.add_argument("--kiln-args", default="", help="more arguments for `kiln bench train-step`")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="PyTorch's device")
-    parser.add_argument("--channels-last", action="store_true", help="PyTorch's memory format")
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
+    add_options(parser)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-
-    torch.set_num_threads(os.cpu_count())
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    report = {
-        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(args.device),
-        "versions": {"kiln": kiln(args, "--version"), "torch": torch.__version__, "python": platform.python_version()},
-        "pytorch_memory_format": "channels_last" if args.channels_last else "contiguous",
-        "kiln_args": args.kiln_args,
-        "results": [compare(width, args) for width in args.widths],
-    }
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+    set_up(args)
+    report(args, [compare(width, args) for width in args.widths])
 
 
 if __name__ == "__main__":

@@ -220,6 +220,79 @@ fn ten_steps_on_wgpu_follow_the_cpus_losses() {
     }
 }
 
+/// `kiln doctor --json` on one device: all of its rows passed.
+fn doctor(device: &str) -> Vec<serde_json::Value> {
+    let folder = TempDir::new().unwrap();
+    let output = kiln(folder.path()).args(["doctor", "--json", "--device", device]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_str(&succeeds(&output)).unwrap();
+    assert_eq!((&report["passed"], report["devices"].as_array().unwrap().len()), (&true.into(), 1));
+    for key in ["name", "runs", "first_calls_ms"] {
+        assert!(!report["devices"][0][key].is_null(), "{key} in {}", report["devices"][0]);
+    }
+    let rows = report["rows"].as_array().unwrap().clone();
+    for row in &rows {
+        assert!(row["relative_error"].as_f64().unwrap() <= 1e-5 && row["device"] == device, "{row}");
+    }
+    rows
+}
+
+/// Whether a row is about that operator and direction.
+fn has(rows: &[serde_json::Value], operator: &str, direction: &str) -> bool {
+    rows.iter().any(|row| {
+        let name = row["operator"].as_str().unwrap();
+        name.split([',', ' ']).next() == Some(operator) && row["direction"] == direction
+    })
+}
+
+const DOCTORED: [(&str, &[&str]); 6] = [
+    ("conv2d", &["forward", "gradient of x", "gradient of weight"]),
+    ("batch_norm_train", &["forward", "mean", "variance", "gradient of x", "gradient of gamma", "gradient of beta"]),
+    ("batch_norm", &["forward"]),
+    ("group_norm", &["forward", "gradient of x", "gradient of gamma", "gradient of beta"]),
+    ("add_relu", &["forward", "gradient of x", "gradient of y"]),
+    ("global_average_pool", &["forward", "gradient of x"]),
+];
+
+#[test]
+fn the_doctor_examines_every_operator_on_the_cpu() {
+    let rows = doctor("cpu");
+    for (operator, directions) in DOCTORED {
+        for direction in directions {
+            assert!(has(&rows, operator, direction), "{operator} {direction}");
+        }
+    }
+    assert!(has(&rows, "inference::cpu", "forward"));
+}
+
+#[test]
+fn the_doctor_examines_every_operator_on_wgpu() {
+    if std::env::var_os("KILN_SKIP_GPU").is_some() {
+        eprintln!("skipped: KILN_SKIP_GPU is set");
+        return;
+    }
+    let gpu = kiln_kernels::device::choose(kiln_kernels::device::Request::Gpu(0)).is_ok();
+    let rows = doctor(if gpu { "gpu:0" } else { "software" });
+    for (operator, directions) in DOCTORED {
+        for direction in directions {
+            assert!(has(&rows, operator, direction), "{operator} {direction}");
+        }
+    }
+    assert!(has(&rows, "inference::gpu", "forward"));
+}
+
+#[test]
+fn the_doctor_shows_a_table_and_knows_its_devices() {
+    let folder = TempDir::new().unwrap();
+    let table = succeeds(&kiln(folder.path()).args(["doctor", "--device", "cpu"]).output().unwrap());
+    for word in ["runs Kiln's CPU forms", "gradient of weight", "first calls", "on every device examined"] {
+        assert!(table.contains(word), "'{word}' is not in: {table}");
+    }
+    let missing = kiln(folder.path()).args(["doctor", "--device", "gpu:99"]).output().unwrap();
+    fails(&missing, 1, &["no GPU 99"]);
+    let unknown = kiln(folder.path()).args(["doctor", "--device", "tpu"]).output().unwrap();
+    fails(&unknown, 2, &["no device is called 'tpu'"]);
+}
+
 #[test]
 fn a_recipe_that_cannot_be_used_is_explained() {
     let folder = TempDir::new().unwrap();

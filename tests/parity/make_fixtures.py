@@ -46,7 +46,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -254,6 +253,8 @@ def differences(single, double):
 
 
 def main():
+    from safetensors.torch import save_file  # not needed by the benchmarks, which import the network alone
+
     parser = argparse.ArgumentParser(description="Writes the PyTorch parity fixtures.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     output = parser.parse_args().output

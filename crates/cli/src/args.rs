@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
-use kiln_kernels::device::Request;
+use kiln_kernels::device::{DeviceError, Request};
 use kiln_model::container::Storage;
 
 /// Train residual networks in Rust, on any GPU or none.
@@ -33,6 +33,8 @@ pub enum Command {
     Summary(SummaryArgs),
     /// List the devices that a network can run on
     Devices(DevicesArgs),
+    /// Check every operator on every device of this machine
+    Doctor(DoctorArgs),
     /// Time this machine
     Bench(BenchArgs),
 }
@@ -240,6 +242,38 @@ pub struct DevicesArgs {
 }
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Compares each operator and its gradients with plain references in double precision; exits with \
+    1 if one differs by more than 1e-5 of the largest value."
+)]
+pub struct DoctorArgs {
+    /// all, auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "all")]
+    pub device: Examined,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// What the process that examines one device is started with
+    #[arg(long, hide = true)]
+    pub events: bool,
+}
+
+/// The devices that `kiln doctor` examines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examined {
+    All,
+    One(Request),
+}
+
+impl FromStr for Examined {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
+}
+
+#[derive(clap::Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
     pub what: Bench,
@@ -270,10 +304,10 @@ pub enum Bench {
         /// Channels of the first stage
         #[arg(long, default_value_t = 64)]
         width: usize,
-        /// Images that are timed, one at a time, after as many as 3 that are not
+        /// Images that are timed, one at a time, after 3 that are not
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
-        /// auto, cpu, gpu or software
+        /// auto, cpu, gpu, gpu:N or software
         #[arg(long, default_value = "auto")]
         device: Request,
         /// Print JSON

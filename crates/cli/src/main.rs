@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod data;
 mod devices;
+mod doctor;
 mod eval;
 mod export;
 mod predict;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match result {

@@ -23,9 +23,12 @@ pub(crate) const WORKGROUP: usize = 64;
 /// Workgroups along x, the most that WebGPU allows.
 const ROW: usize = 65_535;
 
+/// What burn calls a wgpu runtime that takes WGSL.
+pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
+
 /// Whether Kiln's shaders run on that tensor: its runtime takes WGSL, and it holds f32.
 fn takes_wgsl(tensor: &CubeTensor) -> bool {
-    tensor.dtype == DType::F32 && tensor.client.name() == "wgpu<wgsl>"
+    tensor.dtype == DType::F32 && tensor.client.name() == WGSL_RUNTIME
 }
 
 impl KernelBackend for CubeBackend {

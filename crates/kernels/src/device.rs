@@ -3,7 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::{Device, DeviceKind};
+
+use crate::cube::WGSL_RUNTIME;
+use crate::inference::gpu;
 
 /// The device that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +33,14 @@ pub struct Adapter {
     pub driver: String,
     pub class: AdapterClass,
     kind: DeviceKind,
+    adapter: wgpu::Adapter,
+}
+
+impl Adapter {
+    /// The same adapter for [`crate::inference::gpu`].
+    pub fn for_inference(&self) -> gpu::Adapter {
+        gpu::Adapter::new(self.adapter.clone())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +59,41 @@ pub struct Chosen {
     pub reason: String,
     /// Whether it is a real GPU, so that a large network is no folly.
     pub is_gpu: bool,
+    /// What wgpu calls it, where it runs through wgpu.
+    pub adapter: Option<Adapter>,
+}
+
+/// Which form of the operators a device runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// The `cpu` module of each operator.
+    Cpu,
+    /// Kiln's shaders where an operator has them, burn's operators for the rest.
+    Wgsl,
+    /// burn's operators alone, on the runtime of this name.
+    Burn(String),
+}
+
+impl Path {
+    /// Opens the device.
+    pub fn of(device: &Device) -> Self {
+        let name = Dispatch::name(device.as_dispatch());
+        match name.as_str() {
+            name if name.contains("flex") => Self::Cpu,
+            name if name.contains(WGSL_RUNTIME) => Self::Wgsl,
+            _ => Self::Burn(name),
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("Kiln's CPU forms"),
+            Self::Wgsl => f.write_str("Kiln's WGSL, burn's operators for what it lacks"),
+            Self::Burn(runtime) => write!(f, "burn's operators ({runtime})"),
+        }
+    }
 }
 
 const CUDA: &str =
@@ -79,6 +126,19 @@ impl FromStr for Request {
             #[cfg(feature = "cuda")]
             "cuda" => Ok(Self::Cuda(number)),
             _ => Err(DeviceError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu(index) => write!(f, "gpu:{index}"),
+            Self::Software => f.write_str("software"),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
 }
@@ -119,11 +179,25 @@ pub fn adapters() -> Vec<Adapter> {
                 wgpu::DeviceType::Other => return None,
             };
             let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-            Some(Adapter { name: info.name, api: format!("{:?}", info.backend), driver, class, kind })
+            let (api, adapter) = (format!("{:?}", info.backend), adapter.clone());
+            Some(Adapter { name: info.name, api, driver, class, kind, adapter })
         })
         .collect();
     adapters.sort_by_key(|adapter| adapter.class as u8);
     adapters
+}
+
+/// Every device of this machine that a request can name.
+pub fn all() -> Vec<Request> {
+    let mut requests = vec![Request::Cpu];
+    #[cfg(feature = "cuda")]
+    requests.push(Request::Cuda(0));
+    let adapters = adapters();
+    let gpus = adapters.iter().filter(|adapter| adapter.class != AdapterClass::Software).count();
+    requests.extend((0..gpus).map(Request::Gpu));
+    // burn reaches no more than one.
+    requests.extend((gpus < adapters.len()).then_some(Request::Software));
+    requests
 }
 
 /// Meets `request` on this machine.
@@ -134,19 +208,21 @@ pub fn choose(request: Request) -> Result<Chosen, DeviceError> {
     #[cfg(feature = "cuda")]
     if let Request::Cuda(index) = request {
         let (name, reason) = (format!("CUDA device {index}"), "as asked".to_owned());
-        return Ok(Chosen { device: Device::cuda(index), name, reason, is_gpu: true });
+        return Ok(Chosen { device: Device::cuda(index), name, reason, is_gpu: true, adapter: None });
     }
     let adapters = adapters();
     let (software, gpus): (Vec<_>, Vec<_>) =
         adapters.into_iter().partition(|adapter| adapter.class == AdapterClass::Software);
     match request {
         Request::Gpu(index) => match gpus.get(index) {
-            Some(adapter) => Ok(gpu(adapter, "as asked")),
+            Some(adapter) => Ok(on_wgpu(adapter, "as asked")),
             None => Err(DeviceError::NoGpu { wanted: index, found: gpus.len() }),
         },
-        Request::Software => software.first().map(|adapter| gpu(adapter, "as asked")).ok_or(DeviceError::NoSoftware),
+        Request::Software => {
+            software.first().map(|adapter| on_wgpu(adapter, "as asked")).ok_or(DeviceError::NoSoftware)
+        }
         _ => Ok(match (gpus.first(), software.first()) {
-            (Some(adapter), _) => gpu(adapter, "the fastest GPU that wgpu sees"),
+            (Some(adapter), _) => on_wgpu(adapter, "the fastest GPU that wgpu sees"),
             (None, Some(adapter)) => {
                 cpu(format!("wgpu sees no GPU; {} is software, --device software uses it", adapter.name))
             }
@@ -166,19 +242,20 @@ pub fn for_tests() -> Option<Device> {
     Some(chosen.expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without").device)
 }
 
-fn gpu(adapter: &Adapter, reason: &str) -> Chosen {
+fn on_wgpu(adapter: &Adapter, reason: &str) -> Chosen {
     Chosen {
         device: Device::wgpu(adapter.kind.clone()),
         name: format!("{} ({}, {})", adapter.name, adapter.api, adapter.class),
         reason: reason.to_owned(),
         is_gpu: adapter.class != AdapterClass::Software,
+        adapter: Some(adapter.clone()),
     }
 }
 
 fn cpu(reason: String) -> Chosen {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let name = format!("CPU ({threads} thread{})", if threads == 1 { "" } else { "s" });
-    Chosen { device: Device::flex(), name, reason, is_gpu: false }
+    Chosen { device: Device::flex(), name, reason, is_gpu: false, adapter: None }
 }
 
 #[cfg(test)]
@@ -190,9 +267,20 @@ mod tests {
         assert_eq!("auto".parse(), Ok(Request::Auto));
         assert_eq!("gpu:1".parse(), Ok(Request::Gpu(1)));
         assert_eq!("software".parse(), Ok(Request::Software));
+        for text in ["auto", "cpu", "gpu:1", "software"] {
+            assert_eq!(text.parse::<Request>().unwrap().to_string(), text);
+        }
         for text in ["", "tpu", "gpu:", "gpu:x", "gpu:-1"] {
             assert_eq!(text.parse::<Request>(), Err(DeviceError::Unknown(text.to_owned())));
         }
+    }
+
+    #[test]
+    fn every_listed_device_can_be_had() {
+        let all = all();
+        assert_eq!(all[0], Request::Cpu);
+        assert!(all.into_iter().all(|request| choose(request).is_ok()));
+        assert_eq!(Path::of(&choose(Request::Cpu).unwrap().device), Path::Cpu);
     }
 
     #[test]

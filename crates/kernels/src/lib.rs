@@ -4,7 +4,7 @@
 //!
 //! An operator is a folder with the same rooms in each: `mod.rs` (the public function, shapes),
 //! `cpu.rs` (the fast form), `wgsl.rs` (the launch of its files in `shaders/`) and `reference.rs`
-//! (the readable twin that tests compare with).
+//! (the readable twin that tests and `kiln doctor` compare with).
 //!
 //! [`inference`] runs whole trained networks without burn; it is all that is left of this crate
 //! without the feature `burn`, as the browser has it.
@@ -28,7 +28,7 @@ mod flex;
 pub mod inference;
 mod parallel;
 #[cfg(feature = "burn")]
-mod pool;
+pub mod pool;
 mod shader;
 
 #[cfg(feature = "burn")]

@@ -1,7 +1,23 @@
+//! Pooling over whole maps.
+
 use burn::tensor::Tensor;
 
 /// Mean over each map: `[N, C, H, W]` -> `[N, C]`.
 pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     let [n, c, h, w] = x.dims();
     x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+}
+
+/// The definition and its derivative, in double precision.
+pub mod reference {
+    /// `[N, C]`, for maps of `area` pixels.
+    pub fn forward(area: usize, x: &[f32]) -> Vec<f64> {
+        let sum = |map: &[f32]| map.iter().map(|x| f64::from(*x)).sum::<f64>();
+        x.chunks(area).map(|map| sum(map) / area as f64).collect()
+    }
+
+    /// Gradient of the input, `[N, C, H, W]`.
+    pub fn backward(area: usize, grad: &[f32]) -> Vec<f64> {
+        grad.iter().flat_map(|grad| vec![f64::from(*grad) / area as f64; area]).collect()
+    }
 }

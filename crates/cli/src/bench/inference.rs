@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use burn::tensor::{Device, Tensor, TensorData};
-use kiln_kernels::device::{Request, choose};
+use anyhow::{Context, Result, ensure};
+use burn::tensor::{Tensor, TensorData};
+use kiln_kernels::device::{Path, Request, choose};
 use kiln_kernels::inference::{cpu, gpu};
 use kiln_model::{InferenceResNet, Preset, ResNetConfig};
 use serde_json::json;
@@ -14,6 +14,7 @@ use serde_json::json;
 const WARM_UP: usize = 3;
 
 pub fn run(width: usize, runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+    ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
     let config = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
     let chosen = choose(device)?;
     let model = config.init(0, &chosen.device)?;
@@ -21,12 +22,12 @@ pub fn run(width: usize, runs: u32, device: Request, json: bool) -> Result<ExitC
     let pixels: Vec<f32> = (0..3072).map(|index| (index as f32).sin()).collect();
 
     let (network, pixels) = (&network, &pixels);
-    let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if chosen.device == Device::flex() {
+    let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if Path::of(&chosen.device) == Path::Cpu {
         let mut executor = cpu::Executor::new(network.plan.clone())?;
         Box::new(move || Ok(network.predict(&executor.run(pixels)).logits))
     } else {
-        let adapter = pollster::block_on(gpu::Adapter::request())?;
-        let executor = pollster::block_on(gpu::Executor::new(&adapter, &network.plan))?;
+        let adapter = chosen.adapter.as_ref().context("plans run on the CPU and through wgpu, not through CUDA")?;
+        let executor = pollster::block_on(gpu::Executor::new(&adapter.for_inference(), &network.plan))?;
         Box::new(move || Ok(network.predict(&pollster::block_on(executor.run(pixels))?.0).logits))
     };
     let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, 32, 32]), &chosen.device);

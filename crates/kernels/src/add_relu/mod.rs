@@ -1,6 +1,7 @@
 //! The end of a residual block: branch and shortcut are added, then cut at zero.
 
 pub mod cpu;
+pub mod reference;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

@@ -56,3 +56,60 @@ pub fn train(
     }
     made
 }
+
+/// What [`super::batch_norm`] gives.
+pub fn fixed(shape: [usize; 4], x: &[f32], parameters: [&[f32]; 4], epsilon: f64, relu: bool) -> Vec<f64> {
+    let [gamma, beta, mean, variance] = parameters;
+    let output = |(index, x): (usize, &f32)| {
+        let channel = index / (shape[2] * shape[3]) % shape[1];
+        let of = |values: &[f32]| f64::from(values[channel]);
+        let output = of(gamma) * (f64::from(*x) - of(mean)) / (of(variance) + epsilon).sqrt() + of(beta);
+        if relu { output.max(0.0) } else { output }
+    };
+    x.iter().enumerate().map(output).collect()
+}
+
+/// Everything that a training step makes of one group normalisation; shapes as in [`super::group_norm`].
+/// Mean and variance are those of the groups, `[N, groups]`.
+pub fn group(
+    shape: [usize; 4],
+    groups: usize,
+    x: &[f32],
+    [gamma, beta]: [&[f32]; 2],
+    grad: &[f32],
+    epsilon: f64,
+    relu: bool,
+) -> Train {
+    let [n, channels, height, width] = shape;
+    let (area, size) = (height * width, channels / groups * height * width);
+    let channel = |index: usize| index / area % channels;
+    let mut made = Train {
+        output: vec![0.0; x.len()],
+        mean: vec![],
+        variance: vec![],
+        x_grad: vec![0.0; x.len()],
+        gamma_grad: vec![0.0; channels],
+        beta_grad: vec![0.0; channels],
+    };
+    for group in 0..n * groups {
+        let indices = || group * size..(group + 1) * size;
+        let average = |values: &dyn Fn(usize) -> f64| indices().map(values).sum::<f64>() / size as f64;
+        let mean = average(&|index| f64::from(x[index]));
+        let variance = average(&|index| (f64::from(x[index]) - mean).powi(2));
+        let deviation = (variance + epsilon).sqrt();
+        let normal = |index: usize| (f64::from(x[index]) - mean) / deviation;
+        let output = |index: usize| f64::from(gamma[channel(index)]) * normal(index) + f64::from(beta[channel(index)]);
+        let passed = |index: usize| if relu && output(index) <= 0.0 { 0.0 } else { f64::from(grad[index]) };
+        let scaled = |index: usize| passed(index) * f64::from(gamma[channel(index)]);
+        let (level, slope) = (average(&scaled), average(&|index| scaled(index) * normal(index)));
+        for index in indices() {
+            made.output[index] = if relu { output(index).max(0.0) } else { output(index) };
+            made.x_grad[index] = (scaled(index) - level - normal(index) * slope) / deviation;
+            made.gamma_grad[channel(index)] += passed(index) * normal(index);
+            made.beta_grad[channel(index)] += passed(index);
+        }
+        made.mean.push(mean);
+        made.variance.push(variance);
+    }
+    made
+}

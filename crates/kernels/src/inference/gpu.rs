@@ -96,8 +96,12 @@ impl Adapter {
         };
         let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
         let adapter = adapter.map_err(|error| GpuError::NoAdapter(error.to_string()))?;
+        Ok(Self::new(adapter))
+    }
+
+    pub(crate) fn new(adapter: wgpu::Adapter) -> Self {
         let info = adapter.get_info();
-        Ok(Self { adapter, name: info.name, is_software: info.device_type == wgpu::DeviceType::Cpu })
+        Self { adapter, name: info.name, is_software: info.device_type == wgpu::DeviceType::Cpu }
     }
 }
 

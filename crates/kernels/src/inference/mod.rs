@@ -11,7 +11,6 @@
 pub mod cpu;
 pub mod gpu;
 mod layout;
-#[cfg(test)]
 pub mod reference;
 
 pub use layout::{Layout, Storage};

@@ -1,12 +1,15 @@
-//! The plain form of every step, in double precision: what tests compare with.
+//! The plain form of every step, in double precision: what every executor is compared with.
 
 use super::{Conv2d, Operator, Plan};
 
 type Image = Vec<f64>;
 
 /// The last value, `[C, H, W]`, for an image `[C, H, W]`.
+///
+/// # Panics
+/// If the plan's parts do not fit each other.
 pub fn run(plan: &Plan, image: &[f32]) -> Image {
-    let shapes = plan.shapes().unwrap();
+    let shapes = plan.shapes().expect("the plan fits");
     let mut values: Vec<Image> = vec![image.iter().map(|value| f64::from(*value)).collect()];
     for (index, step) in plan.steps.iter().enumerate() {
         let (from, to) = (shapes[step.input], shapes[index + 1]);
@@ -26,7 +29,7 @@ pub fn run(plan: &Plan, image: &[f32]) -> Image {
         }
         values.push(y);
     }
-    values.pop().unwrap()
+    values.pop().expect("there is always the input")
 }
 
 /// The input's index under kernel position `at` of output `out`, if it lies on the image.

@@ -25,6 +25,7 @@ use args::{Args, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_memory();
     quieten_mesa();
     let result = match Args::parse().command {
         Command::Train(args) => train::run(args),
@@ -45,6 +46,19 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Keeps what is freed for the next step, which needs as much again: by default mimalloc, too, gives large
+/// pieces back to the kernel, and its clearing of pages took a tenth of a training step.
+fn keep_memory() {
+    #[allow(unsafe_code, reason = "an option of a C library")]
+    // Safety: it may be set at any time.
+    unsafe {
+        libmimalloc_sys::mi_option_set(MI_OPTION_PURGE_DELAY, -1);
+    }
+}
+
+/// `mi_option_purge_delay` of mimalloc's `mimalloc.h`; -1 stands for never.
+const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// Mesa's device-selection layer looks for a Wayland session and, in a container or over ssh, says ten
 /// times on stderr that there is none.

@@ -1,4 +1,7 @@
 //! The operators on burn's CPU backend: tensors in, slices to the `cpu` modules, tensors out.
+//!
+//! Pixels lie channel by channel, from the first convolution to the pooling at the end: burn keeps
+//! the shape `[N, C, H, W]`, with strides, and its own operators follow those.
 
 use burn::backend::{DType, TensorMetadata};
 use burn::tensor::Shape;
@@ -10,6 +13,17 @@ use crate::{add_relu, batch_norm, conv2d};
 
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.is_contiguous() && tensor.layout().start_offset() == 0 { tensor } else { tensor.to_contiguous() }
+}
+
+/// `[N, C, H, W]` as `[N, H, W, C]` without gaps: no copy where the tensor lies so already, as all do
+/// that these operators make.
+fn channels_last(tensor: FlexTensor) -> FlexTensor {
+    contiguous(tensor.permute(&[0, 2, 3, 1]))
+}
+
+/// The way back of [`channels_last`] for a new tensor: of the shape that burn knows, with strides.
+fn channels_first(values: Vec<f32>, [n, c, h, w]: [usize; 4]) -> FlexTensor {
+    tensor(values, [n, h, w, c]).permute(&[0, 3, 1, 2])
 }
 
 /// # Panics
@@ -26,8 +40,8 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 impl KernelBackend for Flex {
     fn kiln_conv2d(x: FlexTensor, weight: FlexTensor, stride: usize, padding: usize) -> FlexTensor {
         let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
-        let (x, weight) = (contiguous(x), contiguous(weight));
-        tensor(conv2d::cpu::forward(&geometry, slice(&x), slice(&weight)), geometry.output())
+        let (x, weight) = (channels_last(x), contiguous(weight));
+        channels_first(conv2d::cpu::forward(&geometry, slice(&x), slice(&weight)), geometry.output())
     }
 
     fn kiln_conv2d_backward_data(
@@ -37,9 +51,10 @@ impl KernelBackend for Flex {
         stride: usize,
         padding: usize,
     ) -> FlexTensor {
-        let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
-        let (weight, grad) = (contiguous(weight), contiguous(grad));
-        tensor(conv2d::cpu::backward_data(&geometry, slice(&weight), slice(&grad)), x.shape())
+        let shape = dims4(&x);
+        let geometry = Geometry::new(shape, dims4(&weight), stride, padding);
+        let (weight, grad) = (contiguous(weight), channels_last(grad));
+        channels_first(conv2d::cpu::backward_data(&geometry, slice(&weight), slice(&grad)), shape)
     }
 
     fn kiln_conv2d_backward_weight(
@@ -50,7 +65,7 @@ impl KernelBackend for Flex {
         padding: usize,
     ) -> FlexTensor {
         let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
-        let (x, grad) = (contiguous(x), contiguous(grad));
+        let (x, grad) = (channels_last(x), channels_last(grad));
         tensor(conv2d::cpu::backward_weight(&geometry, slice(&x), slice(&grad)), weight.shape())
     }
 
@@ -62,10 +77,9 @@ impl KernelBackend for Flex {
         relu: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let shape = dims4(&x);
-        let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
-        let (output, mean, variance) =
-            batch_norm::cpu::forward(shape, slice(&x), slice(&gamma), slice(&beta), epsilon, relu);
-        (tensor(output, shape), tensor(mean, [shape[1]]), tensor(variance, [shape[1]]))
+        let (x, gamma, beta) = (channels_last(x), contiguous(gamma), contiguous(beta));
+        let (output, mean, variance) = batch_norm::cpu::forward(slice(&x), slice(&gamma), slice(&beta), epsilon, relu);
+        (channels_first(output, shape), tensor(mean, [shape[1]]), tensor(variance, [shape[1]]))
     }
 
     fn kiln_batch_norm_train_backward(
@@ -79,7 +93,8 @@ impl KernelBackend for Flex {
         relu: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let shape = dims4(&x);
-        let [x, gamma, output, mean, variance, grad] = [x, gamma, output, mean, variance, grad].map(contiguous);
+        let [x, output, grad] = [x, output, grad].map(channels_last);
+        let [gamma, mean, variance] = [gamma, mean, variance].map(contiguous);
         let output = relu.then(|| slice(&output));
         let statistics = batch_norm::cpu::Statistics {
             gamma: slice(&gamma),
@@ -87,20 +102,19 @@ impl KernelBackend for Flex {
             variance: slice(&variance),
             epsilon,
         };
-        let (x_grad, gamma_grad, beta_grad) =
-            batch_norm::cpu::backward(shape, slice(&x), &statistics, output, slice(&grad));
-        (tensor(x_grad, shape), tensor(gamma_grad, [shape[1]]), tensor(beta_grad, [shape[1]]))
+        let (x_grad, gamma_grad, beta_grad) = batch_norm::cpu::backward(slice(&x), &statistics, output, slice(&grad));
+        (channels_first(x_grad, shape), tensor(gamma_grad, [shape[1]]), tensor(beta_grad, [shape[1]]))
     }
 
     fn kiln_add_relu(x: FlexTensor, y: FlexTensor) -> FlexTensor {
-        let shape = x.shape();
-        let (x, y) = (contiguous(x), contiguous(y));
-        tensor(add_relu::cpu::forward(slice(&x), slice(&y)), shape)
+        let shape = dims4(&x);
+        let (x, y) = (channels_last(x), channels_last(y));
+        channels_first(add_relu::cpu::forward(slice(&x), slice(&y)), shape)
     }
 
     fn kiln_add_relu_backward(output: FlexTensor, grad: FlexTensor) -> FlexTensor {
-        let shape = output.shape();
-        let (output, grad) = (contiguous(output), contiguous(grad));
-        tensor(add_relu::cpu::backward(slice(&output), slice(&grad)), shape)
+        let shape = dims4(&output);
+        let (output, grad) = (channels_last(output), channels_last(grad));
+        channels_first(add_relu::cpu::backward(slice(&output), slice(&grad)), shape)
     }
 }

@@ -23,6 +23,7 @@ pub mod conv2d;
 mod cube;
 #[cfg(feature = "burn")]
 pub mod device;
+mod direct;
 #[cfg(feature = "burn")]
 mod flex;
 pub mod inference;

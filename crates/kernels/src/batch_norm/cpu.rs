@@ -1,14 +1,17 @@
-//! Batch normalisation on a CPU, a channel a task: two passes forward, two backward, the ReLU within.
+//! Batch normalisation on a CPU, the ReLU within. Tensors are `[.., C]` here (channels last).
 //!
-//! Sums run in lanes that the compiler makes vectors of, in an order that depends on the shape alone,
-//! so that neither threads nor vector width change the result.
-#![allow(unsafe_code, reason = "a channel's numbers are interleaved with those of others")]
+//! Two passes over memory each way: one gathers sums by chunks of pixels, one makes the result. Chunks
+//! depend on the shape alone, and their sums are added in double precision in one order, so that
+//! neither threads nor vector width change the result.
+use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-/// Partial sums that run side by side.
-const LANES: usize = 16;
+/// Numbers of a chunk, about: it stays in the nearest cache.
+const CHUNK: usize = 8192;
+/// Numbers that a loop over channels runs through, at least: few channels are repeated.
+const RUN: usize = 64;
 
 /// What the backward pass keeps of the forward one, each `[C]`.
 #[derive(Clone, Copy)]
@@ -20,141 +23,171 @@ pub struct Statistics<'a> {
     pub epsilon: f64,
 }
 
-/// Output `[N, C, H, W]`, mean `[C]` and biased variance `[C]`.
-pub fn forward(
-    shape: [usize; 4],
-    x: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-    epsilon: f64,
-    relu: bool,
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let count = (shape[0] * shape[2] * shape[3]) as f64;
-    let output = Output::new(x.len());
-    let (mean, variance) = (0..shape[1])
-        .into_par_iter()
-        .map(|channel| {
-            Arch::new().dispatch(|| {
-                let maps = || maps(shape, channel).map(|range| &x[range]);
-                let mean = maps().map(|map| sum(map, map, |x, _| x)).sum::<f64>() / count;
-                let centre = mean as f32;
-                let variance = maps().map(|map| sum(map, map, |x, _| (x - centre) * (x - centre))).sum::<f64>() / count;
-                let scale = (f64::from(gamma[channel]) / (variance + epsilon).sqrt()) as f32;
-                let shift = beta[channel];
-                let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
-                for range in self::maps(shape, channel) {
-                    // Safety: no other task has this channel.
-                    let output = unsafe { output.part(range.clone()) };
-                    for (output, x) in output.iter_mut().zip(&x[range]) {
-                        let y = (x - centre) * scale + shift;
-                        // Not `max`, which would make a number of NaN.
-                        *output = if y < floor { floor } else { y };
-                    }
-                }
-                (mean as f32, variance as f32)
-            })
-        })
-        .unzip();
-    (output.finish(), mean, variance)
+/// Output `[.., C]`, mean `[C]` and biased variance `[C]`.
+pub fn forward(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f64, relu: bool) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let channels = gamma.len();
+    let (mean, variance) = moments(x, channels);
+    let scale = gamma.iter().zip(&variance).map(|(gamma, variance)| f64::from(*gamma) / (variance + epsilon).sqrt());
+    let scale: Vec<f32> = scale.map(|scale| scale as f32).collect();
+    let mean: Vec<f32> = mean.iter().map(|mean| *mean as f32).collect();
+    let output = normalise(x, &mean, &scale, beta, relu);
+    (output, mean, variance.iter().map(|variance| *variance as f32).collect())
 }
 
-/// Gradients of input `[N, C, H, W]`, gamma `[C]` and beta `[C]`. `output` is the forward pass's if
-/// that cut at zero.
+/// `(x - mean) scale + shift`, cut at zero if `relu`.
+pub fn normalise(x: &[f32], mean: &[f32], scale: &[f32], shift: &[f32], relu: bool) -> Vec<f32> {
+    let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
+    let [mean, scale, shift] = [mean, scale, shift].map(repeated);
+    let mut output = vec![0.0; x.len()];
+    let chunk = chunk(scale.len());
+    output.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(output, x)| {
+        Arch::new().dispatch(|| {
+            for (output, x) in output.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+                let by_channel = mean.iter().zip(&scale).zip(&shift);
+                for ((output, x), ((mean, scale), shift)) in output.iter_mut().zip(x).zip(by_channel) {
+                    let y = (x - mean) * scale + shift;
+                    // Not `max`, which would make a number of NaN.
+                    *output = if y < floor { floor } else { y };
+                }
+            }
+        });
+    });
+    output
+}
+
+/// Gradients of input `[.., C]`, gamma `[C]` and beta `[C]`. `output` is the forward pass's if that cut
+/// at zero.
 pub fn backward(
-    shape: [usize; 4],
     x: &[f32],
     statistics: &Statistics,
     output: Option<&[f32]>,
     grad: &[f32],
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let count = (shape[0] * shape[2] * shape[3]) as f64;
-    let x_grad = Output::new(x.len());
-    let (gamma_grad, beta_grad) = (0..shape[1])
-        .into_par_iter()
-        .map(|channel| {
-            Arch::new().dispatch(|| {
-                let deviation = (f64::from(statistics.variance[channel]) + statistics.epsilon).sqrt();
-                let (mean, inverse) = (statistics.mean[channel], (1.0 / deviation) as f32);
-                let (mut gamma_grad, mut beta_grad) = (0.0, 0.0);
-                for range in maps(shape, channel) {
-                    let (x, grad) = (&x[range.clone()], &grad[range.clone()]);
-                    // Safety: no other task has this channel.
-                    let passed = unsafe { x_grad.part(range.clone()) };
-                    match output {
-                        Some(output) => {
-                            for (passed, (grad, output)) in passed.iter_mut().zip(grad.iter().zip(&output[range])) {
-                                *passed = if *output > 0.0 { *grad } else { 0.0 };
-                            }
-                        }
-                        None => passed.copy_from_slice(grad),
-                    }
-                    beta_grad += sum(passed, x, |grad, _| grad);
-                    gamma_grad += sum(passed, x, |grad, x| grad * (x - mean) * inverse);
+    let Statistics { gamma, mean, variance, epsilon } = *statistics;
+    let count = (x.len() / gamma.len().max(1)) as f64;
+    let inverse = variance.iter().map(|variance| 1.0 / (f64::from(*variance) + epsilon).sqrt());
+    let inverse: Vec<f32> = inverse.map(|inverse| inverse as f32).collect();
+    let relu = output.is_some();
+    let output = output.unwrap_or(grad);
+    let passed = |grad: f32, output: f32| if !relu || output > 0.0 { grad } else { 0.0 };
+
+    let [means, inverses] = [mean, &inverse].map(repeated);
+    let run = means.len();
+    let sums = sums(x.len(), run, gamma.len(), |range, [gammas, betas]| {
+        let (x, grad, output) = (&x[range.clone()], &grad[range.clone()], &output[range]);
+        for ((x, grad), output) in x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run)) {
+            let by_channel = means.iter().zip(&inverses).zip(gammas.iter_mut().zip(betas.iter_mut()));
+            for (((x, grad), output), ((mean, inverse), (gamma, beta))) in
+                x.iter().zip(grad).zip(output).zip(by_channel)
+            {
+                let grad = passed(*grad, *output);
+                *beta += grad;
+                *gamma += grad * (x - mean) * inverse;
+            }
+        }
+    });
+    let [mut gamma_grad, mut beta_grad] = [vec![0.0; gamma.len()], vec![0.0; gamma.len()]];
+    for [gammas, betas] in &sums {
+        gamma_grad.iter_mut().zip(gammas).for_each(|(sum, part)| *sum += part);
+        beta_grad.iter_mut().zip(betas).for_each(|(sum, part)| *sum += part);
+    }
+
+    let shift: Vec<f32> = beta_grad.iter().map(|sum: &f64| (sum / count) as f32).collect();
+    let slope: Vec<f32> =
+        gamma_grad.iter().zip(&inverse).map(|(sum, inverse)| (sum / count) as f32 * inverse).collect();
+    let scale: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
+    let [shift, slope, scale] = [&shift, &slope, &scale].map(|values| repeated(values));
+    let mut x_grad = vec![0.0; x.len()];
+    let chunk = chunk(run);
+    let inputs = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(output.par_chunks(chunk));
+    x_grad.par_chunks_mut(chunk).zip(inputs).for_each(|(x_grad, ((x, grad), output))| {
+        Arch::new().dispatch(|| {
+            let runs = x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run));
+            for (x_grad, ((x, grad), output)) in x_grad.chunks_mut(run).zip(runs) {
+                let by_channel = means.iter().zip(&shift).zip(slope.iter().zip(&scale));
+                let inputs = x.iter().zip(grad).zip(output);
+                for ((x_grad, ((x, grad), output)), ((mean, shift), (slope, scale))) in
+                    x_grad.iter_mut().zip(inputs).zip(by_channel)
+                {
+                    *x_grad = (passed(*grad, *output) - shift - (x - mean) * slope) * scale;
                 }
-                let scale = statistics.gamma[channel] * inverse;
-                let (shift, slope) = ((beta_grad / count) as f32, (gamma_grad / count) as f32 * inverse);
-                for range in maps(shape, channel) {
-                    // Safety: as above; what the first pass left there is read and replaced.
-                    let x_grad = unsafe { x_grad.part(range.clone()) };
-                    for (x_grad, x) in x_grad.iter_mut().zip(&x[range]) {
-                        *x_grad = (*x_grad - shift - (x - mean) * slope) * scale;
-                    }
-                }
-                (gamma_grad as f32, beta_grad as f32)
-            })
-        })
-        .unzip();
-    (x_grad.finish(), gamma_grad, beta_grad)
+            }
+        });
+    });
+    let single = |sums: Vec<f64>| sums.iter().map(|sum| *sum as f32).collect();
+    (x_grad, single(gamma_grad), single(beta_grad))
 }
 
-/// Where the maps of a channel lie in `[N, C, H, W]`.
-#[inline(always)]
-fn maps([n, channels, height, width]: [usize; 4], channel: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let area = height * width;
-    (0..n).map(move |image| (image * channels + channel) * area).map(move |start| start..start + area)
-}
-
-/// Sum of `f(a, b)` over two slices of one length: in lanes, and those in double precision.
-#[inline(always)]
-fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut lanes = [0.0_f32; LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += f(a[lane], b[lane]);
+/// Mean and biased variance of every channel, from those of chunks
+/// (Chan, Golub and LeVeque, <https://doi.org/10.1007/978-3-642-51461-6_3>).
+fn moments(x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
+    let run = channels * RUN.div_ceil(channels.max(1));
+    let made = sums(x.len(), run, channels, |range, [means, squares]| {
+        let x = &x[range];
+        for x in x.chunks(run) {
+            means.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+        }
+        let pixels = (x.len() / channels) as f32;
+        for channel in 0..channels {
+            let sum: f32 = means.iter().skip(channel).step_by(channels).sum();
+            means.iter_mut().skip(channel).step_by(channels).for_each(|mean| *mean = sum / pixels);
+        }
+        for x in x.chunks(run) {
+            for ((square, mean), x) in squares.iter_mut().zip(means.iter()).zip(x) {
+                *square += (x - mean) * (x - mean);
+            }
+        }
+        // Each channel's mean stands there once for every repetition; it is wanted once.
+        means[channels..].fill(0.0);
+    });
+    let count = (x.len() / channels.max(1)) as f64;
+    let pixels = |index: usize| {
+        let chunk = chunk(run);
+        ((x.len() - index * chunk).min(chunk) / channels) as f64
+    };
+    let mut mean = vec![0.0; channels];
+    for (index, [means, _]) in made.iter().enumerate() {
+        mean.iter_mut().zip(means).for_each(|(mean, part)| *mean += part * pixels(index) / count);
+    }
+    let mut variance = vec![0.0; channels];
+    for (index, [means, squares]) in made.iter().enumerate() {
+        for ((variance, mean), (part, square)) in variance.iter_mut().zip(&mean).zip(means.iter().zip(squares)) {
+            *variance += (square + pixels(index) * (part - mean) * (part - mean)) / count;
         }
     }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        lanes[lane] += f(*a, *b);
-    }
-    lanes.iter().map(|lane| f64::from(*lane)).sum()
+    (mean, variance)
 }
 
-/// Numbers that several tasks write, each its own channels.
-struct Output(Vec<f32>, *mut f32);
+/// What `add` adds up, in single precision, over each chunk of `len` numbers: for its runs, and from
+/// those for its channels.
+fn sums(
+    len: usize,
+    run: usize,
+    channels: usize,
+    add: impl Fn(Range<usize>, [&mut [f32]; 2]) + Sync,
+) -> Vec<[Vec<f64>; 2]> {
+    let chunk = chunk(run);
+    let by_channel = |sums: Vec<f32>| {
+        let mut total = vec![0.0; channels];
+        for sums in sums.chunks_exact(channels) {
+            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(*sum));
+        }
+        total
+    };
+    let one = |index: usize| {
+        let [mut a, mut b] = [vec![0.0; run], vec![0.0; run]];
+        Arch::new().dispatch(|| add(index * chunk..len.min((index + 1) * chunk), [&mut a, &mut b]));
+        [a, b].map(by_channel)
+    };
+    (0..len.div_ceil(chunk)).into_par_iter().map(one).collect()
+}
 
-// Safety: whoever calls `part` sees to it that the parts do not overlap.
-unsafe impl Sync for Output {}
+/// Numbers of a chunk: whole runs.
+fn chunk(run: usize) -> usize {
+    run * CHUNK.div_ceil(run)
+}
 
-impl Output {
-    fn new(len: usize) -> Self {
-        let mut values = vec![0.0; len];
-        let start = values.as_mut_ptr();
-        Self(values, start)
-    }
-
-    /// # Safety
-    /// Nobody else may use these numbers meanwhile.
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
-    unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [f32] {
-        assert!(range.end <= self.0.len(), "a part reaches over the end");
-        // Safety: within the vector, and the caller's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.1.add(range.start), range.len()) }
-    }
-
-    fn finish(self) -> Vec<f32> {
-        self.0
-    }
+/// Numbers by channel, as often as a run has them.
+fn repeated(values: &[f32]) -> Vec<f32> {
+    values.repeat(RUN.div_ceil(values.len().max(1)))
 }

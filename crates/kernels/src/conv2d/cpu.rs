@@ -1,230 +1,368 @@
-//! Convolution on a CPU as small matrix products: a tile of output pixels at a time, the patches
-//! under it are laid out as columns that stay in the cache (im2col a tile, not a layer at a time),
-//! and a packed matrix product of the `gemm` crate does the rest.
+//! Convolution on a CPU. Tensors are `[N, H, W, C]` here (channels last), weights `[O, C, K, K]`.
+//!
+//! The forward pass and the gradient of the input are direct convolutions ([`crate::direct`]) of images
+//! that are copied, a few at a time, into a frame of zeros. The gradient of the weight sums, for a tile
+//! of input by output channels in registers, over the pixels of a few rows.
 //!
 //! Work is cut by shape alone, never by the number of threads, so that results are the same bit for
 //! bit on any machine with the same vector width.
-#![allow(unsafe_code, reason = "threads write interleaved rows, and gemm takes pointers")]
+#![allow(unsafe_code, reason = "threads write interleaved parts, and tiles read by pointer")]
 
-use gemm::Parallelism;
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Geometry;
+use crate::direct::{Convolution, Packed, Runs, View, Weights, lanes, multiply_add, vectors};
+use crate::parallel::Shared;
 
-/// Output pixels in a tile, about: its columns should stay in a core's cache, yet the weights, which
-/// are read once a tile, should be read few times.
-const TILE_PIXELS: usize = 256;
-/// Input channels whose weight gradients one task makes.
-const CHANNEL_BLOCK: usize = 16;
-/// Parts of a batch whose weight gradients are made apart and then added, where there are too few
-/// blocks of channels to keep a processor busy.
-const BATCH_PARTS: usize = 8;
+/// Output pixels whose input is framed together, at least: few enough to stay in a core's cache, yet
+/// the weights, which are read once for all of them, should be read few times.
+const FRAMED_PIXELS: usize = 256;
+/// Output pixels over which a tile of weight gradients is summed at a time, at least.
+const SUMMED_PIXELS: usize = 64;
+/// Tasks that keep a processor busy, where there are as many.
+const TASKS: usize = 8;
+/// The largest weights whose gradients several parts of a batch make apart, in numbers.
+const SMALL_WEIGHTS: usize = 1 << 19;
 
-/// Rows of output pixels of some images, whose columns are made together: either whole images, or
-/// some rows of one.
-#[derive(Clone, Copy, Debug)]
-struct Tile {
-    /// First image, and how many.
-    image: usize,
-    images: usize,
-    /// First row of each image, and how many.
-    row: usize,
-    rows: usize,
+/// One way over some images: all of a forward pass, or a backward pass's pixels of one residue by the
+/// stride. What is read is `[N, H, W, C]`.
+struct Pass {
+    weights: Packed,
+    kernel: [usize; 2],
+    stride: usize,
+    /// Row and column under the kernel's corner for the first pixel; negative in the frame.
+    corner: [isize; 2],
+    /// Rows and columns that are made.
+    pixels: [usize; 2],
+    /// Where they are written: the first row and column, and the step from one to the next.
+    first: [usize; 2],
+    step: usize,
 }
 
-impl Tile {
-    fn pixels(&self, geometry: &Geometry) -> usize {
-        self.images * self.rows * geometry.outputs[2]
-    }
-}
-
-/// Cuts images `first..first + count` into tiles.
-fn tiles(geometry: &Geometry, first: usize, count: usize) -> Vec<Tile> {
-    let [_, height, width] = geometry.outputs;
-    let pixels = height * width;
-    if pixels >= TILE_PIXELS {
-        let rows = TILE_PIXELS.div_ceil(width).min(height);
-        let starts = move |image| (0..height).step_by(rows).map(move |row| (image, row));
-        let tile = |(image, row)| Tile { image, images: 1, row, rows: rows.min(height - row) };
-        return (first..first + count).flat_map(starts).map(tile).collect();
-    }
-    let images = TILE_PIXELS.div_ceil(pixels.max(1));
-    let end = first + count;
-    (first..end)
-        .step_by(images)
-        .map(|image| Tile { image, images: images.min(end - image), row: 0, rows: height })
-        .collect()
-}
-
-/// `[N, O, H', W']`
+/// `[N, H', W', O]`
 pub fn forward(geometry: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
-    let [out, height, width] = geometry.outputs;
-    let (patch, area) = (geometry.patch(), height * width);
-    let mut y = vec![0.0; geometry.batch * out * area];
-    let shared = Shared(y.as_mut_ptr());
-    tiles(geometry, 0, geometry.batch).into_par_iter().for_each_init(Vec::new, |buffer, tile| {
-        let pixels = tile.pixels(geometry);
-        let (columns, product) = split(buffer, patch * pixels, if tile.images > 1 { out * pixels } else { 0 });
-        columns_of(geometry, tile, 0..geometry.input[0], x, columns);
-        let (weight, columns) = (Matrix::rows(weight, patch), Matrix::rows(columns, pixels));
-        if tile.images > 1 {
-            // Safety: `product` is this task's, of `out` rows of `pixels`.
-            unsafe { multiply(out, pixels, patch, product.as_mut_ptr(), pixels, weight, columns, false) };
-            for (o, row) in product.chunks_exact(pixels).enumerate() {
-                for (image, values) in row.chunks_exact(area).enumerate() {
-                    // Safety: no other tile has this image.
-                    unsafe {
-                        let to = shared.at(((tile.image + image) * out + o) * area);
-                        to.copy_from_nonoverlapping(values.as_ptr(), area);
-                    }
-                }
+    let ([channels, ..], [out, height, width], area) = (geometry.input, geometry.outputs, area(geometry));
+    let weights = Weights {
+        values: weight,
+        outputs: out,
+        inputs: channels,
+        output: channels * area,
+        input: area,
+        taps: (0..area).collect(),
+    };
+    let pass = Pass {
+        weights: Packed::new(&weights, &[]),
+        kernel: [geometry.kernel; 2],
+        stride: geometry.stride,
+        corner: [-(geometry.padding as isize); 2],
+        pixels: [height, width],
+        first: [0; 2],
+        step: 1,
+    };
+    convolve(geometry.batch, geometry.input, geometry.outputs, &[pass], x)
+}
+
+/// Gradient of the input, `[N, H, W, C]`.
+pub fn backward_data(geometry: &Geometry, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+    let stride = geometry.stride;
+    let residues = (0..stride * stride).map(|index| [index / stride, index % stride]);
+    let passes: Vec<Pass> = residues.filter_map(|residue| backward_pass(geometry, weight, residue)).collect();
+    convolve(geometry.batch, geometry.outputs, geometry.input, &passes, grad)
+}
+
+/// The gradient of every `stride`-th input pixel from `first` on: those meet the same positions of the
+/// kernel. None where there are no such pixels or positions.
+fn backward_pass(geometry: &Geometry, weight: &[f32], first: [usize; 2]) -> Option<Pass> {
+    let Geometry { kernel, stride, padding, .. } = *geometry;
+    let ([channels, height, width], [out, ..], area) = (geometry.input, geometry.outputs, area(geometry));
+    // Output row r reads input row i under kernel position t if i = r stride + t - padding: the larger
+    // the row, the smaller the position.
+    let positions = first.map(|first| ((first + padding) % stride..kernel).step_by(stride).rev().collect::<Vec<_>>());
+    let corner = |axis: usize| {
+        let largest = *positions[axis].first()?;
+        Some((first[axis] + padding) as isize - largest as isize).map(|distance| distance / stride as isize)
+    };
+    let pixels = [0, 1].map(|axis| [height, width][axis].saturating_sub(first[axis]).div_ceil(stride));
+    if pixels.contains(&0) {
+        return None;
+    }
+    let corner = [corner(0)?, corner(1)?];
+    let taps = positions[0].iter().flat_map(|row| positions[1].iter().map(move |column| row * kernel + column));
+    let weights = Weights {
+        values: weight,
+        outputs: channels,
+        inputs: out,
+        output: area,
+        input: channels * area,
+        taps: taps.collect(),
+    };
+    Some(Pass {
+        weights: Packed::new(&weights, &[]),
+        kernel: [positions[0].len(), positions[1].len()],
+        stride: 1,
+        corner,
+        pixels,
+        first,
+        step: stride,
+    })
+}
+
+/// `[N, H', W', O]` from `[N, H, W, C]`; `input` and `outputs` hold channels, height and width.
+/// Pixels that no pass makes are zero.
+fn convolve(batch: usize, input: [usize; 3], outputs: [usize; 3], passes: &[Pass], x: &[f32]) -> Vec<f32> {
+    let [channels, height, width] = input;
+    let [out, out_height, out_width] = outputs;
+    let mut y = vec![0.0; batch * out_height * out_width * out];
+    let frame = Frame::around(input, passes);
+    let pixels = passes.iter().map(|pass| pass.pixels[0] * pass.pixels[1]).max().unwrap_or(0);
+    let images = FRAMED_PIXELS.div_ceil(pixels.max(1)).min(batch.max(1));
+    let groups = batch.div_ceil(images);
+    let blocks = passes.first().map_or(0, |pass| pass.weights.blocks());
+    // A batch that makes too few groups is cut by output channels too.
+    let parts = TASKS.div_ceil(groups.max(1)).min(blocks);
+    let shared = Shared::new(&mut y);
+    (0..groups * parts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
+        let (group, part) = (task / parts, task % parts);
+        let count = images.min(batch - group * images);
+        let image_len = height * width * channels;
+        let x = &x[group * images * image_len..][..count * image_len];
+        let framed = frame.fill(input, x, buffer);
+        for pass in passes {
+            let row = frame.width * channels;
+            let place = |axis: usize| (pass.corner[axis] + frame.before as isize) as usize;
+            let convolution = Convolution {
+                x: framed,
+                from: View {
+                    start: place(0) * row + place(1) * channels,
+                    steps: [frame.height * row, pass.stride * row, pass.stride * channels],
+                },
+                runs: Runs { count: pass.kernel[0], len: pass.kernel[1] * channels, apart: row },
+                weights: &pass.weights,
+                pixels: [count, pass.pixels[0], pass.pixels[1]],
+                to: View {
+                    start: ((group * images * out_height + pass.first[0]) * out_width + pass.first[1]) * out,
+                    steps: [out_height * out_width * out, pass.step * out_width * out, pass.step * out],
+                },
+                residual: None,
+                relu: false,
+            };
+            for block in blocks * part / parts..blocks * (part + 1) / parts {
+                // Safety: no other task has these images' block of channels, no other pass these pixels.
+                unsafe { convolution.run(block, 0..count * pass.pixels[0] * pass.pixels[1], shared) };
             }
-        } else {
-            let start = tile.image * out * area + tile.row * width;
-            // Safety: no other tile has these rows of this image.
-            unsafe { multiply(out, pixels, patch, shared.at(start), area, weight, columns, false) };
         }
     });
     y
 }
 
-/// Gradient of the input, `[N, C, H, W]`.
-pub fn backward_data(geometry: &Geometry, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    let [channels, height, width] = geometry.input;
-    let [out, ..] = geometry.outputs;
-    let patch = geometry.patch();
-    let image_len = channels * height * width;
-    let mut x_grad = vec![0.0; geometry.batch * image_len];
-    // The patches of neighbouring tiles overlap, so that a task takes all tiles of its images.
-    let images = TILE_PIXELS.div_ceil(geometry.outputs[1] * geometry.outputs[2]);
-    x_grad.par_chunks_mut((images * image_len).max(1)).enumerate().for_each_init(Vec::new, |buffer, (task, x_grad)| {
-        for tile in tiles(geometry, task * images, x_grad.len() / image_len) {
-            let pixels = tile.pixels(geometry);
-            let (columns, gathered) = split(buffer, patch * pixels, out * pixels);
-            let grad = gather(geometry, tile, grad, gathered);
-            let weight = Matrix::rows(weight, patch).transposed();
-            // Safety: `columns` is this task's, of `patch` rows of `pixels`.
-            unsafe { multiply(patch, pixels, out, columns.as_mut_ptr(), pixels, weight, grad, false) };
-            add_columns(geometry, Tile { image: tile.image - task * images, ..tile }, columns, x_grad);
+/// Zeros around an image, wide enough that no kernel hangs over.
+struct Frame {
+    /// Rows and columns before the image.
+    before: usize,
+    /// Of image and frame.
+    height: usize,
+    width: usize,
+}
+
+impl Frame {
+    fn around([_, height, width]: [usize; 3], passes: &[Pass]) -> Self {
+        let reach = |pass: &Pass, axis: usize| {
+            pass.corner[axis] + ((pass.pixels[axis] - 1) * pass.stride + pass.kernel[axis]) as isize
+        };
+        let end = |axis: usize| passes.iter().map(|pass| reach(pass, axis)).max().unwrap_or(0).max(0) as usize;
+        let corners = passes.iter().flat_map(|pass| pass.corner);
+        let before = corners.map(|corner| -corner).max().unwrap_or(0).max(0) as usize;
+        Self { before, height: before + height.max(end(0)), width: before + width.max(end(1)) }
+    }
+
+    /// Copies images into their frames; those that need none stay where they are.
+    fn fill<'a>(&self, [channels, height, width]: [usize; 3], x: &'a [f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        if (self.height, self.width) == (height, width) {
+            return x;
         }
-    });
-    x_grad
+        let (row, framed_row) = (width * channels, self.width * channels);
+        buffer.resize(x.len() / (height * row).max(1) * self.height * framed_row, 0.0);
+        let images = x.chunks_exact(height * row).zip(buffer.chunks_exact_mut(self.height * framed_row));
+        for (image, framed) in images {
+            let (above, rest) = framed.split_at_mut(self.before * framed_row);
+            let (rows, below) = rest.split_at_mut(height * framed_row);
+            above.fill(0.0);
+            below.fill(0.0);
+            for (row, framed) in image.chunks_exact(row).zip(rows.chunks_exact_mut(framed_row)) {
+                let (left, rest) = framed.split_at_mut(self.before * channels);
+                let (middle, right) = rest.split_at_mut(row.len());
+                left.fill(0.0);
+                middle.copy_from_slice(row);
+                right.fill(0.0);
+            }
+        }
+        buffer
+    }
 }
 
 /// Gradient of the weight, `[O, C, K, K]`.
 pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let ([channels, ..], [out, ..]) = (geometry.input, geometry.outputs);
-    let (patch, area) = (geometry.patch(), geometry.kernel * geometry.kernel);
-    let blocks = channels.div_ceil(CHANNEL_BLOCK);
-    let parts = BATCH_PARTS.div_ceil(blocks).min(geometry.batch);
-    let part_len = geometry.batch.div_ceil(parts.max(1)).max(1);
-    let tasks: Vec<(usize, usize)> =
-        (0..geometry.batch.div_ceil(part_len)).flat_map(|part| (0..blocks).map(move |block| (part, block))).collect();
-    let made: Vec<Vec<f32>> = tasks
-        .par_iter()
-        .map_init(Vec::new, |buffer, &(part, block)| {
-            let block = block * CHANNEL_BLOCK..channels.min((block + 1) * CHANNEL_BLOCK);
-            let patch = block.len() * area;
-            let mut weight_grad = vec![0.0; out * patch];
-            let first = part * part_len;
-            for (index, tile) in tiles(geometry, first, part_len.min(geometry.batch - first)).into_iter().enumerate() {
-                let pixels = tile.pixels(geometry);
-                let (columns, gathered) = split(buffer, patch * pixels, out * pixels);
-                columns_of(geometry, tile, block.clone(), x, columns);
-                let grad = gather(geometry, tile, grad, gathered);
-                let columns = Matrix::rows(columns, pixels).transposed();
-                // Safety: `weight_grad` is this task's, of `out` rows of `patch`.
-                unsafe { multiply(out, patch, pixels, weight_grad.as_mut_ptr(), patch, grad, columns, index > 0) };
+    let ([channels, ..], [out, height, width], area) = (geometry.input, geometry.outputs, area(geometry));
+    assert!(x.len() == geometry.batch * geometry.input.iter().product::<usize>());
+    assert!(grad.len() == geometry.batch * geometry.outputs.iter().product::<usize>());
+    let vectors = vectors(out, lanes());
+    let block = vectors * lanes();
+    let blocks = out.div_ceil(block);
+    let block_len = area * channels * block;
+    // Rows of output pixels, numbered through all images.
+    let rows = geometry.batch * height;
+    let parts = if out * channels * area <= SMALL_WEIGHTS { TASKS } else { TASKS.div_ceil(blocks) };
+    let part_len = rows.div_ceil(parts).max(1);
+    let parts = rows.div_ceil(part_len);
+    // Where every part has all blocks, the input is read once; where it has not, the blocks are tasks.
+    let cuts = TASKS.div_ceil(parts.max(1)).min(blocks);
+    let mut sums = vec![0.0; parts * blocks * block_len];
+    let shared = Shared::new(&mut sums);
+    (0..parts * cuts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
+        let (part, cut) = (task / cuts, task % cuts);
+        let chunk = SUMMED_PIXELS.div_ceil(width);
+        let end = rows.min((part + 1) * part_len);
+        for start in (part * part_len..end).step_by(chunk) {
+            let rows = start..end.min(start + chunk);
+            for index in blocks * cut / cuts..blocks * (cut + 1) / cuts {
+                // Safety: no other task has this part's block.
+                let sums = unsafe { shared.part((part * blocks + index) * block_len, block_len) };
+                gather(grad, out, index * block, block, rows.start * width..rows.end * width, buffer);
+                Arch::new().dispatch(WeightGradient { geometry, vectors, x, grad: buffer, rows: rows.clone(), sums });
             }
-            weight_grad
-        })
-        .collect();
-    let mut weight_grad = vec![0.0; out * patch];
-    for ((_, block), made) in tasks.iter().zip(made) {
-        let start = block * CHANNEL_BLOCK * area;
-        let len = made.len() / out.max(1);
-        for (row, made) in weight_grad.chunks_exact_mut(patch).zip(made.chunks_exact(len)) {
-            row[start..start + len].iter_mut().zip(made).for_each(|(sum, value)| *sum += value);
         }
+    });
+    unpack(&sums, [parts, blocks, area, channels, block], out)
+}
+
+/// The channels `first..first + block` of some pixels of `[.., O]`, zeros after the last.
+fn gather(grad: &[f32], out: usize, first: usize, block: usize, pixels: Range<usize>, buffer: &mut Vec<f32>) {
+    buffer.resize(pixels.len() * block, 0.0);
+    let channels = block.min(out - first);
+    for (to, pixel) in buffer.chunks_exact_mut(block).zip(pixels) {
+        to[..channels].copy_from_slice(&grad[pixel * out + first..][..channels]);
+        to[channels..].fill(0.0);
     }
+}
+
+/// Adds the parts `[parts, O / block, K K, C, block]` into `[O, C, K K]`.
+fn unpack(sums: &[f32], [parts, blocks, area, channels, block]: [usize; 5], out: usize) -> Vec<f32> {
+    let mut weight_grad = vec![0.0; out * channels * area];
+    let filter_len = (channels * area).max(1);
+    weight_grad.par_chunks_exact_mut(filter_len).enumerate().for_each(|(o, filter)| {
+        for part in 0..parts {
+            let sums = &sums[(part * blocks + o / block) * filter_len * block + o % block..];
+            for (c, kernel) in filter.chunks_exact_mut(area).enumerate() {
+                for (tap, value) in kernel.iter_mut().enumerate() {
+                    *value += sums[(tap * channels + c) * block];
+                }
+            }
+        }
+    });
     weight_grad
 }
 
-/// For every channel and kernel position a row: the input under each pixel of the tile, zero where
-/// the kernel hangs over the edge. `[channels * K * K, pixels]`
-fn columns_of(geometry: &Geometry, tile: Tile, channels: std::ops::Range<usize>, x: &[f32], columns: &mut [f32]) {
-    let [all_channels, height, width] = geometry.input;
-    let out_width = geometry.outputs[2];
-    let mut rows = columns.chunks_exact_mut(out_width);
-    for (channel, di, dj) in kernel_positions(geometry, channels) {
-        let (inside, first) = inside(geometry, dj);
-        for image in tile.image..tile.image + tile.images {
-            for i in tile.row..tile.row + tile.rows {
-                let to = rows.next().expect("as many rows as the loops make");
-                let Some(row) = (i * geometry.stride + di).checked_sub(geometry.padding).filter(|row| *row < height)
-                else {
-                    to.fill(0.0);
-                    continue;
-                };
-                let from = &x[((image * all_channels + channel) * height + row) * width..][..width];
-                to[..inside.start].fill(0.0);
-                to[inside.end..].fill(0.0);
-                if inside.is_empty() {
-                    continue;
-                }
-                if geometry.stride == 1 {
-                    to[inside.clone()].copy_from_slice(&from[first..first + inside.len()]);
-                } else {
-                    let taken = from[first..].iter().step_by(geometry.stride);
-                    to[inside.clone()].iter_mut().zip(taken).for_each(|(to, from)| *to = *from);
-                }
-            }
+/// One block of output channels of the weight's gradient, summed over some rows of output pixels.
+struct WeightGradient<'a> {
+    geometry: &'a Geometry,
+    vectors: usize,
+    x: &'a [f32],
+    /// The block's gradients of those rows, `[rows, W', block]`.
+    grad: &'a [f32],
+    /// Numbered through all images.
+    rows: Range<usize>,
+    /// `[K, K, C, block]`, which the sums are added to.
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for WeightGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // An image's channels are few.
+        let few = self.geometry.input[0] <= 4;
+        match (S::F32_LANES, self.vectors) {
+            (_, 1) if few => self.run::<S, 1, 4>(simd),
+            (_, 2) if few => self.run::<S, 2, 4>(simd),
+            (16, 1) => self.run::<S, 1, 16>(simd),
+            (16, 2) => self.run::<S, 2, 8>(simd),
+            (_, 1) => self.run::<S, 1, 8>(simd),
+            (8, _) => self.run::<S, 2, 4>(simd),
+            (_, 2) => self.run::<S, 2, 8>(simd),
+            _ => self.run::<S, 3, 8>(simd),
         }
     }
 }
 
-/// The way back of [`columns_of`]: adds every number to the input that it came from.
-fn add_columns(geometry: &Geometry, tile: Tile, columns: &[f32], x: &mut [f32]) {
-    let [channels, height, width] = geometry.input;
-    let out_width = geometry.outputs[2];
-    let mut rows = columns.chunks_exact(out_width);
-    for (channel, di, dj) in kernel_positions(geometry, 0..channels) {
-        let (inside, first) = inside(geometry, dj);
-        for image in tile.image..tile.image + tile.images {
-            for i in tile.row..tile.row + tile.rows {
-                let from = rows.next().expect("as many rows as the loops make");
-                let Some(row) = (i * geometry.stride + di).checked_sub(geometry.padding).filter(|row| *row < height)
-                else {
-                    continue;
-                };
-                let to = &mut x[((image * channels + channel) * height + row) * width..][..width];
-                if inside.is_empty() {
-                    continue;
-                }
-                if geometry.stride == 1 {
-                    to[first..first + inside.len()]
-                        .iter_mut()
-                        .zip(&from[inside.clone()])
-                        .for_each(|(to, from)| *to += from);
+impl WeightGradient<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const V: usize, const P: usize>(self, simd: S) {
+        let channels = self.geometry.input[0];
+        let block = V * S::F32_LANES;
+        for tap in 0..self.geometry.kernel * self.geometry.kernel {
+            for first in (0..channels).step_by(P) {
+                let tile: [[S::f32s; V]; P] = if first + P <= channels {
+                    // Safety: `x` has as many channels.
+                    self.sum(simd, tap, |x| unsafe { std::array::from_fn(|p| *x.add(first + p)) })
                 } else {
-                    let taken = to[first..].iter_mut().step_by(geometry.stride);
-                    taken.zip(&from[inside.clone()]).for_each(|(to, from)| *to += from);
+                    // A tile over the end sums the last channel several times.
+                    // Safety: as above.
+                    self.sum(simd, tap, |x| unsafe { std::array::from_fn(|p| *x.add((first + p).min(channels - 1))) })
+                };
+                for (p, tile) in tile.iter().enumerate().take(channels - first) {
+                    let sums = &mut self.sums[(tap * channels + first + p) * block..][..block];
+                    for (sums, tile) in sums.chunks_exact_mut(S::F32_LANES).zip(tile) {
+                        let sum = simd.add_f32s(simd.partial_load_f32s(sums), *tile);
+                        simd.partial_store_f32s(sums, sum);
+                    }
                 }
             }
         }
     }
-}
 
-fn kernel_positions(
-    geometry: &Geometry,
-    channels: std::ops::Range<usize>,
-) -> impl Iterator<Item = (usize, usize, usize)> {
-    let kernel = geometry.kernel;
-    channels.flat_map(move |channel| (0..kernel * kernel).map(move |at| (channel, at / kernel, at % kernel)))
+    /// Sums under one position of the kernel, for the input channels that `read` takes from a pixel.
+    #[inline(always)]
+    fn sum<S: Simd, const V: usize, const P: usize>(
+        &self,
+        simd: S,
+        tap: usize,
+        read: impl Fn(*const f32) -> [f32; P],
+    ) -> [[S::f32s; V]; P] {
+        let Geometry { kernel, stride, padding, .. } = *self.geometry;
+        let ([channels, height, width], [_, out_height, out_width]) = (self.geometry.input, self.geometry.outputs);
+        let block = V * S::F32_LANES;
+        let mut tile = [[simd.splat_f32s(0.0); V]; P];
+        let (inside, column) = inside(self.geometry, tap % kernel);
+        if inside.is_empty() {
+            return tile;
+        }
+        for row in self.rows.clone() {
+            let (image, i) = (row / out_height, row % out_height);
+            let Some(from) = (i * stride + tap / kernel).checked_sub(padding).filter(|from| *from < height) else {
+                continue;
+            };
+            let pixels = ((image * height + from) * width + column) * channels;
+            let x = &self.x[pixels..][..channels * (1 + (inside.len() - 1) * stride)];
+            let pixels = ((row - self.rows.start) * out_width + inside.start) * block;
+            let grad = &self.grad[pixels..][..inside.len() * block];
+            for j in 0..inside.len() {
+                // Safety: within the slices, which have so many pixels.
+                unsafe {
+                    let x = read(x.as_ptr().add(j * stride * channels));
+                    multiply_add(simd, x, grad.as_ptr().add(j * block), &mut tile);
+                }
+            }
+        }
+        tile
+    }
 }
 
 /// The output columns for which kernel column `dj` lies on the input, and the first one's input column.
-fn inside(geometry: &Geometry, dj: usize) -> (std::ops::Range<usize>, usize) {
+fn inside(geometry: &Geometry, dj: usize) -> (Range<usize>, usize) {
     let (width, out_width) = (geometry.input[2], geometry.outputs[2]);
     let Geometry { stride, padding, .. } = *geometry;
     let start = padding.saturating_sub(dj).div_ceil(stride).min(out_width);
@@ -232,108 +370,7 @@ fn inside(geometry: &Geometry, dj: usize) -> (std::ops::Range<usize>, usize) {
     (start..end, (start * stride + dj).saturating_sub(padding))
 }
 
-/// The tile's part of `[N, O, H', W']` as a matrix `[O, pixels]`, copied only if it has several images.
-fn gather<'a>(geometry: &Geometry, tile: Tile, y: &'a [f32], buffer: &'a mut [f32]) -> Matrix<'a> {
-    let [out, height, width] = geometry.outputs;
-    let area = height * width;
-    if tile.images == 1 {
-        let start = tile.image * out * area + tile.row * width;
-        return Matrix { values: &y[start..], row_stride: area, column_stride: 1 };
-    }
-    let pixels = tile.images * area;
-    for (image, from) in y[tile.image * out * area..].chunks_exact(out * area).take(tile.images).enumerate() {
-        for (o, from) in from.chunks_exact(area).enumerate() {
-            buffer[o * pixels + image * area..][..area].copy_from_slice(from);
-        }
-    }
-    Matrix::rows(buffer, pixels)
-}
-
-/// Two buffers out of one that only grows.
-fn split(buffer: &mut Vec<f32>, first: usize, second: usize) -> (&mut [f32], &mut [f32]) {
-    if buffer.len() < first + second {
-        buffer.resize(first + second, 0.0);
-    }
-    let (a, rest) = buffer.split_at_mut(first);
-    (a, &mut rest[..second])
-}
-
-/// A matrix within a slice.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn rows(values: &'a [f32], columns: usize) -> Self {
-        Self { values, row_stride: columns, column_stride: 1 }
-    }
-
-    fn transposed(self) -> Self {
-        Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
-    }
-
-    /// Whether `rows` by `columns` numbers lie within the slice.
-    fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0
-            || columns == 0
-            || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.values.len()
-    }
-}
-
-/// `to = a b`, or `to += a b`: `[m, n]`, rows `row_stride` apart, from `[m, k]` and `[k, n]`.
-///
-/// # Safety
-/// `to` must be good for writes (and for reads if `add`) of `n` numbers at each of `m` rows, and
-/// nobody else may use those meanwhile.
-#[allow(clippy::too_many_arguments, reason = "the arguments of a matrix product")]
-unsafe fn multiply(m: usize, n: usize, k: usize, to: *mut f32, row_stride: usize, a: Matrix, b: Matrix, add: bool) {
-    assert!(a.holds(m, k) && b.holds(k, n), "a matrix reaches over the end of its slice");
-    let strides = |matrix: &Matrix| (matrix.column_stride as isize, matrix.row_stride as isize);
-    let ((a_columns, a_rows), (b_columns, b_rows)) = (strides(&a), strides(&b));
-    let (a, b, row_stride) = (a.values.as_ptr(), b.values.as_ptr(), row_stride as isize);
-    let (alpha, beta, conjugate) = (1.0, 1.0, false);
-    // Safety: what is read lies within its slices, checked above; what is written is the caller's.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            to,
-            1,
-            row_stride,
-            add,
-            a,
-            a_columns,
-            a_rows,
-            b,
-            b_columns,
-            b_rows,
-            alpha,
-            beta,
-            conjugate,
-            conjugate,
-            conjugate,
-            Parallelism::None,
-        );
-    }
-}
-
-/// A slice that several threads write into, each its own part.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// Safety: whoever writes through the pointer sees to it that the parts do not overlap.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// # Safety
-    /// `start` must lie within the slice.
-    unsafe fn at(&self, start: usize) -> *mut f32 {
-        // Safety: the caller's.
-        unsafe { self.0.add(start) }
-    }
+/// Positions of the kernel.
+fn area(geometry: &Geometry) -> usize {
+    geometry.kernel * geometry.kernel
 }

@@ -65,6 +65,8 @@ impl Geometry {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     /// Odd sizes, batch 1, every stride, maps smaller and larger than a tile of `cpu`.
@@ -116,23 +118,6 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_form_agrees_with_the_reference_in_double_precision() {
-        for geometry in cases() {
-            let (x, weight, grad) = tensors(&geometry);
-            let forward = error(&cpu::forward(&geometry, &x, &weight), &reference::forward(&geometry, &x, &weight));
-            let data = error(
-                &cpu::backward_data(&geometry, &weight, &grad),
-                &reference::backward_data(&geometry, &weight, &grad),
-            );
-            let weights =
-                error(&cpu::backward_weight(&geometry, &x, &grad), &reference::backward_weight(&geometry, &x, &grad));
-            assert!(forward < 1e-5, "{geometry:?}: {forward}");
-            assert!(data < 1e-5, "{geometry:?}: {data}");
-            assert!(weights < 1e-5, "{geometry:?}: {weights}");
-        }
-    }
-
-    #[test]
     fn the_number_of_threads_changes_no_bit() {
         let geometry = Geometry::new([19, 40, 8, 8], [33, 40, 3, 3], 1, 1);
         let (x, weight, grad) = tensors(&geometry);
@@ -162,6 +147,11 @@ mod tests {
     }
 
     #[test]
+    fn the_operator_and_its_gradients_agree_with_the_reference_on_the_cpu() {
+        cases().iter().for_each(|geometry| agree_with_the_reference(geometry, &Device::flex().autodiff()));
+    }
+
+    #[test]
     fn the_operator_and_its_gradients_agree_with_the_reference_on_wgpu() {
         let Some(device) = crate::device::for_tests() else { return };
         let device = device.autodiff();
@@ -170,23 +160,26 @@ mod tests {
             for len in [1 << 12, 1 << 16, 1 << 20] {
                 Tensor::<1>::full([len], f32::NAN, &device).sum().into_data();
             }
-            let (x, weight, grad) = tensors(&geometry);
-            let tensor = |values: &[f32], shape: [usize; 4]| Tensor::<1>::from_data(values, &device).reshape(shape);
-            let [channels, height, width] = geometry.input;
-            let kernel = geometry.kernel;
-            let shape = [geometry.outputs[0], channels, kernel, kernel];
-            let inputs = tensor(&x, [geometry.batch, channels, height, width]).require_grad();
-            let weights = tensor(&weight, shape).require_grad();
-            let output = conv2d(inputs.clone(), weights.clone(), geometry.stride, geometry.padding);
-            let grads = (output.clone() * tensor(&grad, geometry.output())).sum().backward();
-            let read = |tensor: Tensor<4>| tensor.into_data().try_into_vec::<f32>().unwrap();
-            let forward = error(&read(output.inner()), &reference::forward(&geometry, &x, &weight));
-            let data = error(&read(inputs.grad(&grads).unwrap()), &reference::backward_data(&geometry, &weight, &grad));
-            let weights =
-                error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(&geometry, &x, &grad));
-            assert!(forward < 1e-5, "{geometry:?}: {forward}");
-            assert!(data < 1e-5, "{geometry:?}: {data}");
-            assert!(weights < 1e-5, "{geometry:?}: {weights}");
+            agree_with_the_reference(&geometry, &device);
         }
+    }
+
+    fn agree_with_the_reference(geometry: &Geometry, device: &Device) {
+        let (x, weight, grad) = tensors(geometry);
+        let tensor = |values: &[f32], shape: [usize; 4]| Tensor::<1>::from_data(values, device).reshape(shape);
+        let [channels, height, width] = geometry.input;
+        let kernel = geometry.kernel;
+        let shape = [geometry.outputs[0], channels, kernel, kernel];
+        let inputs = tensor(&x, [geometry.batch, channels, height, width]).require_grad();
+        let weights = tensor(&weight, shape).require_grad();
+        let output = conv2d(inputs.clone(), weights.clone(), geometry.stride, geometry.padding);
+        let grads = (output.clone() * tensor(&grad, geometry.output())).sum().backward();
+        let read = |tensor: Tensor<4>| tensor.into_data().try_into_vec::<f32>().unwrap();
+        let forward = error(&read(output.inner()), &reference::forward(geometry, &x, &weight));
+        let data = error(&read(inputs.grad(&grads).unwrap()), &reference::backward_data(geometry, &weight, &grad));
+        let weights = error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(geometry, &x, &grad));
+        assert!(forward < 1e-5, "{geometry:?}: {forward}");
+        assert!(data < 1e-5, "{geometry:?}: {data}");
+        assert!(weights < 1e-5, "{geometry:?}: {weights}");
     }
 }

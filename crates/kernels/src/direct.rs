@@ -1,0 +1,317 @@
+//! Direct convolution on a CPU, from registers: no patches are laid out.
+//!
+//! Pixels lie channel by channel, so that under each row of a kernel the input is one run of `K C`
+//! numbers. A tile of pixels by channels stays in registers while those runs stream past it; weights
+//! are packed in the order in which they are read. The tile fits the register file: on x86-64 with
+//! AVX-512 and on ARM 32 registers, elsewhere 16.
+#![allow(unsafe_code, reason = "the tile reads by pointer, within bounds that are checked before")]
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::parallel::{self, Shared};
+
+/// Numbers of a run between two tests for its end.
+const UNROLL: usize = 8;
+/// Input channels that are packed together, so that what is written stays in the nearest cache.
+const PACKED_TOGETHER: usize = 16;
+
+/// Where the pixels of some images lie in a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Of the first pixel.
+    pub start: usize,
+    /// From one image, row and pixel to the next.
+    pub steps: [usize; 3],
+}
+
+impl View {
+    #[inline(always)]
+    pub fn at(&self, at: [usize; 3]) -> usize {
+        self.start + at[0] * self.steps[0] + at[1] * self.steps[1] + at[2] * self.steps[2]
+    }
+}
+
+/// What a tile reads for each pixel: `count` runs of `len` numbers, `apart` from each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    pub count: usize,
+    pub len: usize,
+    pub apart: usize,
+}
+
+/// Weights as they come: that of output `o`, input `c` and the kernel's position `t` lies at
+/// `o * output + c * input + taps[t]`.
+pub struct Weights<'a> {
+    pub values: &'a [f32],
+    pub outputs: usize,
+    pub inputs: usize,
+    pub output: usize,
+    pub input: usize,
+    pub taps: Vec<usize>,
+}
+
+/// Weights in the order in which a tile reads them: `[O / block, T, C, block]`, zeros after the last.
+pub struct Packed {
+    weight: Vec<f32>,
+    /// `[O / block * block]`
+    bias: Vec<f32>,
+    outputs: usize,
+    /// Vectors of channels in a tile.
+    vectors: usize,
+    /// Channels in a tile.
+    block: usize,
+}
+
+impl Packed {
+    /// `bias` is `[O]`, or empty for none.
+    pub fn new(weights: &Weights, bias: &[f32]) -> Self {
+        let Weights { outputs, inputs, .. } = *weights;
+        let lanes = lanes();
+        let vectors = vectors(outputs, lanes);
+        let block = vectors * lanes;
+        let mut bias = bias.to_vec();
+        bias.resize(outputs.next_multiple_of(block), 0.0);
+        let block_len = weights.taps.len() * inputs * block;
+        let mut packed = vec![0.0; bias.len() / block * block_len];
+        let shared = Shared::new(&mut packed);
+        parallel::for_each(bias.len() / block, |index| {
+            // Safety: every block is one task's.
+            let packed = unsafe { shared.part(index * block_len, block_len) };
+            for c in (0..inputs).step_by(PACKED_TOGETHER) {
+                for lane in 0..block.min(outputs - index * block) {
+                    let filter = &weights.values[(index * block + lane) * weights.output..];
+                    for (t, tap) in weights.taps.iter().enumerate() {
+                        for c in c..inputs.min(c + PACKED_TOGETHER) {
+                            packed[(t * inputs + c) * block + lane] = filter[c * weights.input + tap];
+                        }
+                    }
+                }
+            }
+        });
+        Self { weight: packed, bias, outputs, vectors, block }
+    }
+
+    /// Blocks of output channels.
+    pub fn blocks(&self) -> usize {
+        self.bias.len() / self.block
+    }
+}
+
+/// A convolution of some images: `[N, H, W]` pixels are made.
+pub struct Convolution<'a> {
+    pub x: &'a [f32],
+    /// Where the kernel's corner lies for each pixel that is made; the steps hold the stride.
+    pub from: View,
+    pub runs: Runs,
+    pub weights: &'a Packed,
+    pub pixels: [usize; 3],
+    pub to: View,
+    /// What is added to the output.
+    pub residual: Option<(&'a [f32], View)>,
+    /// Whether the output is cut at zero.
+    pub relu: bool,
+}
+
+impl Convolution<'_> {
+    /// Makes one block of output channels of some pixels, numbered through all images.
+    ///
+    /// # Safety
+    /// Nobody else may use those pixels' channels of `output` meanwhile.
+    ///
+    /// # Panics
+    /// If a slice is too short.
+    pub unsafe fn run(&self, block: usize, pixels: Range<usize>, output: Shared) {
+        let Self { weights, runs, .. } = self;
+        let last = self.pixels.map(|size| size - 1);
+        assert!(pixels.end <= self.pixels.iter().product(), "there are not so many pixels");
+        assert!(self.from.at(last) + (runs.count - 1) * runs.apart + runs.len <= self.x.len(), "a kernel hangs over");
+        let len = runs.count * runs.len * weights.block;
+        Arch::new().dispatch(Tiles {
+            convolution: self,
+            first: block * weights.block,
+            weight: &weights.weight[block * len..][..len],
+            bias: &weights.bias[block * weights.block..][..weights.block],
+            pixels,
+            output,
+        });
+    }
+}
+
+/// Numbers in a vector of this machine.
+pub fn lanes() -> usize {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    Arch::new().dispatch(Lanes)
+}
+
+/// The tile's width for that many channels: the one that wastes least, the widest of several.
+pub fn vectors(outputs: usize, lanes: usize) -> usize {
+    // Three vectors need 32 registers.
+    let most = if cfg!(target_arch = "wasm32") || lanes == 8 { 2 } else { 3 };
+    let padded = |vectors: usize| outputs.next_multiple_of(vectors * lanes);
+    (1..=most).rev().min_by_key(|vectors| padded(*vectors)).expect("there is one")
+}
+
+/// One block of channels of some pixels.
+struct Tiles<'a> {
+    convolution: &'a Convolution<'a>,
+    /// The block's first channel, its weights and biases.
+    first: usize,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    pixels: Range<usize>,
+    output: Shared<'a>,
+}
+
+impl WithSimd for Tiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match (S::F32_LANES, self.convolution.weights.vectors) {
+            (16, 1) => self.run::<S, 1, 12>(simd),
+            (16, 2) => self.run::<S, 2, 12>(simd),
+            (_, 1) => self.run::<S, 1, 8>(simd),
+            (8, _) => self.run::<S, 2, 6>(simd),
+            (_, 2) => self.run::<S, 2, { if cfg!(target_arch = "wasm32") { 4 } else { 12 } }>(simd),
+            _ => self.run::<S, 3, 8>(simd),
+        }
+    }
+}
+
+impl Tiles<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const V: usize, const P: usize>(self, simd: S) {
+        let Self { convolution, first, weight, bias, pixels, output } = self;
+        let Convolution { x, from, runs, to, residual, relu, .. } = convolution;
+        let [_, rows, columns] = convolution.pixels;
+        let channels = (V * S::F32_LANES).min(convolution.weights.outputs - first);
+        let mut at = [pixels.start / columns / rows, pixels.start / columns % rows, pixels.start % columns];
+        for start in pixels.clone().step_by(P) {
+            let count = P.min(pixels.end - start);
+            // A tile over the end computes the last pixel several times.
+            let mut places = [at; P];
+            for p in 1..P {
+                if p < count {
+                    advance(&mut at, rows, columns);
+                }
+                places[p] = at;
+            }
+            advance(&mut at, rows, columns);
+            let inputs = places.map(|at| from.at(at));
+            // Safety: by the assertions of `Convolution::run`, every run lies in `x`.
+            let sums = unsafe { multiply::<S, V, P>(simd, x, inputs, *runs, weight, bias) };
+            for p in 0..count {
+                let residual = residual.map(|(values, view)| &values[view.at(places[p]) + first..][..channels]);
+                // Safety: the caller's.
+                let y = unsafe { output.part(to.at(places[p]) + first, channels) };
+                store(simd, &sums[p], residual, *relu, y);
+            }
+        }
+    }
+}
+
+/// To the next pixel.
+#[inline(always)]
+fn advance(at: &mut [usize; 3], rows: usize, columns: usize) {
+    at[2] += 1;
+    if at[2] == columns {
+        at[2] = 0;
+        at[1] += 1;
+        if at[1] == rows {
+            at[1] = 0;
+            at[0] += 1;
+        }
+    }
+}
+
+/// `bias + weight x` for `P` pixels, whose runs start at `inputs`, and `V` vectors of channels.
+///
+/// # Safety
+/// For every start in `inputs`, the runs must lie in `x`.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const V: usize, const P: usize>(
+    simd: S,
+    x: &[f32],
+    inputs: [usize; P],
+    runs: Runs,
+    weight: &[f32],
+    bias: &[f32],
+) -> [[S::f32s; V]; P] {
+    assert!(weight.len() == runs.count * runs.len * V * S::F32_LANES && bias.len() == V * S::F32_LANES);
+    // Safety: of a plain vector type, and read within the slices by the assertion.
+    let vector = |start: *const f32, v: usize| unsafe { start.cast::<S::f32s>().add(v).read_unaligned() };
+    let mut sums: [[S::f32s; V]; P] = [std::array::from_fn(|v| vector(bias.as_ptr(), v)); P];
+    let mut weight = weight.as_ptr();
+    let width = V * S::F32_LANES;
+    for run in 0..runs.count {
+        // Safety: the caller's.
+        let x = inputs.map(|start| unsafe { x.as_ptr().add(start + run * runs.apart) });
+        let mut k = 0;
+        while k + UNROLL <= runs.len {
+            for u in 0..UNROLL {
+                // Safety: the caller's, and `V` vectors of weights for each number of each run.
+                unsafe { multiply_add(simd, x.map(|x| *x.add(k + u)), weight.add(u * width), &mut sums) };
+            }
+            // Safety: at most one past the end.
+            weight = unsafe { weight.add(UNROLL * width) };
+            k += UNROLL;
+        }
+        for k in k..runs.len {
+            // Safety: as above.
+            unsafe { multiply_add(simd, x.map(|x| *x.add(k)), weight, &mut sums) };
+            weight = unsafe { weight.add(width) };
+        }
+    }
+    sums
+}
+
+/// `sums += weight x` for one number of each pixel's run.
+///
+/// # Safety
+/// `V` vectors must lie at `weight`.
+#[inline(always)]
+pub unsafe fn multiply_add<S: Simd, const V: usize, const P: usize>(
+    simd: S,
+    x: [f32; P],
+    weight: *const f32,
+    sums: &mut [[S::f32s; V]; P],
+) {
+    // Safety: of a plain vector type; the caller's.
+    let w: [S::f32s; V] = std::array::from_fn(|v| unsafe { weight.cast::<S::f32s>().add(v).read_unaligned() });
+    for p in 0..P {
+        let x = simd.splat_f32s(x[p]);
+        for v in 0..V {
+            sums[p][v] = simd.mul_add_e_f32s(x, w[v], sums[p][v]);
+        }
+    }
+}
+
+/// Adds the residual, cuts at zero, and writes as many channels as `y` has.
+#[inline(always)]
+fn store<S: Simd, const V: usize>(simd: S, sums: &[S::f32s; V], residual: Option<&[f32]>, relu: bool, y: &mut [f32]) {
+    let zero = simd.splat_f32s(0.0);
+    for (v, sum) in sums.iter().enumerate() {
+        let start = v * S::F32_LANES;
+        if start >= y.len() {
+            break;
+        }
+        let end = y.len().min(start + S::F32_LANES);
+        let mut value = *sum;
+        if let Some(residual) = residual {
+            value = simd.add_f32s(value, simd.partial_load_f32s(&residual[start..end]));
+        }
+        if relu {
+            // A comparison with NaN is false, so that NaN stays.
+            value = simd.select_f32s(simd.less_than_f32s(value, zero), zero, value);
+        }
+        simd.partial_store_f32s(&mut y[start..end], value);
+    }
+}

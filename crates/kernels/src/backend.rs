@@ -64,6 +64,24 @@ pub trait KernelBackend: Backend {
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
+    /// `(x - mean) scale + shift`, and the ReLU; `[C]` are `mean`, `scale` and `shift`.
+    #[fusion(default)]
+    fn kiln_normalise(
+        x: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        let by_channel = |values: FloatTensor<Self>| {
+            let channels = values.shape().num_elements();
+            Self::float_reshape(values, Shape::from([1, channels, 1, 1]))
+        };
+        let centred = Self::float_sub(x, by_channel(mean));
+        let output = Self::float_add(Self::float_mul(centred, by_channel(scale)), by_channel(shift));
+        if relu { Self::relu(output) } else { output }
+    }
+
     /// See [`add_relu`](crate::add_relu()).
     #[fusion(default)]
     fn kiln_add_relu(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -43,9 +43,8 @@ pub fn batch_norm(
     relu: bool,
 ) -> Tensor<4> {
     let scale = gamma / (variance + epsilon).sqrt();
-    let shift = beta - mean * scale.clone();
-    let output = x * scale.reshape([1, -1, 1, 1]) + shift.reshape([1, -1, 1, 1]);
-    if relu { activation::relu(output) } else { output }
+    let [mean, scale, beta] = [mean, scale, beta].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::kiln_normalise(x.into_dispatch(), mean, scale, beta, relu))
 }
 
 /// Normalises each of `groups` groups of channels of each sample of `x` `[N, C, H, W]`, then scales by

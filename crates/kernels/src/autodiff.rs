@@ -8,6 +8,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::backend::KernelBackend;
+use crate::conv2d::Precision;
 
 impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
     fn kiln_conv2d(
@@ -15,12 +16,13 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let output = B::kiln_conv2d(x.clone(), weight.clone(), stride, padding);
+        let output = B::kiln_conv2d(x.clone(), weight.clone(), stride, padding, precision);
         match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, weight, stride, padding), output),
+            OpsKind::Tracked(prep) => prep.finish((x, weight, stride, padding, precision), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
@@ -31,6 +33,7 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
         _: FloatTensor<Self>,
         _: usize,
         _: usize,
+        _: Precision,
     ) -> FloatTensor<Self> {
         unimplemented_derivative()
     }
@@ -41,6 +44,7 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
         _: FloatTensor<Self>,
         _: usize,
         _: usize,
+        _: Precision,
     ) -> FloatTensor<Self> {
         unimplemented_derivative()
     }
@@ -99,18 +103,19 @@ fn unimplemented_derivative() -> ! {
 struct Conv2d;
 
 impl<B: KernelBackend> Backward<B, 2> for Conv2d {
-    type State = (FloatTensor<B>, FloatTensor<B>, usize, usize);
+    type State = (FloatTensor<B>, FloatTensor<B>, usize, usize, Precision);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [x_node, weight_node] = ops.parents;
         let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, stride, padding) = ops.state;
+        let (x, weight, stride, padding, precision) = ops.state;
         if let Some(node) = x_node {
-            let x_grad = B::kiln_conv2d_backward_data(x.clone(), weight.clone(), grad.clone(), stride, padding);
+            let x_grad =
+                B::kiln_conv2d_backward_data(x.clone(), weight.clone(), grad.clone(), stride, padding, precision);
             grads.register::<B>(node.id, x_grad);
         }
         if let Some(node) = weight_node {
-            grads.register::<B>(node.id, B::kiln_conv2d_backward_weight(x, weight, grad, stride, padding));
+            grads.register::<B>(node.id, B::kiln_conv2d_backward_weight(x, weight, grad, stride, padding, precision));
         }
     }
 }

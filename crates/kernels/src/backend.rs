@@ -8,7 +8,7 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
 
-use crate::conv2d::Geometry;
+use crate::conv2d::{Geometry, Precision};
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
@@ -17,8 +17,13 @@ pub trait KernelBackend: Backend {
     #[fusion(dtype = x, shape = {
         Shape::from(Geometry::new(x.dims(), weight.dims(), *stride, *padding).output())
     })]
-    fn kiln_conv2d(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: usize, padding: usize)
-    -> FloatTensor<Self>;
+    fn kiln_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
 
     /// Gradient of the input `x`, of which only the shape matters, from the output's.
     #[fusion(dtype = x, shape = x)]
@@ -28,6 +33,7 @@ pub trait KernelBackend: Backend {
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 
     /// Gradient of `weight`, of which only the shape matters, from the output's.
@@ -38,6 +44,7 @@ pub trait KernelBackend: Backend {
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 
     /// See [`batch_norm_train`](crate::batch_norm_train): output, mean, biased variance.

@@ -14,7 +14,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype};
 
 use crate::backend::{KernelBackend, conv_options, dims4};
-use crate::conv2d::Geometry;
+use crate::conv2d::{Geometry, Precision};
 use crate::shader::Specialised;
 use crate::{batch_norm, conv2d};
 
@@ -37,6 +37,7 @@ impl KernelBackend for CubeBackend {
         weight: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        _: Precision,
     ) -> FloatTensor<Self> {
         if !takes_wgsl(&x) {
             return Self::conv2d(x, weight, None, conv_options(stride, padding));
@@ -50,6 +51,7 @@ impl KernelBackend for CubeBackend {
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        _: Precision,
     ) -> FloatTensor<Self> {
         if !takes_wgsl(&x) {
             return Self::conv2d_x_backward(x, weight, grad, conv_options(stride, padding));
@@ -63,6 +65,7 @@ impl KernelBackend for CubeBackend {
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        _: Precision,
     ) -> FloatTensor<Self> {
         if !takes_wgsl(&x) {
             return Self::conv2d_weight_backward(x, weight, grad, conv_options(stride, padding));

@@ -8,7 +8,7 @@ use burn::tensor::Shape;
 use burn_flex::{Flex, FlexTensor, Layout};
 
 use crate::backend::{KernelBackend, dims4};
-use crate::conv2d::Geometry;
+use crate::conv2d::{Geometry, Precision};
 use crate::{add_relu, batch_norm, conv2d};
 
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -38,10 +38,16 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 }
 
 impl KernelBackend for Flex {
-    fn kiln_conv2d(x: FlexTensor, weight: FlexTensor, stride: usize, padding: usize) -> FlexTensor {
+    fn kiln_conv2d(
+        x: FlexTensor,
+        weight: FlexTensor,
+        stride: usize,
+        padding: usize,
+        precision: Precision,
+    ) -> FlexTensor {
         let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
         let (x, weight) = (channels_last(x), contiguous(weight));
-        channels_first(conv2d::cpu::forward(&geometry, slice(&x), slice(&weight)), geometry.output())
+        channels_first(conv2d::cpu::forward(&geometry, slice(&x), slice(&weight), precision), geometry.output())
     }
 
     fn kiln_conv2d_backward_data(
@@ -50,11 +56,12 @@ impl KernelBackend for Flex {
         grad: FlexTensor,
         stride: usize,
         padding: usize,
+        precision: Precision,
     ) -> FlexTensor {
         let shape = dims4(&x);
         let geometry = Geometry::new(shape, dims4(&weight), stride, padding);
         let (weight, grad) = (contiguous(weight), channels_last(grad));
-        channels_first(conv2d::cpu::backward_data(&geometry, slice(&weight), slice(&grad)), shape)
+        channels_first(conv2d::cpu::backward_data(&geometry, slice(&weight), slice(&grad), precision), shape)
     }
 
     fn kiln_conv2d_backward_weight(
@@ -63,10 +70,11 @@ impl KernelBackend for Flex {
         grad: FlexTensor,
         stride: usize,
         padding: usize,
+        precision: Precision,
     ) -> FlexTensor {
         let geometry = Geometry::new(dims4(&x), dims4(&weight), stride, padding);
         let (x, grad) = (channels_last(x), channels_last(grad));
-        tensor(conv2d::cpu::backward_weight(&geometry, slice(&x), slice(&grad)), weight.shape())
+        tensor(conv2d::cpu::backward_weight(&geometry, slice(&x), slice(&grad), precision), weight.shape())
     }
 
     fn kiln_batch_norm_train(
@@ -106,13 +114,7 @@ impl KernelBackend for Flex {
         (channels_first(x_grad, shape), tensor(gamma_grad, [shape[1]]), tensor(beta_grad, [shape[1]]))
     }
 
-    fn kiln_normalise(
-        x: FlexTensor,
-        mean: FlexTensor,
-        scale: FlexTensor,
-        shift: FlexTensor,
-        relu: bool,
-    ) -> FlexTensor {
+    fn kiln_normalise(x: FlexTensor, mean: FlexTensor, scale: FlexTensor, shift: FlexTensor, relu: bool) -> FlexTensor {
         let shape = dims4(&x);
         let x = channels_last(x);
         let [mean, scale, shift] = [mean, scale, shift].map(contiguous);

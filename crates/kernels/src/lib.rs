@@ -37,6 +37,6 @@ pub use add_relu::add_relu;
 #[cfg(feature = "burn")]
 pub use batch_norm::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};
 #[cfg(feature = "burn")]
-pub use conv2d::conv2d;
+pub use conv2d::{Precision, conv2d};
 #[cfg(feature = "burn")]
 pub use pool::global_average_pool;

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::Tensor;
-use kiln_kernels as kernels;
+use kiln_kernels::{self as kernels, Precision};
 
 use crate::init::Initializer;
 use crate::{NormKind, ResNetConfig};
@@ -20,12 +20,14 @@ pub(crate) struct Conv2d {
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     pub stride: usize,
+    #[module(skip)]
+    pub precision: Precision,
 }
 
 impl Conv2d {
     pub fn new(init: &mut Initializer, channels: [usize; 2], kernel: usize, stride: usize) -> Self {
         let weight = init.conv([channels[1], channels[0], kernel, kernel]);
-        Self { weight: Param::from_tensor(weight), bias: None, stride }
+        Self { weight: Param::from_tensor(weight), bias: None, stride, precision: Precision::F32 }
     }
 
     pub fn with_bias(mut self, init: &Initializer) -> Self {
@@ -38,7 +40,7 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
         let padding = weight.dims()[2] / 2;
-        let y = kernels::conv2d(x, weight, self.stride, padding);
+        let y = kernels::conv2d(x, weight, self.stride, padding, self.precision);
         match &self.bias {
             Some(bias) => y + bias.val().reshape([1, -1, 1, 1]),
             None => y,

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Int, Tensor};
-use kiln_kernels as kernels;
+use kiln_kernels::{self as kernels, Precision};
 
 use crate::init::Initializer;
 use crate::layers::{Conv2d, Linear, Norm};
@@ -132,7 +132,24 @@ impl Downsample {
     }
 }
 
+impl Block {
+    fn convolutions(&mut self) -> impl Iterator<Item = &mut Conv2d> {
+        let shortcut = self.downsample.as_mut().map(|downsample| &mut downsample.conv);
+        [&mut self.conv1, &mut self.conv2].into_iter().chain(self.conv3.as_mut()).chain(shortcut)
+    }
+}
+
 impl ResNet {
+    /// The same network with convolutions of another precision, trained or not.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.conv1.precision = precision;
+        let stages = [&mut self.layer1, &mut self.layer2, &mut self.layer3, &mut self.layer4];
+        for convolution in stages.into_iter().flatten().flat_map(Block::convolutions) {
+            convolution.precision = precision;
+        }
+        self
+    }
+
     /// What this network is made of.
     pub fn config(&self) -> &ResNetConfig {
         &self.config

@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use burn::tensor::module::conv2d as burn_conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_kernels::conv2d;
 use kiln_kernels::device::{Request, choose};
+use kiln_kernels::{Precision, conv2d};
 use serde_json::json;
 
 use super::check_batch;
@@ -69,7 +69,9 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
     let mut rows = vec![];
     let mut totals = [0.0; 4];
     for layer in layers(width) {
-        let ours = time(&layer, batch, runs, &chosen.device, conv2d)?;
+        let ours = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
+            conv2d(x, weight, stride, padding, Precision::F32)
+        })?;
         let theirs = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
             burn_conv2d(x, weight, None, ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1))
         })?;

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::conv2d::Geometry;
 use kiln_kernels::device::{Chosen, Path};
 use kiln_kernels::inference::{self, Conv2d, Operator, Plan, Step, Value};
-use kiln_kernels::{add_relu, batch_norm, conv2d, pool};
+use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool};
 
 /// Runs that are timed, after one that is not.
 const RUNS: usize = 5;
@@ -94,7 +94,7 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize) -> C
         ],
         run: differentiable(vec![x, weight], grad, move |inputs| {
             let [x, weight] = take(inputs);
-            vec![conv2d(x.reshape(shape), weight.reshape(weight_shape), stride, padding).reshape([-1])]
+            vec![conv2d(x.reshape(shape), weight.reshape(weight_shape), stride, padding, Precision::F32).reshape([-1])]
         }),
     }
 }

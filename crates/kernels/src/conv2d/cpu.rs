@@ -10,11 +10,13 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, Simd};
 use rayon::prelude::*;
 
 use super::Geometry;
-use crate::direct::{Convolution, Packed, Runs, View, Weights, lanes, multiply_add, vectors};
+use crate::direct::{
+    Convolution, Kernel, MultiplyAdd, Packed, Precision, Runs, View, Weights, bf16, dispatch, lanes, vectors,
+};
 use crate::parallel::Shared;
 
 /// Output pixels whose input is framed together, at least: few enough to stay in a core's cache, yet
@@ -43,7 +45,7 @@ struct Pass {
 }
 
 /// `[N, H', W', O]`
-pub fn forward(geometry: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
+pub fn forward(geometry: &Geometry, x: &[f32], weight: &[f32], precision: Precision) -> Vec<f32> {
     let ([channels, ..], [out, height, width], area) = (geometry.input, geometry.outputs, area(geometry));
     let weights = Weights {
         values: weight,
@@ -54,7 +56,7 @@ pub fn forward(geometry: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
         taps: (0..area).collect(),
     };
     let pass = Pass {
-        weights: Packed::new(&weights, &[]),
+        weights: Packed::new(&weights, &[], precision),
         kernel: [geometry.kernel; 2],
         stride: geometry.stride,
         corner: [-(geometry.padding as isize); 2],
@@ -62,20 +64,21 @@ pub fn forward(geometry: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
         first: [0; 2],
         step: 1,
     };
-    convolve(geometry.batch, geometry.input, geometry.outputs, &[pass], x)
+    convolve(geometry.batch, geometry.input, geometry.outputs, &[pass], x, precision)
 }
 
 /// Gradient of the input, `[N, H, W, C]`.
-pub fn backward_data(geometry: &Geometry, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+pub fn backward_data(geometry: &Geometry, weight: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
     let stride = geometry.stride;
     let residues = (0..stride * stride).map(|index| [index / stride, index % stride]);
-    let passes: Vec<Pass> = residues.filter_map(|residue| backward_pass(geometry, weight, residue)).collect();
-    convolve(geometry.batch, geometry.outputs, geometry.input, &passes, grad)
+    let passes: Vec<Pass> =
+        residues.filter_map(|residue| backward_pass(geometry, weight, residue, precision)).collect();
+    convolve(geometry.batch, geometry.outputs, geometry.input, &passes, grad, precision)
 }
 
 /// The gradient of every `stride`-th input pixel from `first` on: those meet the same positions of the
 /// kernel. None where there are no such pixels or positions.
-fn backward_pass(geometry: &Geometry, weight: &[f32], first: [usize; 2]) -> Option<Pass> {
+fn backward_pass(geometry: &Geometry, weight: &[f32], first: [usize; 2], precision: Precision) -> Option<Pass> {
     let Geometry { kernel, stride, padding, .. } = *geometry;
     let ([channels, height, width], [out, ..], area) = (geometry.input, geometry.outputs, area(geometry));
     // Output row r reads input row i under kernel position t if i = r stride + t - padding: the larger
@@ -100,7 +103,7 @@ fn backward_pass(geometry: &Geometry, weight: &[f32], first: [usize; 2]) -> Opti
         taps: taps.collect(),
     };
     Some(Pass {
-        weights: Packed::new(&weights, &[]),
+        weights: Packed::new(&weights, &[], precision),
         kernel: [positions[0].len(), positions[1].len()],
         stride: 1,
         corner,
@@ -112,9 +115,17 @@ fn backward_pass(geometry: &Geometry, weight: &[f32], first: [usize; 2]) -> Opti
 
 /// `[N, H', W', O]` from `[N, H, W, C]`; `input` and `outputs` hold channels, height and width.
 /// Pixels that no pass makes are zero.
-fn convolve(batch: usize, input: [usize; 3], outputs: [usize; 3], passes: &[Pass], x: &[f32]) -> Vec<f32> {
+fn convolve(
+    batch: usize,
+    input: [usize; 3],
+    outputs: [usize; 3],
+    passes: &[Pass],
+    x: &[f32],
+    precision: Precision,
+) -> Vec<f32> {
     let [channels, height, width] = input;
     let [out, out_height, out_width] = outputs;
+    let words = channels.div_ceil(precision.per_word());
     let mut y = vec![0.0; batch * out_height * out_width * out];
     let frame = Frame::around(input, passes);
     let pixels = passes.iter().map(|pass| pass.pixels[0] * pass.pixels[1]).max().unwrap_or(0);
@@ -129,17 +140,17 @@ fn convolve(batch: usize, input: [usize; 3], outputs: [usize; 3], passes: &[Pass
         let count = images.min(batch - group * images);
         let image_len = height * width * channels;
         let x = &x[group * images * image_len..][..count * image_len];
-        let framed = frame.fill(input, x, buffer);
+        let framed = frame.fill(input, x, precision, buffer);
         for pass in passes {
-            let row = frame.width * channels;
+            let row = frame.width * words;
             let place = |axis: usize| (pass.corner[axis] + frame.before as isize) as usize;
             let convolution = Convolution {
                 x: framed,
                 from: View {
-                    start: place(0) * row + place(1) * channels,
-                    steps: [frame.height * row, pass.stride * row, pass.stride * channels],
+                    start: place(0) * row + place(1) * words,
+                    steps: [frame.height * row, pass.stride * row, pass.stride * words],
                 },
-                runs: Runs { count: pass.kernel[0], len: pass.kernel[1] * channels, apart: row },
+                runs: Runs { count: pass.kernel[0], len: pass.kernel[1] * words, apart: row },
                 weights: &pass.weights,
                 pixels: [count, pass.pixels[0], pass.pixels[1]],
                 to: View {
@@ -178,12 +189,19 @@ impl Frame {
         Self { before, height: before + height.max(end(0)), width: before + width.max(end(1)) }
     }
 
-    /// Copies images into their frames; those that need none stay where they are.
-    fn fill<'a>(&self, [channels, height, width]: [usize; 3], x: &'a [f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        if (self.height, self.width) == (height, width) {
+    /// Copies images into their frames, as words; those that stay as they are stay where they are.
+    fn fill<'a>(
+        &self,
+        [channels, height, width]: [usize; 3],
+        x: &'a [f32],
+        precision: Precision,
+        buffer: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        if (self.height, self.width) == (height, width) && precision == Precision::F32 {
             return x;
         }
-        let (row, framed_row) = (width * channels, self.width * channels);
+        let words = channels.div_ceil(precision.per_word());
+        let (row, framed_row) = (width * channels, self.width * words);
         buffer.resize(x.len() / (height * row).max(1) * self.height * framed_row, 0.0);
         let images = x.chunks_exact(height * row).zip(buffer.chunks_exact_mut(self.height * framed_row));
         for (image, framed) in images {
@@ -192,10 +210,13 @@ impl Frame {
             above.fill(0.0);
             below.fill(0.0);
             for (row, framed) in image.chunks_exact(row).zip(rows.chunks_exact_mut(framed_row)) {
-                let (left, rest) = framed.split_at_mut(self.before * channels);
-                let (middle, right) = rest.split_at_mut(row.len());
+                let (left, rest) = framed.split_at_mut(self.before * words);
+                let (middle, right) = rest.split_at_mut(width * words);
                 left.fill(0.0);
-                middle.copy_from_slice(row);
+                match precision {
+                    Precision::F32 => middle.copy_from_slice(row),
+                    Precision::Bf16 => channel_pairs(row, channels, middle),
+                }
                 right.fill(0.0);
             }
         }
@@ -203,8 +224,52 @@ impl Frame {
     }
 }
 
+/// Words of two channels of a pixel; the last one's second half is zero where the channels are odd.
+fn channel_pairs(x: &[f32], channels: usize, words: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        if channels % 2 == 0 {
+            for (word, pair) in words.iter_mut().zip(x.as_chunks::<2>().0) {
+                *word = bf16::word(pair[0], pair[1]);
+            }
+            return;
+        }
+        for (words, pixel) in words.chunks_exact_mut(channels.div_ceil(2)).zip(x.chunks_exact(channels)) {
+            for (word, pair) in words.iter_mut().zip(pixel.chunks(2)) {
+                *word = bf16::word(pair[0], pair.get(1).copied().unwrap_or(0.0));
+            }
+        }
+    });
+}
+
+/// Words of the same number in two images that follow each other; after the last there are zeros.
+fn image_pairs(x: &[f32], image_len: usize) -> Vec<f32> {
+    let mut words = vec![0.0; x.len().div_ceil(2 * image_len) * image_len];
+    words.par_chunks_exact_mut(image_len).zip(x.par_chunks(2 * image_len)).for_each(|(words, images)| {
+        let (first, second) = images.split_at(image_len);
+        Arch::new().dispatch(|| {
+            if second.is_empty() {
+                words.iter_mut().zip(first).for_each(|(word, first)| *word = bf16::word(*first, 0.0));
+            } else {
+                let pairs = first.iter().zip(second);
+                words.iter_mut().zip(pairs).for_each(|(word, (first, second))| *word = bf16::word(*first, *second));
+            }
+        });
+    });
+    words
+}
+
 /// Gradient of the weight, `[O, C, K, K]`.
-pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
+pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
+    if precision == Precision::Bf16 {
+        let [x_len, grad_len] = [geometry.input, geometry.outputs].map(|sizes| sizes.iter().product());
+        let pairs = Geometry { batch: geometry.batch.div_ceil(2), ..*geometry };
+        return sum_weight(&pairs, &image_pairs(x, x_len), &image_pairs(grad, grad_len), precision);
+    }
+    sum_weight(geometry, x, grad, precision)
+}
+
+/// Sums over words: with bf16, `geometry` counts pairs of images.
+fn sum_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
     let ([channels, ..], [out, height, width], area) = (geometry.input, geometry.outputs, area(geometry));
     assert!(x.len() == geometry.batch * geometry.input.iter().product::<usize>());
     assert!(grad.len() == geometry.batch * geometry.outputs.iter().product::<usize>());
@@ -231,7 +296,8 @@ pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32>
                 // Safety: no other task has this part's block.
                 let sums = unsafe { shared.part((part * blocks + index) * block_len, block_len) };
                 gather(grad, out, index * block, block, rows.start * width..rows.end * width, buffer);
-                Arch::new().dispatch(WeightGradient { geometry, vectors, x, grad: buffer, rows: rows.clone(), sums });
+                let kernel = WeightGradient { geometry, vectors, x, grad: buffer, rows: rows.clone(), sums };
+                dispatch(kernel, precision);
             }
         }
     });
@@ -278,40 +344,40 @@ struct WeightGradient<'a> {
     sums: &'a mut [f32],
 }
 
-impl WithSimd for WeightGradient<'_> {
-    type Output = ();
-
+impl Kernel for WeightGradient<'_> {
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn run<S: Simd, M: MultiplyAdd<S>>(self, simd: S, product: M) {
         // An image's channels are few.
         let few = self.geometry.input[0] <= 4;
         match (S::F32_LANES, self.vectors) {
-            (_, 1) if few => self.run::<S, 1, 4>(simd),
-            (_, 2) if few => self.run::<S, 2, 4>(simd),
-            (16, 1) => self.run::<S, 1, 16>(simd),
-            (16, 2) => self.run::<S, 2, 8>(simd),
-            (_, 1) => self.run::<S, 1, 8>(simd),
-            (8, _) => self.run::<S, 2, 4>(simd),
-            (_, 2) => self.run::<S, 2, 8>(simd),
-            _ => self.run::<S, 3, 8>(simd),
+            (_, 1) if few => self.tiles::<S, M, 1, 4>(simd, product),
+            (_, 2) if few => self.tiles::<S, M, 2, 4>(simd, product),
+            (16, 1) => self.tiles::<S, M, 1, 16>(simd, product),
+            (16, 2) => self.tiles::<S, M, 2, 8>(simd, product),
+            (_, 1) => self.tiles::<S, M, 1, 8>(simd, product),
+            (8, _) => self.tiles::<S, M, 2, 4>(simd, product),
+            (_, 2) => self.tiles::<S, M, 2, 8>(simd, product),
+            _ => self.tiles::<S, M, 3, 8>(simd, product),
         }
     }
 }
 
 impl WeightGradient<'_> {
     #[inline(always)]
-    fn run<S: Simd, const V: usize, const P: usize>(self, simd: S) {
+    fn tiles<S: Simd, M: MultiplyAdd<S>, const V: usize, const P: usize>(self, simd: S, product: M) {
         let channels = self.geometry.input[0];
         let block = V * S::F32_LANES;
         for tap in 0..self.geometry.kernel * self.geometry.kernel {
             for first in (0..channels).step_by(P) {
                 let tile: [[S::f32s; V]; P] = if first + P <= channels {
                     // Safety: `x` has as many channels.
-                    self.sum(simd, tap, |x| unsafe { std::array::from_fn(|p| *x.add(first + p)) })
+                    self.sum(simd, product, tap, |x| unsafe { std::array::from_fn(|p| *x.add(first + p)) })
                 } else {
                     // A tile over the end sums the last channel several times.
                     // Safety: as above.
-                    self.sum(simd, tap, |x| unsafe { std::array::from_fn(|p| *x.add((first + p).min(channels - 1))) })
+                    self.sum(simd, product, tap, |x| unsafe {
+                        std::array::from_fn(|p| *x.add((first + p).min(channels - 1)))
+                    })
                 };
                 for (p, tile) in tile.iter().enumerate().take(channels - first) {
                     let sums = &mut self.sums[(tap * channels + first + p) * block..][..block];
@@ -326,9 +392,10 @@ impl WeightGradient<'_> {
 
     /// Sums under one position of the kernel, for the input channels that `read` takes from a pixel.
     #[inline(always)]
-    fn sum<S: Simd, const V: usize, const P: usize>(
+    fn sum<S: Simd, M: MultiplyAdd<S>, const V: usize, const P: usize>(
         &self,
         simd: S,
+        product: M,
         tap: usize,
         read: impl Fn(*const f32) -> [f32; P],
     ) -> [[S::f32s; V]; P] {
@@ -353,7 +420,7 @@ impl WeightGradient<'_> {
                 // Safety: within the slices, which have so many pixels.
                 unsafe {
                     let x = read(x.as_ptr().add(j * stride * channels));
-                    multiply_add(simd, x, grad.as_ptr().add(j * block), &mut tile);
+                    product.multiply_add(simd, x, grad.as_ptr().add(j * block), &mut tile);
                 }
             }
         }

@@ -8,15 +8,18 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use crate::backend::KernelBackend;
+pub use crate::direct::Precision;
 
 /// Cross-correlates `x` `[N, C, H, W]` with `weight` `[O, C, K, K]`, as PyTorch's `conv2d`:
-/// `[N, O, (H + 2 padding - K) / stride + 1, ..]`.
+/// `[N, O, (H + 2 padding - K) / stride + 1, ..]`. `precision` is a matter of CPUs: it holds for the
+/// gradients too, and other devices multiply f32.
 ///
 /// # Panics
-/// If the shapes do not fit each other.
-pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
+/// If the shapes do not fit each other, or the CPU lacks [`Precision::is_available`].
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize, precision: Precision) -> Tensor<4> {
     Geometry::new(x.dims(), weight.dims(), stride, padding);
-    Tensor::from_dispatch(Dispatch::kiln_conv2d(x.into_dispatch(), weight.into_dispatch(), stride, padding))
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::kiln_conv2d(x, weight, stride, padding, precision))
 }
 
 /// The sizes of a convolution.
@@ -121,15 +124,18 @@ mod tests {
     fn the_number_of_threads_changes_no_bit() {
         let geometry = Geometry::new([19, 40, 8, 8], [33, 40, 3, 3], 1, 1);
         let (x, weight, grad) = tensors(&geometry);
-        let run = |threads: usize| {
+        let run = |threads: usize, precision: Precision| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let forward = cpu::forward(&geometry, &x, &weight);
-                (forward, cpu::backward_data(&geometry, &weight, &grad), cpu::backward_weight(&geometry, &x, &grad))
+                let forward = cpu::forward(&geometry, &x, &weight, precision);
+                let data = cpu::backward_data(&geometry, &weight, &grad, precision);
+                (forward, data, cpu::backward_weight(&geometry, &x, &grad, precision))
             })
         };
-        let one = run(1);
-        assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+        for precision in precisions() {
+            let one = run(1, precision);
+            assert!([2, 3, 8].into_iter().all(|threads| run(threads, precision) == one));
+        }
     }
 
     #[test]
@@ -137,7 +143,9 @@ mod tests {
         let geometry = Geometry::new([1, 3, 5, 5], [4, 3, 3, 3], 1, 1);
         let (mut x, weight, _) = tensors(&geometry);
         x[12] = f32::NAN;
-        assert!(cpu::forward(&geometry, &x, &weight).iter().any(|value| value.is_nan()));
+        for precision in precisions() {
+            assert!(cpu::forward(&geometry, &x, &weight, precision).iter().any(|value| value.is_nan()));
+        }
     }
 
     #[test]
@@ -148,7 +156,11 @@ mod tests {
 
     #[test]
     fn the_operator_and_its_gradients_agree_with_the_reference_on_the_cpu() {
-        cases().iter().for_each(|geometry| agree_with_the_reference(geometry, &Device::flex().autodiff()));
+        for precision in precisions() {
+            for geometry in cases() {
+                agree_with_the_reference(&geometry, &Device::flex().autodiff(), precision);
+            }
+        }
     }
 
     #[test]
@@ -160,26 +172,37 @@ mod tests {
             for len in [1 << 12, 1 << 16, 1 << 20] {
                 Tensor::<1>::full([len], f32::NAN, &device).sum().into_data();
             }
-            agree_with_the_reference(&geometry, &device);
+            agree_with_the_reference(&geometry, &device, Precision::F32);
         }
     }
 
-    fn agree_with_the_reference(geometry: &Geometry, device: &Device) {
-        let (x, weight, grad) = tensors(geometry);
+    /// Those that this machine has.
+    fn precisions() -> impl Iterator<Item = Precision> {
+        [Precision::F32, Precision::Bf16].into_iter().filter(|precision| precision.is_available())
+    }
+
+    fn agree_with_the_reference(geometry: &Geometry, device: &Device, precision: Precision) {
+        let (mut x, mut weight, mut grad) = tensors(geometry);
+        if precision == Precision::Bf16 {
+            // What is exact in bf16 loses nothing but what f32 sums lose.
+            for value in x.iter_mut().chain(&mut weight).chain(&mut grad) {
+                *value = f32::from_bits(value.to_bits() & 0xffff_0000);
+            }
+        }
         let tensor = |values: &[f32], shape: [usize; 4]| Tensor::<1>::from_data(values, device).reshape(shape);
         let [channels, height, width] = geometry.input;
         let kernel = geometry.kernel;
         let shape = [geometry.outputs[0], channels, kernel, kernel];
         let inputs = tensor(&x, [geometry.batch, channels, height, width]).require_grad();
         let weights = tensor(&weight, shape).require_grad();
-        let output = conv2d(inputs.clone(), weights.clone(), geometry.stride, geometry.padding);
+        let output = conv2d(inputs.clone(), weights.clone(), geometry.stride, geometry.padding, precision);
         let grads = (output.clone() * tensor(&grad, geometry.output())).sum().backward();
         let read = |tensor: Tensor<4>| tensor.into_data().try_into_vec::<f32>().unwrap();
         let forward = error(&read(output.inner()), &reference::forward(geometry, &x, &weight));
         let data = error(&read(inputs.grad(&grads).unwrap()), &reference::backward_data(geometry, &weight, &grad));
         let weights = error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(geometry, &x, &grad));
-        assert!(forward < 1e-5, "{geometry:?}: {forward}");
-        assert!(data < 1e-5, "{geometry:?}: {data}");
-        assert!(weights < 1e-5, "{geometry:?}: {weights}");
+        assert!(forward < 1e-5, "{precision:?}, {geometry:?}: {forward}");
+        assert!(data < 1e-5, "{precision:?}, {geometry:?}: {data}");
+        assert!(weights < 1e-5, "{precision:?}, {geometry:?}: {weights}");
     }
 }

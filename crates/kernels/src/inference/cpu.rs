@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "threads write interleaved channels of one buffer")]
 
 use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
-use crate::direct::{Convolution, Packed, Runs, View, Weights};
+use crate::direct::{Convolution, Packed, Precision, Runs, View, Weights};
 use crate::parallel;
 
 /// Pixels of a task: enough that handing it out costs nothing.
@@ -84,7 +84,7 @@ fn pack(conv: &Conv2d) -> Packed {
         input: area,
         taps: (0..area).collect(),
     };
-    Packed::new(&weights, &conv.bias)
+    Packed::new(&weights, &conv.bias, Precision::F32)
 }
 
 /// A step, what it reads and where it writes.

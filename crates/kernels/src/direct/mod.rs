@@ -6,11 +6,106 @@
 //! AVX-512 and on ARM 32 registers, elsewhere 16.
 #![allow(unsafe_code, reason = "the tile reads by pointer, within bounds that are checked before")]
 
+#[cfg(feature = "burn")]
+pub mod bf16;
+
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::parallel::{self, Shared};
+
+/// What convolutions multiply. Sums are f32 all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Numbers rounded to 8 bits of mantissa, two to a word. Only on CPUs with AVX512-BF16.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::F32 => true,
+            #[cfg(feature = "burn")]
+            Self::Bf16 => bf16::is_available(),
+            #[cfg(not(feature = "burn"))]
+            Self::Bf16 => false,
+        }
+    }
+
+    /// Numbers in a word of 32 bits.
+    pub fn per_word(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A loop over words, for vectors and products of every kind.
+pub trait Kernel {
+    fn run<S: Simd, M: MultiplyAdd<S>>(self, simd: S, product: M);
+}
+
+/// How words are multiplied and added.
+pub trait MultiplyAdd<S: Simd>: Copy {
+    /// `sums += weight x` for one word of each pixel's run.
+    ///
+    /// # Safety
+    /// `V` vectors must lie at `weight`.
+    unsafe fn multiply_add<const V: usize, const P: usize>(
+        self,
+        simd: S,
+        x: [f32; P],
+        weight: *const f32,
+        sums: &mut [[S::f32s; V]; P],
+    );
+}
+
+/// Runs a kernel with this machine's vectors.
+pub fn dispatch<K: Kernel>(kernel: K, precision: Precision) {
+    struct Single<K>(K);
+    impl<K: Kernel> WithSimd for Single<K> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            self.0.run(simd, Fma);
+        }
+    }
+    match precision {
+        Precision::F32 => Arch::new().dispatch(Single(kernel)),
+        #[cfg(feature = "burn")]
+        Precision::Bf16 => bf16::dispatch(kernel),
+        #[cfg(not(feature = "burn"))]
+        Precision::Bf16 => unreachable!("plans are f32"),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Fma;
+
+impl<S: Simd> MultiplyAdd<S> for Fma {
+    #[inline(always)]
+    unsafe fn multiply_add<const V: usize, const P: usize>(
+        self,
+        simd: S,
+        x: [f32; P],
+        weight: *const f32,
+        sums: &mut [[S::f32s; V]; P],
+    ) {
+        // Safety: of a plain vector type; the caller's.
+        let w: [S::f32s; V] = std::array::from_fn(|v| unsafe { weight.cast::<S::f32s>().add(v).read_unaligned() });
+        for p in 0..P {
+            let x = simd.splat_f32s(x[p]);
+            for v in 0..V {
+                sums[p][v] = simd.mul_add_e_f32s(x, w[v], sums[p][v]);
+            }
+        }
+    }
+}
 
 /// Numbers of a run between two tests for its end.
 const UNROLL: usize = 8;
@@ -33,7 +128,7 @@ impl View {
     }
 }
 
-/// What a tile reads for each pixel: `count` runs of `len` numbers, `apart` from each other.
+/// What a tile reads for each pixel: `count` runs of `len` words, `apart` from each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Runs {
     pub count: usize,
@@ -52,9 +147,11 @@ pub struct Weights<'a> {
     pub taps: Vec<usize>,
 }
 
-/// Weights in the order in which a tile reads them: `[O / block, T, C, block]`, zeros after the last.
+/// Weights in the order in which a tile reads them: `[O / block, T, C, block]` words, zeros after the
+/// last; a bf16 word has two input channels.
 pub struct Packed {
     weight: Vec<f32>,
+    precision: Precision,
     /// `[O / block * block]`
     bias: Vec<f32>,
     outputs: usize,
@@ -66,14 +163,15 @@ pub struct Packed {
 
 impl Packed {
     /// `bias` is `[O]`, or empty for none.
-    pub fn new(weights: &Weights, bias: &[f32]) -> Self {
+    pub fn new(weights: &Weights, bias: &[f32], precision: Precision) -> Self {
         let Weights { outputs, inputs, .. } = *weights;
+        let words = inputs.div_ceil(precision.per_word());
         let lanes = lanes();
         let vectors = vectors(outputs, lanes);
         let block = vectors * lanes;
         let mut bias = bias.to_vec();
         bias.resize(outputs.next_multiple_of(block), 0.0);
-        let block_len = weights.taps.len() * inputs * block;
+        let block_len = weights.taps.len() * words * block;
         let mut packed = vec![0.0; bias.len() / block * block_len];
         let shared = Shared::new(&mut packed);
         parallel::for_each(bias.len() / block, |index| {
@@ -82,15 +180,22 @@ impl Packed {
             for c in (0..inputs).step_by(PACKED_TOGETHER) {
                 for lane in 0..block.min(outputs - index * block) {
                     let filter = &weights.values[(index * block + lane) * weights.output..];
+                    let value = |c: usize, tap: usize| if c < inputs { filter[c * weights.input + tap] } else { 0.0 };
                     for (t, tap) in weights.taps.iter().enumerate() {
-                        for c in c..inputs.min(c + PACKED_TOGETHER) {
-                            packed[(t * inputs + c) * block + lane] = filter[c * weights.input + tap];
+                        for c in (c..inputs.min(c + PACKED_TOGETHER)).step_by(precision.per_word()) {
+                            packed[(t * words + c / precision.per_word()) * block + lane] = match precision {
+                                Precision::F32 => value(c, *tap),
+                                #[cfg(feature = "burn")]
+                                Precision::Bf16 => bf16::word(value(c, *tap), value(c + 1, *tap)),
+                                #[cfg(not(feature = "burn"))]
+                                Precision::Bf16 => unreachable!("plans are f32"),
+                            };
                         }
                     }
                 }
             }
         });
-        Self { weight: packed, bias, outputs, vectors, block }
+        Self { weight: packed, precision, bias, outputs, vectors, block }
     }
 
     /// Blocks of output channels.
@@ -128,14 +233,15 @@ impl Convolution<'_> {
         assert!(pixels.end <= self.pixels.iter().product(), "there are not so many pixels");
         assert!(self.from.at(last) + (runs.count - 1) * runs.apart + runs.len <= self.x.len(), "a kernel hangs over");
         let len = runs.count * runs.len * weights.block;
-        Arch::new().dispatch(Tiles {
+        let tiles = Tiles {
             convolution: self,
             first: block * weights.block,
             weight: &weights.weight[block * len..][..len],
             bias: &weights.bias[block * weights.block..][..weights.block],
             pixels,
             output,
-        });
+        };
+        dispatch(tiles, weights.precision);
     }
 }
 
@@ -170,25 +276,23 @@ struct Tiles<'a> {
     output: Shared<'a>,
 }
 
-impl WithSimd for Tiles<'_> {
-    type Output = ();
-
+impl Kernel for Tiles<'_> {
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn run<S: Simd, M: MultiplyAdd<S>>(self, simd: S, product: M) {
         match (S::F32_LANES, self.convolution.weights.vectors) {
-            (16, 1) => self.run::<S, 1, 12>(simd),
-            (16, 2) => self.run::<S, 2, 12>(simd),
-            (_, 1) => self.run::<S, 1, 8>(simd),
-            (8, _) => self.run::<S, 2, 6>(simd),
-            (_, 2) => self.run::<S, 2, { if cfg!(target_arch = "wasm32") { 4 } else { 12 } }>(simd),
-            _ => self.run::<S, 3, 8>(simd),
+            (16, 1) => self.tiles::<S, M, 1, 12>(simd, product),
+            (16, 2) => self.tiles::<S, M, 2, 12>(simd, product),
+            (_, 1) => self.tiles::<S, M, 1, 8>(simd, product),
+            (8, _) => self.tiles::<S, M, 2, 6>(simd, product),
+            (_, 2) => self.tiles::<S, M, 2, { if cfg!(target_arch = "wasm32") { 4 } else { 12 } }>(simd, product),
+            _ => self.tiles::<S, M, 3, 8>(simd, product),
         }
     }
 }
 
 impl Tiles<'_> {
     #[inline(always)]
-    fn run<S: Simd, const V: usize, const P: usize>(self, simd: S) {
+    fn tiles<S: Simd, M: MultiplyAdd<S>, const V: usize, const P: usize>(self, simd: S, product: M) {
         let Self { convolution, first, weight, bias, pixels, output } = self;
         let Convolution { x, from, runs, to, residual, relu, .. } = convolution;
         let [_, rows, columns] = convolution.pixels;
@@ -207,7 +311,7 @@ impl Tiles<'_> {
             advance(&mut at, rows, columns);
             let inputs = places.map(|at| from.at(at));
             // Safety: by the assertions of `Convolution::run`, every run lies in `x`.
-            let sums = unsafe { multiply::<S, V, P>(simd, x, inputs, *runs, weight, bias) };
+            let sums = unsafe { multiply::<S, M, V, P>(simd, product, x, inputs, *runs, weight, bias) };
             for p in 0..count {
                 let residual = residual.map(|(values, view)| &values[view.at(places[p]) + first..][..channels]);
                 // Safety: the caller's.
@@ -237,8 +341,10 @@ fn advance(at: &mut [usize; 3], rows: usize, columns: usize) {
 /// # Safety
 /// For every start in `inputs`, the runs must lie in `x`.
 #[inline(always)]
-unsafe fn multiply<S: Simd, const V: usize, const P: usize>(
+#[allow(clippy::too_many_arguments, reason = "the innermost loop's state")]
+unsafe fn multiply<S: Simd, M: MultiplyAdd<S>, const V: usize, const P: usize>(
     simd: S,
+    product: M,
     x: &[f32],
     inputs: [usize; P],
     runs: Runs,
@@ -258,7 +364,7 @@ unsafe fn multiply<S: Simd, const V: usize, const P: usize>(
         while k + UNROLL <= runs.len {
             for u in 0..UNROLL {
                 // Safety: the caller's, and `V` vectors of weights for each number of each run.
-                unsafe { multiply_add(simd, x.map(|x| *x.add(k + u)), weight.add(u * width), &mut sums) };
+                unsafe { product.multiply_add(simd, x.map(|x| *x.add(k + u)), weight.add(u * width), &mut sums) };
             }
             // Safety: at most one past the end.
             weight = unsafe { weight.add(UNROLL * width) };
@@ -266,32 +372,11 @@ unsafe fn multiply<S: Simd, const V: usize, const P: usize>(
         }
         for k in k..runs.len {
             // Safety: as above.
-            unsafe { multiply_add(simd, x.map(|x| *x.add(k)), weight, &mut sums) };
+            unsafe { product.multiply_add(simd, x.map(|x| *x.add(k)), weight, &mut sums) };
             weight = unsafe { weight.add(width) };
         }
     }
     sums
-}
-
-/// `sums += weight x` for one number of each pixel's run.
-///
-/// # Safety
-/// `V` vectors must lie at `weight`.
-#[inline(always)]
-pub unsafe fn multiply_add<S: Simd, const V: usize, const P: usize>(
-    simd: S,
-    x: [f32; P],
-    weight: *const f32,
-    sums: &mut [[S::f32s; V]; P],
-) {
-    // Safety: of a plain vector type; the caller's.
-    let w: [S::f32s; V] = std::array::from_fn(|v| unsafe { weight.cast::<S::f32s>().add(v).read_unaligned() });
-    for p in 0..P {
-        let x = simd.splat_f32s(x[p]);
-        for v in 0..V {
-            sums[p][v] = simd.mul_add_e_f32s(x, w[v], sums[p][v]);
-        }
-    }
 }
 
 /// Adds the residual, cuts at zero, and writes as many channels as `y` has.

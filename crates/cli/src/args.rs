@@ -325,6 +325,9 @@ pub enum Bench {
         /// Steps that are timed, after as many as 3 that are not
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
+        /// What convolutions multiply
+        #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+        precision: String,
         /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
         #[arg(long, default_value = "auto")]
         device: Request,

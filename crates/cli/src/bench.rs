@@ -19,16 +19,28 @@ const WARM_UP: usize = 3;
 
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
     match args.what {
-        Bench::TrainStep { width, batch, steps, device, json } => train_step(width, batch, steps, device, json),
+        Bench::TrainStep { width, batch, steps, precision, device, json } => {
+            train_step([width, batch], steps, &precision, device, json)
+        }
         Bench::Inference { width, runs, device, json } => inference::run(width, runs, device, json),
         Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
     }
 }
 
-fn train_step(width: usize, batch: usize, steps: u32, device: Request, json: bool) -> Result<ExitCode> {
+fn train_step(
+    [width, batch]: [usize; 2],
+    steps: u32,
+    precision: &str,
+    device: Request,
+    json: bool,
+) -> Result<ExitCode> {
     check_batch(batch)?;
     let chosen = choose(device)?;
-    let overrides = [format!("model.width={width}"), format!("training.batch_size={batch}")];
+    let overrides = [
+        format!("model.width={width}"),
+        format!("training.batch_size={batch}"),
+        format!("training.precision={precision}"),
+    ];
     let recipe = Recipe::parse(recipe::BUILT_IN[0].1, &overrides)?;
     let bare = bare_step(&recipe, batch, steps as usize, &chosen.device)?;
     let whole = whole_step(&recipe, batch, steps as usize, &chosen)?;
@@ -37,12 +49,12 @@ fn train_step(width: usize, batch: usize, steps: u32, device: Request, json: boo
         println!(
             "{}",
             json!({
-                "device": chosen.name, "width": width, "batch": batch, "steps": steps,
+                "device": chosen.name, "width": width, "batch": batch, "steps": steps, "precision": precision,
                 "images_per_second": rate(bare), "loop_images_per_second": rate(whole),
             })
         );
     } else {
-        println!("ResNet-18 at width {width}, batch {batch}, {steps} steps on {}", chosen.name);
+        println!("ResNet-18 at width {width}, batch {batch}, {steps} steps in {precision} on {}", chosen.name);
         println!("bare training step   {:>8.1} images/s", rate(bare));
         println!("whole loop           {:>8.1} images/s, loading, augmentation and metrics included", rate(whole));
     }
@@ -57,7 +69,7 @@ fn check_batch(batch: usize) -> Result<()> {
 /// Seconds of forward, backward and update on one batch that is on the device already.
 fn bare_step(recipe: &Recipe, batch: usize, steps: usize, device: &Device) -> Result<f64> {
     let device = device.clone().autodiff();
-    let mut model = recipe.architecture(10)?.init(0, &device)?;
+    let mut model = recipe.architecture(10)?.init(0, &device)?.with_precision(recipe.training.precision);
     let mut sgd = Sgd::new(recipe.optimizer.clone());
     let pixels: Vec<f32> = (0..batch * 3072).map(|index| (index as f32).sin()).collect();
     let images = Tensor::<4>::from_data(TensorData::new(pixels, [batch, 3, 32, 32]), &device);

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use kiln_data::Augment;
+use kiln_kernels::Precision;
 use kiln_model::{ConfigError, Init, NormKind, Preset, ResNetConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -47,8 +48,19 @@ pub struct Training {
     pub validation: f32,
     /// Probability mass that the target spreads evenly over all classes.
     pub label_smoothing: f32,
+    /// What convolutions multiply.
+    #[serde(with = "PrecisionName")]
+    pub precision: Precision,
     /// Decides weights, splits, order and augmentation.
     pub seed: u64,
+}
+
+/// The names of [`Precision`].
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Precision", rename_all = "lowercase")]
+enum PrecisionName {
+    F32,
+    Bf16,
 }
 
 /// Stochastic gradient descent as PyTorch's `SGD`.

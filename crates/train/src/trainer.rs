@@ -3,6 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{DataError, Dataset, Split, Validation, epoch_order, fill_batch, split};
+use kiln_kernels::Precision;
+use kiln_kernels::device::Path;
 use kiln_model::{ConfigError, ResNet, StateError};
 use web_time::Instant;
 
@@ -78,6 +80,11 @@ pub enum TrainError {
     State(#[from] StateError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(
+        "this device does not multiply bf16, which takes the CPU, and one with AVX512-BF16: set \
+         training.precision = \"f32\""
+    )]
+    Precision,
     #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
     NoImages(usize, usize),
     #[error(
@@ -104,8 +111,12 @@ impl<'a> Trainer<'a> {
         if split.train.is_empty() {
             return Err(TrainError::NoImages(data.train.len(), split.validation.len()));
         }
+        let precision = recipe.training.precision;
+        if precision != Precision::F32 && !(Path::of(device) == Path::Cpu && precision.is_available()) {
+            return Err(TrainError::Precision);
+        }
         let device = device.clone().autodiff();
-        let model = architecture.init(seed, &device)?;
+        let model = architecture.init(seed, &device)?.with_precision(precision);
         // A set smaller than a batch is one batch.
         let batch_size = recipe.training.batch_size.min(split.train.len());
         let steps_per_epoch = split.train.len() / batch_size;

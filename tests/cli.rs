@@ -171,52 +171,51 @@ fn a_terminated_run_resumes_to_the_same_bytes() {
     fails(&occupied, 1, &["holds a run already", "--resume"]);
 }
 
+/// The losses of ten steps of eight images.
+fn ten_losses(device: &str, precision: &str) -> Vec<f64> {
+    let folder = TempDir::new().unwrap();
+    let mut command = kiln(folder.path());
+    // Every epoch is one step, so that each step's loss is in the metrics.
+    command.args(["train", "--dataset", "synthetic", "--limit", "10", "--json", "--epochs", "10", "--out", "run"]);
+    let precision = format!("training.precision={precision}");
+    for set in ["model.width=4", "training.batch_size=8", "training.validation=0", "optimizer.lr=0.01", &precision] {
+        command.args(["--set", set]);
+    }
+    succeeds(&command.args(["--device", device]).output().unwrap());
+    let metrics = fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let losses: Vec<f64> = lines.map(|line| line["train_loss"].as_f64().unwrap()).collect();
+    assert_eq!(losses.len(), 10);
+    losses
+}
+
 #[test]
 fn ten_steps_on_wgpu_follow_the_cpus_losses() {
     if std::env::var_os("KILN_SKIP_GPU").is_some() {
         eprintln!("skipped: KILN_SKIP_GPU is set");
         return;
     }
-    let folder = TempDir::new().unwrap();
-    let losses = |device: &str| {
-        let mut command = kiln(folder.path());
-        command.args([
-            "train",
-            "--dataset",
-            "synthetic",
-            "--limit",
-            "10",
-            "--json",
-            "--device",
-            device,
-            "--out",
-            device,
-        ]);
-        // Every epoch is one step of eight images, so that each step's loss is in the metrics.
-        command.args([
-            "--epochs",
-            "10",
-            "--set",
-            "model.width=4",
-            "--set",
-            "training.batch_size=8",
-            "--set",
-            "training.validation=0",
-            "--set",
-            "optimizer.lr=0.01",
-        ]);
-        succeeds(&command.output().unwrap());
-        let metrics = fs::read_to_string(folder.path().join(device).join("metrics.jsonl")).unwrap();
-        let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        lines.map(|line| line["train_loss"].as_f64().unwrap()).collect::<Vec<_>>()
-    };
     // Asking for a GPU where there is only a software adapter is an error, and the other way round.
     let gpu =
         if kiln_kernels::device::choose(kiln_kernels::device::Request::Gpu(0)).is_ok() { "gpu" } else { "software" };
-    let (cpu, gpu) = (losses("cpu"), losses(gpu));
-    assert_eq!(cpu.len(), 10);
+    let (cpu, gpu) = (ten_losses("cpu", "f32"), ten_losses(gpu, "f32"));
     for (step, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
         assert!((cpu - gpu).abs() < 1e-3 * cpu, "step {step}: {cpu} on the CPU, {gpu} on wgpu");
+    }
+}
+
+#[test]
+fn ten_steps_in_bf16_follow_those_in_f32_where_the_cpu_has_it() {
+    if !kiln_kernels::Precision::Bf16.is_available() {
+        eprintln!("this CPU lacks AVX512-BF16: only the error is tested");
+        let folder = TempDir::new().unwrap();
+        let train = ["train", "--dataset", "synthetic", "--device", "cpu", "--set", "training.precision=bf16"];
+        return fails(&kiln(folder.path()).args(train).output().unwrap(), 1, &["AVX512-BF16", "training.precision"]);
+    }
+    let (f32, bf16) = (ten_losses("cpu", "f32"), ten_losses("cpu", "bf16"));
+    assert_ne!(f32, bf16);
+    for (step, (f32, bf16)) in f32.iter().zip(&bf16).enumerate() {
+        assert!((f32 - bf16).abs() < 0.03 * f32, "step {step}: {f32} in f32, {bf16} in bf16");
     }
 }
 

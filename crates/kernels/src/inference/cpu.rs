@@ -9,12 +9,16 @@ use crate::parallel;
 
 /// Pixels of a task: enough that handing it out costs nothing.
 const PIXELS: usize = 48;
+/// Images that pass through a step together: enough for the weights of the last stages, which have few
+/// pixels, to be read seldom; few enough for the values of the first to stay in the cache.
+const TOGETHER: usize = 8;
 
 /// A plan with its weights packed and its buffers made.
 pub struct Executor {
     plan: Plan,
     layout: Layout,
     packed: Vec<Option<Packed>>,
+    /// Each for as many images as pass together.
     buffers: Vec<Vec<f32>>,
 }
 
@@ -31,47 +35,61 @@ impl Executor {
                 _ => None,
             })
             .collect();
-        let buffers = layout.buffers.iter().map(|len| vec![0.0; *len]).collect();
+        let buffers = vec![vec![]; layout.buffers.len()];
         Ok(Self { plan, layout, packed, buffers })
     }
 
-    /// The last value, `[C, H, W]`, for an image `[C, H, W]`.
+    /// The last values, `[N, C, H, W]`, for images `[N, C, H, W]`.
     ///
     /// # Panics
-    /// If `image` has not the size of the plan's input.
-    pub fn run(&mut self, image: &[f32]) -> Vec<f32> {
-        assert_eq!(image.len(), self.plan.input.iter().product::<usize>(), "an image of {:?}", self.plan.input);
+    /// If `images` are not of the plan's size.
+    pub fn run(&mut self, images: &[f32]) -> Vec<f32> {
+        let len: usize = self.plan.input.iter().product();
+        assert!(images.len().is_multiple_of(len), "images of {:?}", self.plan.input);
+        images.chunks(TOGETHER * len).flat_map(|images| self.run_together(images, images.len() / len)).collect()
+    }
+
+    fn run_together(&mut self, images: &[f32], count: usize) -> Vec<f32> {
         let Self { plan, layout, packed, buffers } = self;
+        for (buffer, len) in buffers.iter_mut().zip(&layout.buffers) {
+            // Borders are zero from the start.
+            buffer.resize(buffer.len().max(count * len), 0.0);
+        }
         let input = layout.values[0];
-        input.store(image, &mut buffers[input.buffer]);
+        let stored = buffers[input.buffer].chunks_exact_mut(input.len());
+        images.chunks_exact(images.len() / count).zip(stored).for_each(|(image, buffer)| input.store(image, buffer));
         for (index, (step, packed)) in plan.steps.iter().zip(packed).enumerate() {
             let storage = layout.values[index + 1];
             // No value that a step reads shares the buffer it writes.
             let mut output = std::mem::take(&mut buffers[storage.buffer]);
             let read = |value: usize| (layout.values[value], buffers[layout.values[value].buffer].as_slice());
-            let job = Job { step, input: read(step.input), residual: step.residual.map(read), storage };
+            let job = Job { step, count, input: read(step.input), residual: step.residual.map(read), storage };
+            let output_len = storage.len();
+            let each = output.chunks_exact_mut(output_len).take(count).enumerate();
             match &step.operator {
                 Operator::Conv2d(conv) => {
                     let packed = packed.as_ref().expect("every convolution is packed");
                     job.convolve(conv, packed, &mut output);
                 }
                 Operator::MaxPool { kernel, stride, padding } => {
-                    job.max_pool([*kernel, *stride, *padding], &mut output);
+                    each.for_each(|(image, output)| job.image(image).max_pool([*kernel, *stride, *padding], output));
                 }
                 Operator::GroupNorm { weight, bias, groups, epsilon } => {
-                    job.group_norm(weight, bias, *groups, *epsilon, &mut output);
+                    each.for_each(|(image, output)| {
+                        job.image(image).group_norm(weight, bias, *groups, *epsilon, output);
+                    });
                 }
             }
             buffers[storage.buffer] = output;
         }
         let last = layout.values.last().expect("there is always the input");
-        last.load(&buffers[last.buffer])
+        buffers[last.buffer].chunks_exact(last.len()).take(count).flat_map(|buffer| last.load(buffer)).collect()
     }
 }
 
 /// Without its border.
 fn view(storage: Storage) -> View {
-    View { start: storage.at(0, 0), steps: [0, storage.row(), storage.pixel] }
+    View { start: storage.at(0, 0), steps: [storage.len(), storage.row(), storage.pixel] }
 }
 
 fn pack(conv: &Conv2d) -> Packed {
@@ -91,12 +109,20 @@ fn pack(conv: &Conv2d) -> Packed {
 #[derive(Clone, Copy)]
 struct Job<'a> {
     step: &'a Step,
+    /// Images.
+    count: usize,
     input: (Storage, &'a [f32]),
     residual: Option<(Storage, &'a [f32])>,
     storage: Storage,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// The same for one image.
+    fn image(self, index: usize) -> Self {
+        let of = |(storage, values): (Storage, &'a [f32])| (storage, &values[index * storage.len()..]);
+        Self { count: 1, input: of(self.input), residual: self.residual.map(of), ..self }
+    }
+
     /// Adds the residual, cuts at zero and stores; `at` is where the pixel lies in the image.
     fn finish(&self, at: [usize; 2], channel: usize, value: f32, output: &mut [f32]) {
         let [row, column] = at.map(|at| at as isize);
@@ -115,17 +141,17 @@ impl Job<'_> {
             x,
             from: View {
                 start: from.at(corner, corner),
-                steps: [0, conv.stride * from.row(), conv.stride * from.pixel],
+                steps: [from.len(), conv.stride * from.row(), conv.stride * from.pixel],
             },
             runs: Runs { count: conv.kernel, len: conv.kernel * conv.channels, apart: from.row() },
             weights,
-            pixels: [1, height, width],
+            pixels: [self.count, height, width],
             to: view(to),
             residual: self.residual.map(|(storage, values)| (values, view(storage))),
             relu: self.step.relu,
         };
         assert!(from.pixel == conv.channels && to.pixel == out);
-        let pixels = height * width;
+        let pixels = self.count * height * width;
         let parts = pixels.div_ceil(PIXELS);
         let output = parallel::Shared::new(output);
         parallel::for_each(weights.blocks() * parts, |task| {
@@ -190,6 +216,18 @@ mod tests {
             let found = Executor::new(plan.clone()).unwrap().run(&image);
             let error = error(&found, &reference::run(&plan, &image));
             assert!(error < 1e-5, "{error} in {:?}", plan.shapes());
+        }
+    }
+
+    #[test]
+    fn images_together_are_answered_as_each_alone() {
+        for plan in plans() {
+            let count = TOGETHER + 3;
+            let len: usize = plan.input.iter().product();
+            let images = noise(count * len, 1);
+            let mut executor = Executor::new(plan).unwrap();
+            let alone: Vec<f32> = images.chunks(len).flat_map(|image| executor.run(image)).collect();
+            assert_eq!(executor.run(&images), alone);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::check::noise;
 use kiln_kernels::conv2d::Geometry;
 use kiln_kernels::device::{Chosen, Path};
 use kiln_kernels::inference::{self, Conv2d, Operator, Plan, Step, Value};
@@ -333,18 +334,6 @@ fn sizes(shape: [usize; 4]) -> String {
 
 fn with_relu(relu: bool) -> &'static str {
     if relu { ", ReLU" } else { "" }
-}
-
-/// From -0.5 to 0.5.
-fn noise(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 - 0.5
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 /// Near `level`, different in every channel.

@@ -105,6 +105,18 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// All that a device of it can be asked for.
+    pub(crate) fn limits(&self) -> wgpu::Limits {
+        self.adapter.limits()
+    }
+
+    pub(crate) async fn device(&self, limits: wgpu::Limits) -> Result<(wgpu::Device, wgpu::Queue), GpuError> {
+        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        self.adapter.request_device(&descriptor).await.map_err(|error| GpuError::NoDevice(error.to_string()))
+    }
+}
+
 impl Executor {
     /// Makes everything that a run needs and waits until the device has accepted it.
     ///
@@ -117,10 +129,7 @@ impl Executor {
         let bytes = (largest * size_of::<f32>()) as u64;
         limits.max_buffer_size = limits.max_buffer_size.max(bytes);
         limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.max(bytes);
-        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
-        let requested = adapter.adapter.request_device(&descriptor).await;
-        let (device, queue) = requested.map_err(|error| GpuError::NoDevice(error.to_string()))?;
-
+        let (device, queue) = adapter.device(limits).await?;
         let lost = Arc::new(AtomicBool::new(false));
         let failure = Arc::new(Mutex::new(None));
         device.set_device_lost_callback({
@@ -205,22 +214,11 @@ impl Executor {
         }
         encoder.copy_buffer_to_buffer(&self.output_buffer, 0, &self.staging, 0, self.staging.size());
         self.queue.submit([encoder.finish()]);
-        // Asked for together: one after the other would cost a second round trip.
-        let (send, mapped) = oneshot::channel();
-        self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let _ = send.send(result);
-        });
+        let mapping = map(&self.staging);
         self.wait().await?;
         let computed = Instant::now();
-        match mapped.await {
-            Ok(Ok(())) => {}
-            _ => return Err(self.failure().unwrap_or(GpuError::Lost)),
-        }
-        let values = {
-            let view = self.staging.get_mapped_range(..).map_err(|error| GpuError::Refused(error.to_string()))?;
-            self.output.load(bytemuck::cast_slice(&view))
-        };
-        self.staging.unmap();
+        mapping.await.map_err(|error| self.failure().unwrap_or(error))?;
+        let values = unmap(&self.staging, |bytes| self.output.load(bytemuck::cast_slice(bytes)))?;
         let timings = Timings { upload: uploaded - start, compute: computed - uploaded, read_back: computed.elapsed() };
         Ok((values, timings))
     }
@@ -233,13 +231,7 @@ impl Executor {
 
     /// Waits until all submitted work is done.
     async fn wait(&self) -> Result<(), GpuError> {
-        let (send, done) = oneshot::channel();
-        self.queue.on_submitted_work_done(move || {
-            let _ = send.send(());
-        });
-        #[cfg(not(target_family = "wasm"))]
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| GpuError::Refused(error.to_string()))?;
-        done.await.map_err(|_| GpuError::Lost)?;
+        done(&self.device, &self.queue).await?;
         self.failure().map_or(Ok(()), Err)
     }
 
@@ -328,7 +320,45 @@ impl Builder<'_> {
     }
 }
 
-fn compile(device: &wgpu::Device, shader: &Specialised) -> wgpu::ComputePipeline {
+/// Waits until all submitted work is done.
+pub(crate) async fn done(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), GpuError> {
+    let (send, done) = oneshot::channel();
+    queue.on_submitted_work_done(move || {
+        let _ = send.send(());
+    });
+    #[cfg(not(target_family = "wasm"))]
+    device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| GpuError::Refused(error.to_string()))?;
+    #[cfg(target_family = "wasm")]
+    let _ = device;
+    done.await.map_err(|_| GpuError::Lost)
+}
+
+/// Asks for a buffer's bytes. Before [`done`] is waited for: one after the other would cost a second
+/// round trip.
+pub(crate) fn map(staging: &wgpu::Buffer) -> impl Future<Output = Result<(), GpuError>> + use<> {
+    let (send, mapped) = oneshot::channel();
+    staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        let _ = send.send(result);
+    });
+    async {
+        match mapped.await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(GpuError::Lost),
+        }
+    }
+}
+
+/// Takes what it needs from the bytes that [`map`] gave, and gives them back.
+pub(crate) fn unmap<T>(staging: &wgpu::Buffer, take: impl FnOnce(&[u8]) -> T) -> Result<T, GpuError> {
+    let taken = {
+        let view = staging.get_mapped_range(..).map_err(|error| GpuError::Refused(error.to_string()))?;
+        take(&view)
+    };
+    staging.unmap();
+    Ok(taken)
+}
+
+pub(crate) fn compile(device: &wgpu::Device, shader: &Specialised) -> wgpu::ComputePipeline {
     let source = wgpu::ShaderSource::Wgsl(shader.source().into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
     device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

@@ -9,6 +9,7 @@ use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
 
 use crate::conv2d::Geometry;
+use crate::pool;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
@@ -74,6 +75,18 @@ pub trait KernelBackend: Backend {
     #[fusion(default)]
     fn kiln_add_relu_backward(output: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::relu_backward(output, grad)
+    }
+
+    /// See [`global_average_pool`](crate::global_average_pool).
+    #[fusion(dtype = x, shape = { let [n, c, _, _] = x.dims(); Shape::from([n, c]) })]
+    fn kiln_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        pool::tensors::forward::<Self>(x)
+    }
+
+    /// Gradient of the input, whose maps are `height` by `width`.
+    #[fusion(dtype = grad, shape = { let [n, c] = grad.dims(); Shape::from([n, c, *height, *width]) })]
+    fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
+        pool::tensors::backward::<Self>(grad, height, width)
     }
 }
 

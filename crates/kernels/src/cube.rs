@@ -3,7 +3,7 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    DType,
+    DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
 };
 use burn::tensor::Shape;
@@ -16,7 +16,7 @@ use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype};
 use crate::backend::{KernelBackend, conv_options, dims4};
 use crate::conv2d::Geometry;
 use crate::shader::{Launch, Specialised, WORKGROUP};
-use crate::{batch_norm, conv2d};
+use crate::{batch_norm, conv2d, pool};
 
 /// What burn calls a wgpu runtime that takes WGSL.
 pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
@@ -96,6 +96,21 @@ impl KernelBackend for CubeBackend {
         let grad = if relu { Self::relu_backward(output, grad) } else { grad };
         let grads = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
         (grads.x_grad, grads.gamma_grad, grads.beta_grad)
+    }
+
+    fn kiln_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !takes_wgsl(&x) {
+            return pool::tensors::forward::<Self>(x);
+        }
+        pool::cube::forward(dims4(&x), x)
+    }
+
+    fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
+        if !takes_wgsl(&grad) {
+            return pool::tensors::backward::<Self>(grad, height, width);
+        }
+        let [n, c] = grad.shape().dims();
+        pool::cube::backward([n, c, height, width], grad)
     }
 }
 

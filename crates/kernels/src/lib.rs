@@ -27,7 +27,6 @@ pub mod device;
 mod flex;
 pub mod inference;
 mod parallel;
-#[cfg(feature = "burn")]
 pub mod pool;
 pub mod runner;
 pub mod shader;

@@ -33,6 +33,8 @@ shaders! {
     CONV2D_FUSED = "conv2d_fused",
     CONV2D_FUSED_SPLIT = "conv2d_fused_split",
     CONV2D_PACK = "conv2d_pack",
+    GLOBAL_AVERAGE_POOL = "global_average_pool",
+    GLOBAL_AVERAGE_POOL_BACKWARD = "global_average_pool_backward",
     GROUP_NORM = "group_norm",
     MAX_POOL = "max_pool",
     SUM = "sum",

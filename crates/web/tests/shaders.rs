@@ -8,6 +8,7 @@ use kiln_kernels::batch_norm;
 use kiln_kernels::check::{noise, relative_error};
 use kiln_kernels::conv2d::{self, Geometry};
 use kiln_kernels::inference::gpu::Adapter;
+use kiln_kernels::pool;
 use kiln_kernels::runner::Runner;
 use kiln_kernels::shader::{ALL, CONV2D};
 use wasm_bindgen_test::*;
@@ -110,6 +111,23 @@ async fn batch_norm_and_its_gradients_agree_with_the_reference() {
             ("gradient of beta", beta_grad, expected.beta_grad),
         ] {
             close(&format!("{what} of {shape:?}, ReLU {relu}"), &runner.read(&found).await.unwrap(), &expected);
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn global_average_pooling_and_its_gradient_agree_with_the_reference() {
+    let runner = runner().await;
+    for (maps, area) in [(1, 1), (15, 63), (67, 16)] {
+        let (x, grad) = (noise(maps * area, 1), noise(maps, 2));
+        for (what, launch, input, expected) in [
+            ("forward", pool::wgsl::forward(maps, area), &x, pool::reference::forward(area, &x)),
+            ("gradient", pool::wgsl::backward(maps, area), &grad, pool::reference::backward(area, &grad)),
+        ] {
+            let output = runner.poisoned(expected.len());
+            runner.run(&launch, &[&runner.upload(input), &output]).await.unwrap();
+            close(&format!("{what} of {maps} maps of {area}"), &runner.read(&output).await.unwrap(), &expected);
         }
     }
 }

@@ -28,6 +28,7 @@ mod flex;
 pub mod inference;
 mod parallel;
 pub mod pool;
+pub mod resize_normalize;
 pub mod runner;
 pub mod shader;
 

@@ -15,6 +15,13 @@ pub struct Runner {
     lost: Arc<AtomicBool>,
 }
 
+/// A launch with its pipeline and its buffers.
+pub struct Prepared {
+    launch: Launch,
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
+}
+
 impl Runner {
     /// With all that the adapter has: the backward pass of batch norm binds nine buffers, one more than
     /// every WebGPU device must allow.
@@ -36,7 +43,7 @@ impl Runner {
         self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
             label: None,
             contents: bytemuck::cast_slice(values),
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
         })
     }
 
@@ -54,12 +61,11 @@ impl Runner {
         Ok(pipeline)
     }
 
-    /// Runs a launch on buffers, in the order of the shader's bindings, and waits for it.
+    /// Makes a launch on buffers, in the order of the shader's bindings, ready to run.
     ///
     /// # Errors
-    /// If the device refuses the work or is lost.
-    pub async fn run(&self, launch: &Launch, buffers: &[&wgpu::Buffer]) -> Result<(), GpuError> {
-        let Some([x, y, z]) = launch.grid() else { return Ok(()) };
+    /// If the device refuses it or is lost.
+    pub async fn prepare(&self, launch: &Launch, buffers: &[&wgpu::Buffer]) -> Result<Prepared, GpuError> {
         let pipeline = self.compile(&launch.shader).await?;
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let entries: Vec<_> = (0..)
@@ -69,16 +75,42 @@ impl Runner {
         let layout = &pipeline.get_bind_group_layout(0);
         let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
         let bindings = self.device.create_bind_group(&descriptor);
+        self.accepted(scope, &launch.shader).await?;
+        Ok(Prepared { launch: launch.clone(), pipeline, bindings })
+    }
+
+    /// Runs it that many times over and waits for the last.
+    ///
+    /// # Errors
+    /// If the device refuses the work or is lost.
+    pub async fn repeat(&self, prepared: &Prepared, times: usize) -> Result<(), GpuError> {
+        let Some([x, y, z]) = prepared.launch.grid() else { return Ok(()) };
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&pipeline);
-            pass.set_bind_group(0, &bindings, &[]);
-            pass.dispatch_workgroups(x, y, z);
+            pass.set_pipeline(&prepared.pipeline);
+            pass.set_bind_group(0, &prepared.bindings, &[]);
+            for _ in 0..times {
+                pass.dispatch_workgroups(x, y, z);
+            }
         }
         self.queue.submit([encoder.finish()]);
-        self.accepted(scope, &launch.shader).await?;
-        done(&self.device, &self.queue).await
+        done(&self.device, &self.queue).await?;
+        self.accepted(scope, &prepared.launch.shader).await
+    }
+
+    /// Runs a launch once on buffers and waits for it.
+    ///
+    /// # Errors
+    /// If the device refuses the work or is lost.
+    pub async fn run(&self, launch: &Launch, buffers: &[&wgpu::Buffer]) -> Result<(), GpuError> {
+        self.repeat(&self.prepare(launch, buffers).await?, 1).await
+    }
+
+    /// Overwrites the start of a buffer.
+    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, values: &[T]) {
+        self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
     }
 
     /// Whether all that was asked for since `scope` was accepted. A lost device accepts everything.

@@ -438,34 +438,33 @@ fn pack(conv: &Conv2d, pixel: usize) -> (Vec<f32>, Vec<f32>) {
     (packed, bias)
 }
 
+/// An adapter for a test. Without one it panics, so that no test passes by not running;
+/// `KILN_SKIP_GPU=1` skips such tests and says so.
+#[cfg(test)]
+pub(crate) fn for_tests() -> Option<Adapter> {
+    if std::env::var_os("KILN_SKIP_GPU").is_some() {
+        eprintln!("skipped: KILN_SKIP_GPU is set");
+        return None;
+    }
+    let adapter = pollster::block_on(Adapter::request());
+    Some(adapter.expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::reference;
     use super::super::tests::{error, noise, plans};
     use super::*;
 
-    fn skipped() -> bool {
-        let skip = std::env::var_os("KILN_SKIP_GPU").is_some();
-        if skip {
-            eprintln!("skipped: KILN_SKIP_GPU is set");
-        }
-        skip
-    }
-
-    fn adapter() -> Adapter {
-        pollster::block_on(Adapter::request())
-            .expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without")
-    }
-
     #[test]
     fn every_step_agrees_with_the_reference_in_double_precision() {
-        if skipped() {
+        if for_tests().is_none() {
             return;
         }
         for (is_software, plan) in
             [true, false].into_iter().flat_map(|form| plans().into_iter().map(move |plan| (form, plan)))
         {
-            let adapter = Adapter { is_software, ..adapter() };
+            let adapter = Adapter { is_software, ..for_tests().unwrap() };
             let image = noise(plan.input.iter().product(), 1);
             let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
             let expected = reference::run(&plan, &image);
@@ -480,11 +479,9 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_an_error() {
-        if skipped() {
-            return;
-        }
+        let Some(adapter) = for_tests() else { return };
         let plan = plans().pop().unwrap();
-        let executor = pollster::block_on(Executor::new(&adapter(), &plan)).unwrap();
+        let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
         let image = noise(plan.input.iter().product(), 1);
         executor.destroy();
         assert!(matches!(pollster::block_on(executor.run(&image)), Err(GpuError::Lost | GpuError::Refused(_))));

@@ -1,7 +1,7 @@
 //! The operators on burn's GPU runtimes: Kiln's shaders where the runtime takes WGSL, burn's own
 //! operators elsewhere (CUDA, and wgpu built for SPIR-V or MSL).
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{
     DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
@@ -16,7 +16,7 @@ use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype};
 use crate::backend::{KernelBackend, conv_options, dims4};
 use crate::conv2d::Geometry;
 use crate::shader::{Launch, Specialised, WORKGROUP};
-use crate::{batch_norm, conv2d, pool};
+use crate::{augment, batch_norm, conv2d, pool};
 
 /// What burn calls a wgpu runtime that takes WGSL.
 pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
@@ -111,6 +111,18 @@ impl KernelBackend for CubeBackend {
         }
         let [n, c] = grad.shape().dims();
         pool::cube::backward([n, c, height, width], grad)
+    }
+
+    fn kiln_augment(
+        pixels: IntTensor<Self>,
+        changes: IntTensor<Self>,
+        levels: FloatTensor<Self>,
+        height: usize,
+        width: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        let count = changes.shape().num_elements() / 8;
+        augment::cube::augment([pixels, changes, levels], [count, height, width], padding)
     }
 }
 

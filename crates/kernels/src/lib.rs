@@ -12,6 +12,7 @@
 
 #[cfg(feature = "burn")]
 pub mod add_relu;
+pub mod augment;
 #[cfg(feature = "burn")]
 mod autodiff;
 #[cfg(feature = "burn")]

@@ -26,6 +26,7 @@ macro_rules! shaders {
 }
 
 shaders! {
+    AUGMENT = "augment",
     BATCH_NORM = "batch_norm",
     BATCH_NORM_BACKWARD = "batch_norm_backward",
     CONV2D = "conv2d",

@@ -19,6 +19,7 @@ use kiln_train::run_dir::write_whole;
 use serde_json::{Value, json};
 
 use crate::args::{DoctorArgs, Examined};
+use crate::machine;
 
 mod cases;
 
@@ -265,23 +266,12 @@ fn whole(reports: &[Report]) -> Value {
         })
     });
     json!({
-        "machine": machine(),
-        "versions": {"kiln": env!("CARGO_PKG_VERSION")},
+        "machine": machine::describe(),
+        "versions": machine::versions(),
         "limit": LIMIT,
         "passed": reports.iter().all(Report::passed),
         "devices": devices.collect::<Vec<_>>(),
         "rows": rows.collect::<Vec<_>>(),
-    })
-}
-
-fn machine() -> Value {
-    let lines = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = lines.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    json!({
-        "system": std::env::consts::OS,
-        "architecture": std::env::consts::ARCH,
-        "cpu": cpu.map(|(_, name)| name),
-        "cores": thread::available_parallelism().map_or(1, usize::from),
     })
 }
 

@@ -28,10 +28,12 @@ pub mod device;
 mod flex;
 pub mod inference;
 mod parallel;
+pub mod peak;
 pub mod pool;
 pub mod resize_normalize;
 pub mod runner;
 pub mod shader;
+pub mod variants;
 
 #[cfg(feature = "burn")]
 pub use add_relu::add_relu;

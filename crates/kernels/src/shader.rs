@@ -38,6 +38,7 @@ shaders! {
     GLOBAL_AVERAGE_POOL_BACKWARD = "global_average_pool_backward",
     GROUP_NORM = "group_norm",
     MAX_POOL = "max_pool",
+    PEAK = "peak",
     RESIZE_NORMALIZE = "resize_normalize",
     SUM = "sum",
 }

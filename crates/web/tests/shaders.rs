@@ -4,7 +4,8 @@
 //!     bash tests/browser.sh
 #![cfg(target_family = "wasm")]
 
-use kiln_data::crop_rgba;
+use kiln_data::{Augment, Transform, crop_rgba, fill_batch, synthetic};
+use kiln_kernels::augment::{self, Change};
 use kiln_kernels::batch_norm;
 use kiln_kernels::check::{noise, relative_error};
 use kiln_kernels::conv2d::{self, Geometry};
@@ -151,4 +152,27 @@ async fn a_picture_is_resized_as_the_page_does_it() {
         // Halves may be rounded either way.
         assert!(distances[3040] < 1e-3 && distances[3071] < 1.001, "{sizes:?}: {:?}", &distances[3030..]);
     }
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn augmentation_gives_the_bits_of_the_training_loop() {
+    let runner = runner().await;
+    let set = synthetic(20, 0, 0).train;
+    let (mean, std) = ([0.5, 0.25, 0.1], [0.5, 0.25, 0.3]);
+    let settings = Augment::default();
+    let indices: Vec<u32> = (0..set.len() as u32).rev().collect();
+    let change = |&index: &u32| {
+        let Transform { row, column, flip } = settings.draw(7, 1, index);
+        Change { index, row: row as u32, column: column as u32, flip, cutout: [0; 4] }
+    };
+    let changes: Vec<_> = indices.iter().flat_map(|index| change(index).words()).collect();
+    let mut expected = vec![];
+    fill_batch(&set, &indices, Some((&settings, 7, 1)), mean, std, &mut expected);
+    let output = runner.poisoned(expected.len());
+    let levels = runner.upload(augment::levels(mean, std).as_flattened());
+    let launch = augment::wgsl::launch(indices.len(), set.height, set.width, settings.crop_padding);
+    let buffers = [&runner.upload(&set.images), &runner.upload(&changes), &levels, &output];
+    runner.run(&launch, &buffers).await.unwrap();
+    assert!(runner.read(&output).await.unwrap() == expected, "not the same bits");
 }

@@ -20,6 +20,7 @@ pub struct Images {
 }
 
 /// Where the bytes are.
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
 enum Store {
     /// Four bytes a word, and `[3, 256]` levels.
     Device { pixels: Tensor<1, Int>, levels: Tensor<2> },

@@ -14,14 +14,13 @@ use web_time::Instant;
 use wgpu::util::DeviceExt;
 
 use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
-use crate::shader::{CONV2D_FUSED, CONV2D_FUSED_SPLIT, GROUP_NORM, MAX_POOL, Shader, Specialised};
+use crate::shader::{GROUP_NORM, MAX_POOL, Shader, Specialised, WORKGROUP};
+use crate::variants::Variants;
 
 /// Numbers of a vec4.
 const VEC4: usize = 4;
 /// What the packed weights count channels in.
 const BLOCK: usize = 8;
-/// Invocations of a workgroup, in every shader.
-const WORKGROUP: usize = 64;
 
 /// A plan's pipelines and buffers on one device.
 pub struct Executor {
@@ -106,6 +105,11 @@ impl Adapter {
 }
 
 impl Adapter {
+    /// What of [`crate::variants`] runs on it.
+    pub fn variants(&self) -> &'static Variants {
+        Variants::of(self.is_software)
+    }
+
     /// All that a device of it can be asked for.
     pub(crate) fn limits(&self) -> wgpu::Limits {
         self.adapter.limits()
@@ -159,7 +163,7 @@ impl Executor {
             device: &device,
             layout: &layout,
             buffers: &buffers,
-            is_software: adapter.is_software,
+            variants: adapter.variants(),
             pipelines: HashMap::new(),
         };
         let dispatches = plan.steps.iter().enumerate().map(|(index, step)| builder.dispatch(index, step)).collect();
@@ -261,7 +265,7 @@ struct Builder<'a> {
     device: &'a wgpu::Device,
     layout: &'a Layout,
     buffers: &'a [wgpu::Buffer],
-    is_software: bool,
+    variants: &'static Variants,
     /// Steps of one shape share a pipeline.
     pipelines: HashMap<Specialised, wgpu::ComputePipeline>,
 }
@@ -275,12 +279,9 @@ impl Builder<'_> {
         let (shader, workgroups, weight, bias) = match &step.operator {
             Operator::Conv2d(conv) => {
                 let (weight, bias) = pack(conv, input.pixel);
-                let (shader, workgroups) = if self.is_software {
-                    (CONV2D_FUSED, (pixels.div_ceil(8) * output.pixel / BLOCK).div_ceil(WORKGROUP))
-                } else {
-                    (CONV2D_FUSED_SPLIT, (pixels.div_ceil(4) * output.pixel / VEC4).div_ceil(8))
-                };
-                (conv2d_shader(shader, conv, input), workgroups, weight, bias)
+                let form = &self.variants.conv2d_fused;
+                let tiles = pixels.div_ceil(form.pixels) * output.pixel / form.channels;
+                (conv2d_shader(form.shader, conv, input), tiles.div_ceil(form.tiles), weight, bias)
             }
             Operator::MaxPool { kernel, stride, padding } => {
                 let shader = max_pool_shader([*kernel, *stride, *padding], input);

@@ -36,16 +36,15 @@ fn place(pixel: u32) -> vec3i {
     return vec3i(i32(at / OUT_AREA), i32(row) - PADDING, i32(column) - PADDING);
 }
 
-// Index of the number under a kernel position in the first channel, or -1 where there is none.
+// Index of the number under a kernel position in the first channel, or -1 where there is none. Without
+// a branch: sixteen early returns in a loop take SwiftShader minutes to compile.
 fn under(place: vec3i, row: u32, column: u32) -> i32 {
     let at = place.yz + vec2i(vec2u(row, column));
     let size = vec2i(vec2u(IN_HEIGHT, IN_WIDTH));
     let spread = i32(SPREAD);
-    if any(at < vec2i()) || any(at % spread != vec2i()) || any(at / spread >= size) {
-        return -1;
-    }
     let inside = at / spread;
-    return place.x * i32(IN_CHANNELS * IN_AREA) + inside.x * size.y + inside.y;
+    let outside = (at < vec2i()) | (at % spread != vec2i()) | (inside >= size);
+    return select(place.x * i32(IN_CHANNELS * IN_AREA) + inside.x * size.y + inside.y, -1, any(outside));
 }
 
 fn load(first: i32, channel: u32) -> f32 {

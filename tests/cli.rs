@@ -243,13 +243,14 @@ fn has(rows: &[serde_json::Value], operator: &str, direction: &str) -> bool {
     })
 }
 
-const DOCTORED: [(&str, &[&str]); 6] = [
+const DOCTORED: [(&str, &[&str]); 7] = [
     ("conv2d", &["forward", "gradient of x", "gradient of weight"]),
     ("batch_norm_train", &["forward", "mean", "variance", "gradient of x", "gradient of gamma", "gradient of beta"]),
     ("batch_norm", &["forward"]),
     ("group_norm", &["forward", "gradient of x", "gradient of gamma", "gradient of beta"]),
     ("add_relu", &["forward", "gradient of x", "gradient of y"]),
     ("global_average_pool", &["forward", "gradient of x"]),
+    ("augment", &["forward"]),
 ];
 
 #[test]
@@ -277,6 +278,29 @@ fn the_doctor_examines_every_operator_on_wgpu() {
         }
     }
     assert!(has(&rows, "inference::gpu", "forward"));
+    assert!(has(&rows, "resize_normalize", "forward"));
+}
+
+#[test]
+fn every_bench_says_where_by_what_and_how_fast_it_could_be() {
+    let folder = TempDir::new().unwrap();
+    for what in [
+        &["inference", "--runs", "1"][..],
+        &["layers", "--batch", "1", "--runs", "1"],
+        &["train-step", "--batch", "2", "--steps", "1"],
+    ] {
+        let arguments = [&["bench"], what, &["--width", "2", "--device", "cpu", "--json"]].concat();
+        let output = succeeds(&kiln(folder.path()).args(&arguments).output().unwrap());
+        let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+        assert!(report["peak_gflops"].as_f64().unwrap() > 0.1, "{what:?}: {report}");
+        assert_eq!(report["versions"]["kiln"], env!("CARGO_PKG_VERSION"));
+        assert!(report["machine"]["cores"].as_u64().unwrap() > 0 && report["device"].is_string(), "{report}");
+    }
+    let arguments = ["bench", "layers", "--width", "2", "--runs", "1", "--device", "cpu"];
+    let table = succeeds(&kiln(folder.path()).args(arguments).output().unwrap());
+    for words in ["measured peak: ", "% of the measured peak"] {
+        assert!(table.contains(words), "'{words}' is not in: {table}");
+    }
 }
 
 #[test]

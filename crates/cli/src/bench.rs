@@ -6,11 +6,13 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::synthetic;
-use kiln_kernels::device::{Chosen, Request, choose};
+use kiln_kernels::device::{Chosen, Path, Request, choose};
+use kiln_kernels::peak;
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{Bench, BenchArgs};
+use crate::machine;
 
 mod inference;
 mod layers;
@@ -24,6 +26,31 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         }
         Bench::Inference { width, runs, device, json } => inference::run(width, runs, device, json),
         Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
+    }
+}
+
+/// The most that a device does, in GFLOP/s; not known for CUDA, which nothing here measures.
+fn peak(chosen: &Chosen) -> Result<Option<f64>> {
+    let operations = match &chosen.adapter {
+        Some(adapter) => pollster::block_on(peak::gpu(&adapter.for_inference()))?,
+        None if Path::of(&chosen.device) == Path::Cpu => peak::cpu(),
+        None => return Ok(None),
+    };
+    Ok(Some(operations / 1e9))
+}
+
+/// Prints a bench's own fields as JSON, with what every result needs: where, by what, and the peak there.
+fn print_json(chosen: &Chosen, peak: Option<f64>, fields: Value) {
+    let mut whole = json!({
+        "machine": machine::describe(), "versions": machine::versions(), "device": chosen.name, "peak_gflops": peak,
+    });
+    whole.as_object_mut().zip(fields.as_object()).into_iter().for_each(|(whole, fields)| whole.extend(fields.clone()));
+    println!("{whole}");
+}
+
+fn print_peak(peak: Option<f64>) {
+    if let Some(peak) = peak {
+        println!("measured peak: {peak:.1} GFLOP/s");
     }
 }
 
@@ -46,13 +73,11 @@ fn train_step(
     let whole = whole_step(&recipe, batch, steps as usize, &chosen)?;
     let rate = |seconds: f64| batch as f64 / seconds;
     if json {
-        println!(
-            "{}",
-            json!({
-                "device": chosen.name, "width": width, "batch": batch, "steps": steps, "precision": precision,
-                "images_per_second": rate(bare), "loop_images_per_second": rate(whole),
-            })
-        );
+        let fields = json!({
+            "width": width, "batch": batch, "steps": steps, "precision": precision,
+            "images_per_second": rate(bare), "loop_images_per_second": rate(whole),
+        });
+        print_json(&chosen, peak(&chosen)?, fields);
     } else {
         println!("ResNet-18 at width {width}, batch {batch}, {steps} steps in {precision} on {}", chosen.name);
         println!("bare training step   {:>8.1} images/s", rate(bare));

@@ -13,11 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kiln_kernels::check::relative_error;
 use kiln_kernels::device::{self, Chosen, Request, choose};
 use kiln_train::run_dir::write_whole;
 use serde_json::{Value, json};
 
 use crate::args::{DoctorArgs, Examined};
+use crate::machine;
 
 mod cases;
 
@@ -137,17 +139,6 @@ fn rows(case: &Case, found: Result<Found, String>) -> Vec<Value> {
 fn failed(operator: &str, failure: &str) -> Value {
     json!({"operator": operator, "direction": "all", "relative_error": null, "milliseconds": null,
            "passed": false, "failure": failure})
-}
-
-/// Largest difference over the largest value; infinite if anything is not a number.
-fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
-    if found.len() != expected.len() {
-        return f64::INFINITY;
-    }
-    let scale = expected.iter().fold(1e-30_f64, |max, value| max.max(value.abs()));
-    let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
-    // `max` of f64 ignores NaN; a NaN must fail.
-    worst.fold(0.0_f64, |max, error| if error.is_nan() { f64::INFINITY } else { max.max(error) }) / scale
 }
 
 /// Runs `command` and gathers its events until it ends, dies or says nothing for `patience`.
@@ -275,23 +266,12 @@ fn whole(reports: &[Report]) -> Value {
         })
     });
     json!({
-        "machine": machine(),
-        "versions": {"kiln": env!("CARGO_PKG_VERSION")},
+        "machine": machine::describe(),
+        "versions": machine::versions(),
         "limit": LIMIT,
         "passed": reports.iter().all(Report::passed),
         "devices": devices.collect::<Vec<_>>(),
         "rows": rows.collect::<Vec<_>>(),
-    })
-}
-
-fn machine() -> Value {
-    let lines = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = lines.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    json!({
-        "system": std::env::consts::OS,
-        "architecture": std::env::consts::ARCH,
-        "cpu": cpu.map(|(_, name)| name),
-        "cores": thread::available_parallelism().map_or(1, usize::from),
     })
 }
 
@@ -301,11 +281,6 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_fails() {
-        assert_eq!(relative_error(&[1.0, -4.0], &[1.0, -4.5]), 0.5 / 4.5);
-        for found in [vec![1.0, f32::NAN], vec![f32::INFINITY, 2.0], vec![1.0]] {
-            let error = relative_error(&found, &[1.0, 2.0]);
-            assert!(error > LIMIT, "{found:?}: {error}");
-        }
         let case = Case::answering("twice", vec![1.0, 2.0]);
         let found = |values| Ok(Found { values: vec![values], first: 1.0, forward: 1.0, backward: None });
         assert_eq!(rows(&case, found(vec![1.0, 2.0]))[0]["passed"], true);

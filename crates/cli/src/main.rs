@@ -7,6 +7,7 @@ mod devices;
 mod doctor;
 mod eval;
 mod export;
+mod machine;
 mod predict;
 mod serve;
 mod signals;

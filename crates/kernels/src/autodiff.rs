@@ -1,13 +1,13 @@
 //! The operators' derivatives. Second derivatives are not defined.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
-use crate::backend::KernelBackend;
+use crate::backend::{KernelBackend, dims4};
 use crate::conv2d::Precision;
 
 impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
@@ -92,6 +92,32 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
     fn kiln_add_relu_backward(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
         unimplemented_derivative()
     }
+
+    fn kiln_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let node = x.node();
+        let [_, _, height, width] = dims4(&x);
+        let output = B::kiln_global_average_pool(x.into_primitive());
+        match GlobalAveragePool.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish([height, width], output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn kiln_global_average_pool_backward(_: FloatTensor<Self>, _: usize, _: usize) -> FloatTensor<Self> {
+        unimplemented_derivative()
+    }
+
+    /// Bytes have no gradient.
+    fn kiln_augment(
+        pixels: IntTensor<Self>,
+        changes: IntTensor<Self>,
+        levels: FloatTensor<Self>,
+        height: usize,
+        width: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::kiln_augment(pixels, changes, levels.into_primitive(), height, width, padding))
+    }
 }
 
 /// No public function of this crate leads here.
@@ -149,6 +175,22 @@ impl<B: KernelBackend> Backward<B, 2> for AddRelu {
         let grad = B::kiln_add_relu_backward(ops.state, grad);
         for node in ops.parents.into_iter().flatten() {
             grads.register::<B>(node.id, grad.clone());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GlobalAveragePool;
+
+impl<B: KernelBackend> Backward<B, 1> for GlobalAveragePool {
+    /// Height and width of the maps.
+    type State = [usize; 2];
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([node], [height, width]) = (ops.parents, ops.state);
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = node {
+            grads.register::<B>(node.id, B::kiln_global_average_pool_backward(grad, height, width));
         }
     }
 }

@@ -3,12 +3,13 @@
 //!
 //! Fusion takes most of them as they are, lazily; a default body is left to it, to be fused.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
 
 use crate::conv2d::{Geometry, Precision};
+use crate::pool;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
@@ -99,6 +100,32 @@ pub trait KernelBackend: Backend {
     #[fusion(default)]
     fn kiln_add_relu_backward(output: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::relu_backward(output, grad)
+    }
+
+    /// See [`global_average_pool`](crate::global_average_pool).
+    #[fusion(dtype = x, shape = { let [n, c, _, _] = x.dims(); Shape::from([n, c]) })]
+    fn kiln_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        pool::tensors::forward::<Self>(x)
+    }
+
+    /// Gradient of the input, whose maps are `height` by `width`.
+    #[fusion(dtype = grad, shape = { let [n, c] = grad.dims(); Shape::from([n, c, *height, *width]) })]
+    fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
+        pool::tensors::backward::<Self>(grad, height, width)
+    }
+
+    /// See [`Images::augment`](crate::augment::Images::augment), which asks only runtimes that take WGSL.
+    #[fusion(dtype = levels, shape = Shape::from([changes.num_elements() / 8, 3, *height, *width]))]
+    fn kiln_augment(
+        pixels: IntTensor<Self>,
+        changes: IntTensor<Self>,
+        levels: FloatTensor<Self>,
+        height: usize,
+        width: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        let _ = (pixels, changes, levels, height, width, padding);
+        unreachable!("the host augments for devices that take no WGSL")
     }
 }
 

@@ -1,9 +1,9 @@
 //! The operators on burn's GPU runtimes: Kiln's shaders where the runtime takes WGSL, burn's own
 //! operators elsewhere (CUDA, and wgpu built for SPIR-V or MSL).
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{
-    DType,
+    DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
 };
 use burn::tensor::Shape;
@@ -15,13 +15,8 @@ use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype};
 
 use crate::backend::{KernelBackend, conv_options, dims4};
 use crate::conv2d::{Geometry, Precision};
-use crate::shader::Specialised;
-use crate::{batch_norm, conv2d};
-
-/// Invocations of a workgroup, in every shader.
-pub(crate) const WORKGROUP: usize = 64;
-/// Workgroups along x, the most that WebGPU allows.
-const ROW: usize = 65_535;
+use crate::shader::{Launch, Specialised, WORKGROUP};
+use crate::{augment, batch_norm, conv2d, pool};
 
 /// What burn calls a wgpu runtime that takes WGSL.
 pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
@@ -42,7 +37,7 @@ impl KernelBackend for CubeBackend {
         if !takes_wgsl(&x) {
             return Self::conv2d(x, weight, None, conv_options(stride, padding));
         }
-        conv2d::wgsl::forward(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, weight)
+        conv2d::cube::forward(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, weight)
     }
 
     fn kiln_conv2d_backward_data(
@@ -56,7 +51,7 @@ impl KernelBackend for CubeBackend {
         if !takes_wgsl(&x) {
             return Self::conv2d_x_backward(x, weight, grad, conv_options(stride, padding));
         }
-        conv2d::wgsl::backward_data(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), weight, grad)
+        conv2d::cube::backward_data(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), weight, grad)
     }
 
     fn kiln_conv2d_backward_weight(
@@ -70,7 +65,7 @@ impl KernelBackend for CubeBackend {
         if !takes_wgsl(&x) {
             return Self::conv2d_weight_backward(x, weight, grad, conv_options(stride, padding));
         }
-        conv2d::wgsl::backward_weight(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, grad)
+        conv2d::cube::backward_weight(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, grad)
     }
 
     fn kiln_batch_norm_train(
@@ -81,7 +76,7 @@ impl KernelBackend for CubeBackend {
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         if takes_wgsl(&x) {
-            return batch_norm::wgsl::forward(dims4(&x), [x, gamma, beta], epsilon, relu);
+            return batch_norm::cube::forward(dims4(&x), [x, gamma, beta], epsilon, relu);
         }
         let result = Self::batch_norm_train(x, gamma, beta, epsilon);
         let output = if relu { Self::relu(result.output) } else { result.output };
@@ -99,11 +94,38 @@ impl KernelBackend for CubeBackend {
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         if takes_wgsl(&x) {
-            return batch_norm::wgsl::backward(dims4(&x), [x, gamma, output, mean, variance, grad], epsilon, relu);
+            return batch_norm::cube::backward(dims4(&x), [x, gamma, output, mean, variance, grad], epsilon, relu);
         }
         let grad = if relu { Self::relu_backward(output, grad) } else { grad };
         let grads = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
         (grads.x_grad, grads.gamma_grad, grads.beta_grad)
+    }
+
+    fn kiln_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !takes_wgsl(&x) {
+            return pool::tensors::forward::<Self>(x);
+        }
+        pool::cube::forward(dims4(&x), x)
+    }
+
+    fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
+        if !takes_wgsl(&grad) {
+            return pool::tensors::backward::<Self>(grad, height, width);
+        }
+        let [n, c] = grad.shape().dims();
+        pool::cube::backward([n, c, height, width], grad)
+    }
+
+    fn kiln_augment(
+        pixels: IntTensor<Self>,
+        changes: IntTensor<Self>,
+        levels: FloatTensor<Self>,
+        height: usize,
+        width: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        let count = changes.shape().num_elements() / 8;
+        augment::cube::augment([pixels, changes, levels], [count, height, width], padding)
     }
 }
 
@@ -121,19 +143,12 @@ impl KernelSource for Specialised {
     }
 }
 
-/// Runs at least `invocations` of a shader on tensors, in the order of its bindings.
-pub(crate) fn launch(shader: Specialised, invocations: usize, tensors: &[&CubeTensor]) {
-    launch_grid(shader, [invocations.div_ceil(WORKGROUP), 1], tensors);
-}
-
-/// Runs that many workgroups of a shader: `x` of them, continued along z after [`ROW`], by `y`.
-pub(crate) fn launch_grid(shader: Specialised, [x, y]: [usize; 2], tensors: &[&CubeTensor]) {
-    if x * y == 0 {
-        return;
-    }
+/// Runs a launch on tensors, in the order of its shader's bindings.
+pub(crate) fn launch(launch: Launch, tensors: &[&CubeTensor]) {
+    let Some([x, y, z]) = launch.grid() else { return };
     let buffers = tensors.iter().map(|tensor| tensor.handle.clone().binding()).collect();
-    let kernel = SourceKernel::new(shader, CubeDim::new_1d(WORKGROUP as u32));
-    let count = CubeCount::Static(x.min(ROW) as u32, y as u32, x.div_ceil(ROW) as u32);
+    let kernel = SourceKernel::new(launch.shader, CubeDim::new_1d(WORKGROUP as u32));
+    let count = CubeCount::Static(x, y, z);
     tensors[0].client.launch(Box::new(kernel), count, KernelArguments::new().with_buffers(buffers));
 }
 

@@ -2,22 +2,23 @@
 //! runs underneath depends on the device: on a CPU the `cpu` module of each operator, on wgpu its
 //! shaders, elsewhere burn's own operators.
 //!
-//! An operator is a folder with the same rooms in each: `mod.rs` (the public function, shapes),
-//! `cpu.rs` (the fast form), `wgsl.rs` (the launch of its files in `shaders/`) and `reference.rs`
+//! An operator is a folder with the same rooms in each: `mod.rs` (shapes), `tensors.rs` (the public
+//! function of burn's tensors), `cpu.rs` (the fast form), `wgsl.rs` (which of the files in `shaders/`
+//! it takes, and how many workgroups), `cube.rs` (their launch on burn's runtime) and `reference.rs`
 //! (the readable twin that tests and `kiln doctor` compare with).
 //!
-//! [`inference`] runs whole trained networks without burn; it is all that is left of this crate
-//! without the feature `burn`, as the browser has it.
+//! [`inference`] runs whole trained networks without burn. Without the feature `burn`, as the browser
+//! has it, that is what is left, beside the shaders themselves and [`runner`], which runs one of them.
 
 #[cfg(feature = "burn")]
 pub mod add_relu;
+pub mod augment;
 #[cfg(feature = "burn")]
 mod autodiff;
 #[cfg(feature = "burn")]
 mod backend;
-#[cfg(feature = "burn")]
 pub mod batch_norm;
-#[cfg(feature = "burn")]
+pub mod check;
 pub mod conv2d;
 #[cfg(feature = "burn")]
 mod cube;
@@ -28,9 +29,12 @@ mod direct;
 mod flex;
 pub mod inference;
 mod parallel;
-#[cfg(feature = "burn")]
+pub mod peak;
 pub mod pool;
-mod shader;
+pub mod resize_normalize;
+pub mod runner;
+pub mod shader;
+pub mod variants;
 
 #[cfg(feature = "burn")]
 pub use add_relu::add_relu;

@@ -1,6 +1,11 @@
-//! Shaders specialised by their named constants.
+//! Shaders specialised by their named constants, and launches of them.
 
 use std::fmt;
+
+/// Invocations of a workgroup, in every shader.
+pub const WORKGROUP: usize = 64;
+/// Workgroups along x, the most that WebGPU allows.
+const ROW: usize = 65_535;
 
 /// A file of `shaders/`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -9,28 +14,34 @@ pub struct Shader {
     source: &'static str,
 }
 
-macro_rules! shader {
-    ($name:literal) => {
-        Shader { name: $name, source: include_str!(concat!("../../../shaders/", $name, ".wgsl")) }
+/// Declares a constant for each file, and the list of them all.
+macro_rules! shaders {
+    ($($constant:ident = $name:literal),+ $(,)?) => {
+        $(pub const $constant: Shader =
+            Shader { name: $name, source: include_str!(concat!("../../../shaders/", $name, ".wgsl")) };)+
+
+        /// Every file of `shaders/`.
+        pub const ALL: &[Shader] = &[$($constant),+];
     };
 }
 
-#[cfg(feature = "burn")]
-pub const BATCH_NORM: Shader = shader!("batch_norm");
-#[cfg(feature = "burn")]
-pub const BATCH_NORM_BACKWARD: Shader = shader!("batch_norm_backward");
-#[cfg(feature = "burn")]
-pub const CONV2D: Shader = shader!("conv2d");
-#[cfg(feature = "burn")]
-pub const CONV2D_BACKWARD_WEIGHT: Shader = shader!("conv2d_backward_weight");
-pub const CONV2D_FUSED: Shader = shader!("conv2d_fused");
-pub const CONV2D_FUSED_SPLIT: Shader = shader!("conv2d_fused_split");
-#[cfg(feature = "burn")]
-pub const CONV2D_PACK: Shader = shader!("conv2d_pack");
-pub const GROUP_NORM: Shader = shader!("group_norm");
-pub const MAX_POOL: Shader = shader!("max_pool");
-#[cfg(feature = "burn")]
-pub const SUM: Shader = shader!("sum");
+shaders! {
+    AUGMENT = "augment",
+    BATCH_NORM = "batch_norm",
+    BATCH_NORM_BACKWARD = "batch_norm_backward",
+    CONV2D = "conv2d",
+    CONV2D_BACKWARD_WEIGHT = "conv2d_backward_weight",
+    CONV2D_FUSED = "conv2d_fused",
+    CONV2D_FUSED_SPLIT = "conv2d_fused_split",
+    CONV2D_PACK = "conv2d_pack",
+    GLOBAL_AVERAGE_POOL = "global_average_pool",
+    GLOBAL_AVERAGE_POOL_BACKWARD = "global_average_pool_backward",
+    GROUP_NORM = "group_norm",
+    MAX_POOL = "max_pool",
+    PEAK = "peak",
+    RESIZE_NORMALIZE = "resize_normalize",
+    SUM = "sum",
+}
 
 /// The value of a constant. Floats are kept as bits, so that values can key a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -95,6 +106,16 @@ impl Specialised {
         self
     }
 
+    /// At least `invocations` of it.
+    pub fn over(self, invocations: usize) -> Launch {
+        self.on([invocations.div_ceil(WORKGROUP), 1])
+    }
+
+    /// That many workgroups of it along x and y.
+    pub fn on(self, workgroups: [usize; 2]) -> Launch {
+        Launch { shader: self, workgroups }
+    }
+
     /// # Panics
     /// If the shader has no such constant: a fault of this crate, which every test of it would show.
     pub fn source(&self) -> String {
@@ -111,28 +132,52 @@ impl Specialised {
     }
 }
 
+/// A shader, and how many of its workgroups run.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub shader: Specialised,
+    workgroups: [usize; 2],
+}
+
+impl Launch {
+    /// Workgroups along x, continued along z after [`ROW`]; y; z. `None` if there is nothing to do.
+    pub fn grid(&self) -> Option<[u32; 3]> {
+        let [x, y] = self.workgroups;
+        (x * y > 0).then(|| [x.min(ROW) as u32, y as u32, x.div_ceil(ROW) as u32])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_shader_is_valid_as_it_stands() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders");
-        let mut checked = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_none_or(|extension| extension != "wgsl") {
-                continue;
-            }
-            let source = std::fs::read_to_string(&path).unwrap();
-            let module = naga::front::wgsl::parse_str(&source)
-                .unwrap_or_else(|error| panic!("{}: {}", path.display(), error.emit_to_string(&source)));
+        for Shader { name, source } in ALL {
+            let module = naga::front::wgsl::parse_str(source)
+                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
             let (flags, capabilities) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
             let valid = naga::valid::Validator::new(flags, capabilities).validate(&module);
-            valid.unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
-            checked += 1;
+            valid.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         }
-        assert!(checked >= 10);
+    }
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders")).unwrap();
+        let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<_> = names.filter_map(|name| Some(name.strip_suffix(".wgsl")?.to_owned())).collect();
+        files.sort();
+        assert_eq!(files, ALL.iter().map(|shader| shader.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_long_row_of_workgroups_goes_on_along_z() {
+        let grid = |workgroups| SUM.with([]).on(workgroups).grid();
+        assert_eq!(grid([65_535, 2]), Some([65_535, 2, 1]));
+        assert_eq!(grid([65_536, 1]), Some([65_535, 1, 2]));
+        assert_eq!(grid([0, 3]), None);
+        assert_eq!(SUM.with([]).over(65).grid(), Some([2, 1, 1]));
     }
 
     #[test]

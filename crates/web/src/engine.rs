@@ -55,7 +55,7 @@ impl Engine {
         if adapter.name.is_empty() {
             adapter.name = describe_adapter().await.unwrap_or_else(|_| "a GPU without a name".into());
         }
-        if adapter.is_software && wish == Backend::Auto {
+        if wish == Backend::Auto && !adapter.variants().before_cpu {
             let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
             return Self::cpu(plan, reason);
         }

@@ -10,6 +10,8 @@ use kiln_kernels::inference::{cpu, gpu};
 use kiln_model::{InferenceResNet, Preset, ResNetConfig};
 use serde_json::json;
 
+use super::{peak, print_json, print_peak};
+
 /// Runs before the clock starts.
 const WARM_UP: usize = 3;
 
@@ -33,19 +35,28 @@ pub fn run(width: usize, runs: u32, device: Request, json: bool) -> Result<ExitC
     let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, 32, 32]), &chosen.device);
     let mut module = || Ok(model.forward(images.clone()).into_data().convert::<f32>().try_into_vec::<f32>()?);
     let [plan, module] = in_turn(runs as usize, [&mut plan, &mut module])?;
+    let peak = peak(&chosen)?;
+    let operations = 2.0 * network.plan.multiply_adds()? as f64;
+    let peers = [("plan", plan), ("burn", module)].map(|(name, times)| {
+        let (p50, p90) = (quantile(&times, 0.5), quantile(&times, 0.9));
+        (name, p50, p90, 1000.0 / p50, operations / p50 / 1e6)
+    });
     if json {
-        let of = |times: &[f64]| json!({"p50": quantile(times, 0.5), "p90": quantile(times, 0.9)});
-        println!(
-            "{}",
-            json!({
-                "device": chosen.name, "width": width, "batch": 1, "runs": runs,
-                "milliseconds": {"plan": of(&plan), "burn": of(&module)},
-            })
-        );
+        let mut fields = json!({"width": width, "batch": 1, "runs": runs});
+        for (name, p50, p90, images, gflops) in peers {
+            fields["milliseconds"][name] = json!({"p50": p50, "p90": p90});
+            fields["images_per_second"][name] = json!(images);
+            fields["gflops"][name] = json!(gflops);
+        }
+        print_json(&chosen, peak, fields);
     } else {
         println!("ResNet-18 at width {width}, one image at a time, {runs} on {}", chosen.name);
-        for (name, times) in [("plan", plan), ("burn", module)] {
-            println!("{name:<6} p50 {:>8.2} ms   p90 {:>8.2} ms", quantile(&times, 0.5), quantile(&times, 0.9));
+        print_peak(peak);
+        for (name, p50, p90, images, gflops) in peers {
+            let share = peak.map_or(String::new(), |peak| format!(", {:.0} % of the peak", 100.0 * gflops / peak));
+            println!(
+                "{name:<6} p50 {p50:>8.2} ms   p90 {p90:>8.2} ms   {images:>8.1} images/s   {gflops:>8.1} GFLOP/s{share}"
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

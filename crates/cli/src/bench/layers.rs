@@ -11,7 +11,7 @@ use kiln_kernels::device::{Request, choose};
 use kiln_kernels::{Precision, conv2d};
 use serde_json::json;
 
-use super::check_batch;
+use super::{check_batch, peak, print_json, print_peak};
 
 /// One convolution of the network, and how often it occurs.
 struct Layer {
@@ -58,16 +58,20 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
     check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
     let chosen = choose(device)?;
+    let peak = peak(&chosen)?;
     if !json {
         println!(
-            "convolutions of ResNet-18 at width {width}, batch {batch}, on {}; GFLOP/s, median of {runs}\n",
+            "convolutions of ResNet-18 at width {width}, batch {batch}, on {}; GFLOP/s, median of {runs}",
             chosen.name
         );
+        print_peak(peak);
+        println!();
         println!("{:<32} {:>9} {:>9} {:>9} {:>9}", "", "forward", "", "backward", "");
         println!("{:<32} {:>9} {:>9} {:>9} {:>9}", "layer (input size)", "kiln", "burn", "kiln", "burn");
     }
     let mut rows = vec![];
     let mut totals = [0.0; 4];
+    let mut forward_operations = 0.0;
     for layer in layers(width) {
         let ours = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
             conv2d(x, weight, stride, padding, Precision::F32)
@@ -78,6 +82,7 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
         let seconds = [ours.forward, theirs.forward, ours.both - ours.forward, theirs.both - theirs.forward];
         totals.iter_mut().zip(seconds).for_each(|(total, seconds)| *total += layer.count as f64 * seconds);
         let operations = layer.operations(batch);
+        forward_operations += layer.count as f64 * operations;
         let rate = |seconds: f64, passes: f64| passes * operations / seconds.max(1e-9) / 1e9;
         let rates = [rate(seconds[0], 1.0), rate(seconds[1], 1.0), rate(seconds[2], 2.0), rate(seconds[3], 2.0)];
         if json {
@@ -92,12 +97,23 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
             println!("{:<32} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}", layer.name());
         }
     }
+    // Both gradients of the backward pass are as much work as the forward pass each.
+    let passes = [1.0, 1.0, 2.0, 2.0];
+    let rates: [f64; 4] = std::array::from_fn(|at| passes[at] * forward_operations / totals[at] / 1e9);
     if json {
-        println!("{}", json!({"device": chosen.name, "width": width, "batch": batch, "runs": runs, "layers": rows}));
+        let [a, b, c, d] = rates;
+        let gflops = json!({"kiln_forward": a, "burn_forward": b, "kiln_backward": c, "burn_backward": d});
+        let fields = json!({"width": width, "batch": batch, "runs": runs, "layers": rows, "gflops": gflops});
+        print_json(&chosen, peak, fields);
     } else {
-        let [a, b, c, d] = totals.map(|seconds| 1000.0 * seconds);
-        println!("\n{:<32} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}", "all of them, ms");
-        println!("{:<32} {:>9.2} {:>9} {:>9.2}", "times as fast", b / a, "", d / c);
+        let line = |name: &str, [a, b, c, d]: [f64; 4]| println!("{name:<32} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}");
+        println!();
+        line("all of them, ms", totals.map(|seconds| 1000.0 * seconds));
+        line("all of them, GFLOP/s", rates);
+        if let Some(peak) = peak {
+            line("% of the measured peak", rates.map(|rate| 100.0 * rate / peak));
+        }
+        println!("{:<32} {:>9.2} {:>9} {:>9.2}", "times as fast", totals[1] / totals[0], "", totals[3] / totals[2]);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,15 +5,21 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::augment::{self, Change};
+use kiln_kernels::check::noise;
 use kiln_kernels::conv2d::Geometry;
 use kiln_kernels::device::{Chosen, Path};
 use kiln_kernels::inference::{self, Conv2d, Operator, Plan, Step, Value};
-use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool};
+use kiln_kernels::runner::Runner;
+use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool, resize_normalize};
 
 /// Runs that are timed, after one that is not.
 const RUNS: usize = 5;
 /// As in training.
 const EPSILON: f64 = 1e-5;
+/// Of pictures.
+const MEAN: [f32; 3] = [0.5, 0.25, 0.1];
+const STD: [f32; 3] = [0.5, 0.25, 0.3];
 
 /// An operator on one set of inputs.
 pub struct Case {
@@ -69,9 +75,11 @@ pub fn cases(chosen: &Chosen) -> Vec<Case> {
         sum_with_relu([3, 5, 7, 9]),
         average_pool([3, 5, 7, 9]),
         average_pool([1, 64, 4, 4]),
+        augmentation([5, 3, 9, 7]),
     ];
     if chosen.adapter.is_some() {
         cases.push(plan_on_gpu());
+        cases.push(resizing_on_gpu([65, 33], 9));
     } else if Path::of(&chosen.device) == Path::Cpu {
         cases.push(plan_on_cpu());
     }
@@ -187,6 +195,62 @@ fn average_pool(shape: [usize; 4]) -> Case {
         run: differentiable(vec![x], grad, move |inputs| {
             let [x] = take(inputs);
             vec![kiln_kernels::global_average_pool(x.reshape(shape)).reshape([-1])]
+        }),
+    }
+}
+
+/// Out of a set of images of that shape.
+fn augmentation(shape: [usize; 4]) -> Case {
+    let (pixels, size, padding) = (bytes(len(shape), 1), [shape[2], shape[3]], 2);
+    let change = |index: u32| Change {
+        index,
+        row: 4 - index % 5,
+        column: index % 5,
+        flip: index % 2 == 1,
+        cutout: [index, 2, 3, index],
+    };
+    let changes: Vec<_> = (0..shape[0] as u32).map(change).collect();
+    let expected = augment::reference::augment(&pixels, size, &changes, padding, &augment::levels(MEAN, STD));
+    Case {
+        name: format!("augment, {}", sizes(shape)),
+        expected: vec![("forward", expected.into_iter().map(f64::from).collect())],
+        run: Box::new(move |chosen| {
+            let start = Instant::now();
+            let images = augment::Images::new(pixels.clone(), size, MEAN, STD, &chosen.device);
+            let (made, [first, later]) = timed(start, || {
+                let made = images.augment(&changes, padding);
+                chosen.device.sync()?;
+                Ok(made)
+            })?;
+            Ok(Found { values: vec![read(made.reshape([-1]))?], first, forward: later, backward: None })
+        }),
+    }
+}
+
+fn resizing_on_gpu(picture: [u32; 2], size: usize) -> Case {
+    let levels = |pixels: &[u8]| resize_normalize::reference::levels(pixels, picture, size);
+    // No level so near a half that its own error decides how it is rounded.
+    let clear = |pixels: &Vec<u8>| levels(pixels).iter().all(|level| (level.fract() - 0.5).abs() > 1e-3);
+    let drawn = |seed| bytes(4 * (picture[0] * picture[1]) as usize, seed);
+    let pixels = (1..).map(drawn).find(clear).expect("most pictures are");
+    let normalised = |(at, level): (usize, f64)| {
+        let channel = at / (size * size);
+        (level.round() / 255.0 - f64::from(MEAN[channel])) / f64::from(STD[channel])
+    };
+    Case {
+        name: format!("resize_normalize, {}x{} to {size}x{size}", picture[0], picture[1]),
+        expected: vec![("forward", levels(&pixels).into_iter().enumerate().map(normalised).collect())],
+        run: Box::new(move |chosen| {
+            let adapter = chosen.adapter.as_ref().context("the device has no adapter")?.for_inference();
+            let start = Instant::now();
+            let runner = pollster::block_on(Runner::new(&adapter))?;
+            let square = runner.upload(&resize_normalize::wgsl::square(picture));
+            let (input, output) = (runner.upload(&pixels), runner.poisoned(3 * size * size));
+            let launch = resize_normalize::wgsl::launch(size, MEAN, STD);
+            let prepared = pollster::block_on(runner.prepare(&launch, &[&input, &square, &output]))?;
+            let ((), [first, later]) = timed(start, || Ok(pollster::block_on(runner.repeat(&prepared, 1))?))?;
+            let made = pollster::block_on(runner.read(&output))?;
+            Ok(Found { values: vec![made], first, forward: later, backward: None })
         }),
     }
 }
@@ -335,16 +399,8 @@ fn with_relu(relu: bool) -> &'static str {
     if relu { ", ReLU" } else { "" }
 }
 
-/// From -0.5 to 0.5.
-fn noise(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 - 0.5
-    };
-    (0..len).map(|_| next()).collect()
+fn bytes(len: usize, seed: u32) -> Vec<u8> {
+    noise(len, seed).iter().map(|value| (256.0 * (value + 0.5)) as u8).collect()
 }
 
 /// Near `level`, different in every channel.

@@ -1,26 +1,18 @@
 //! Two-dimensional convolution with square kernels, symmetric padding and no bias.
 
+#[cfg(feature = "burn")]
 pub mod cpu;
+#[cfg(feature = "burn")]
+pub(crate) mod cube;
 pub mod reference;
-pub(crate) mod wgsl;
+#[cfg(feature = "burn")]
+mod tensors;
+pub mod wgsl;
 
-use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+#[cfg(feature = "burn")]
+pub use tensors::conv2d;
 
-use crate::backend::KernelBackend;
 pub use crate::direct::Precision;
-
-/// Cross-correlates `x` `[N, C, H, W]` with `weight` `[O, C, K, K]`, as PyTorch's `conv2d`:
-/// `[N, O, (H + 2 padding - K) / stride + 1, ..]`. `precision` is a matter of CPUs: it holds for the
-/// gradients too, and other devices multiply f32.
-///
-/// # Panics
-/// If the shapes do not fit each other, or the CPU lacks [`Precision::is_available`].
-pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize, precision: Precision) -> Tensor<4> {
-    Geometry::new(x.dims(), weight.dims(), stride, padding);
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::kiln_conv2d(x, weight, stride, padding, precision))
-}
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +60,10 @@ impl Geometry {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Tensor};
 
     use super::*;
+    use crate::check::{noise, relative_error as error};
 
     /// Odd sizes, batch 1, every stride, maps smaller and larger than a tile of `cpu`.
     fn cases() -> Vec<Geometry> {
@@ -83,6 +76,8 @@ mod tests {
             ([19, 40, 4, 4], [33, 40, 3, 3], 1, 1),
             ([17, 24, 4, 4], [8, 24, 1, 1], 2, 0),
             ([2, 4, 33, 17], [6, 4, 1, 1], 1, 0),
+            ([3, 20, 7, 6], [70, 20, 3, 3], 3, 1),
+            ([70, 17, 2, 3], [35, 17, 3, 3], 1, 1),
             ([1, 3, 23, 23], [4, 3, 7, 7], 2, 3),
             ([5, 2, 2, 2], [3, 2, 3, 3], 2, 1),
             ([1, 2, 70, 300], [3, 2, 3, 3], 1, 1),
@@ -91,26 +86,6 @@ mod tests {
         ]
         .map(|(x, weight, stride, padding)| Geometry::new(x, weight, stride, padding))
         .to_vec()
-    }
-
-    fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as f32 / u32::MAX as f32 - 0.5
-        };
-        (0..len).map(|_| next()).collect()
-    }
-
-    /// Largest difference over the largest value.
-    fn error(found: &[f32], expected: &[f64]) -> f64 {
-        assert_eq!(found.len(), expected.len());
-        let scale = expected.iter().fold(0.0_f64, |max, value| max.max(value.abs()));
-        let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
-        // `max` of f64 ignores NaN; a NaN must fail.
-        worst.fold(0.0_f64, |max, error| if error.is_nan() { f64::INFINITY } else { max.max(error) }) / scale
     }
 
     fn tensors(geometry: &Geometry) -> (Vec<f32>, Vec<f32>, Vec<f32>) {

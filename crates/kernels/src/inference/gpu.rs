@@ -14,14 +14,13 @@ use web_time::Instant;
 use wgpu::util::DeviceExt;
 
 use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
-use crate::shader::{CONV2D_FUSED, CONV2D_FUSED_SPLIT, GROUP_NORM, MAX_POOL, Shader, Specialised};
+use crate::shader::{GROUP_NORM, MAX_POOL, Shader, Specialised, WORKGROUP};
+use crate::variants::Variants;
 
 /// Numbers of a vec4.
 const VEC4: usize = 4;
 /// What the packed weights count channels in.
 const BLOCK: usize = 8;
-/// Invocations of a workgroup, in every shader.
-const WORKGROUP: usize = 64;
 
 /// A plan's pipelines and buffers on one device.
 pub struct Executor {
@@ -105,6 +104,23 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// What of [`crate::variants`] runs on it.
+    pub fn variants(&self) -> &'static Variants {
+        Variants::of(self.is_software)
+    }
+
+    /// All that a device of it can be asked for.
+    pub(crate) fn limits(&self) -> wgpu::Limits {
+        self.adapter.limits()
+    }
+
+    pub(crate) async fn device(&self, limits: wgpu::Limits) -> Result<(wgpu::Device, wgpu::Queue), GpuError> {
+        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        self.adapter.request_device(&descriptor).await.map_err(|error| GpuError::NoDevice(error.to_string()))
+    }
+}
+
 impl Executor {
     /// Makes everything that a run needs and waits until the device has accepted it.
     ///
@@ -117,10 +133,7 @@ impl Executor {
         let bytes = (largest * size_of::<f32>()) as u64;
         limits.max_buffer_size = limits.max_buffer_size.max(bytes);
         limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.max(bytes);
-        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
-        let requested = adapter.adapter.request_device(&descriptor).await;
-        let (device, queue) = requested.map_err(|error| GpuError::NoDevice(error.to_string()))?;
-
+        let (device, queue) = adapter.device(limits).await?;
         let lost = Arc::new(AtomicBool::new(false));
         let failure = Arc::new(Mutex::new(None));
         device.set_device_lost_callback({
@@ -150,7 +163,7 @@ impl Executor {
             device: &device,
             layout: &layout,
             buffers: &buffers,
-            is_software: adapter.is_software,
+            variants: adapter.variants(),
             pipelines: HashMap::new(),
         };
         let dispatches = plan.steps.iter().enumerate().map(|(index, step)| builder.dispatch(index, step)).collect();
@@ -205,22 +218,11 @@ impl Executor {
         }
         encoder.copy_buffer_to_buffer(&self.output_buffer, 0, &self.staging, 0, self.staging.size());
         self.queue.submit([encoder.finish()]);
-        // Asked for together: one after the other would cost a second round trip.
-        let (send, mapped) = oneshot::channel();
-        self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let _ = send.send(result);
-        });
+        let mapping = map(&self.staging);
         self.wait().await?;
         let computed = Instant::now();
-        match mapped.await {
-            Ok(Ok(())) => {}
-            _ => return Err(self.failure().unwrap_or(GpuError::Lost)),
-        }
-        let values = {
-            let view = self.staging.get_mapped_range(..).map_err(|error| GpuError::Refused(error.to_string()))?;
-            self.output.load(bytemuck::cast_slice(&view))
-        };
-        self.staging.unmap();
+        mapping.await.map_err(|error| self.failure().unwrap_or(error))?;
+        let values = unmap(&self.staging, |bytes| self.output.load(bytemuck::cast_slice(bytes)))?;
         let timings = Timings { upload: uploaded - start, compute: computed - uploaded, read_back: computed.elapsed() };
         Ok((values, timings))
     }
@@ -233,13 +235,7 @@ impl Executor {
 
     /// Waits until all submitted work is done.
     async fn wait(&self) -> Result<(), GpuError> {
-        let (send, done) = oneshot::channel();
-        self.queue.on_submitted_work_done(move || {
-            let _ = send.send(());
-        });
-        #[cfg(not(target_family = "wasm"))]
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| GpuError::Refused(error.to_string()))?;
-        done.await.map_err(|_| GpuError::Lost)?;
+        done(&self.device, &self.queue).await?;
         self.failure().map_or(Ok(()), Err)
     }
 
@@ -269,7 +265,7 @@ struct Builder<'a> {
     device: &'a wgpu::Device,
     layout: &'a Layout,
     buffers: &'a [wgpu::Buffer],
-    is_software: bool,
+    variants: &'static Variants,
     /// Steps of one shape share a pipeline.
     pipelines: HashMap<Specialised, wgpu::ComputePipeline>,
 }
@@ -283,12 +279,9 @@ impl Builder<'_> {
         let (shader, workgroups, weight, bias) = match &step.operator {
             Operator::Conv2d(conv) => {
                 let (weight, bias) = pack(conv, input.pixel);
-                let (shader, workgroups) = if self.is_software {
-                    (CONV2D_FUSED, (pixels.div_ceil(8) * output.pixel / BLOCK).div_ceil(WORKGROUP))
-                } else {
-                    (CONV2D_FUSED_SPLIT, (pixels.div_ceil(4) * output.pixel / VEC4).div_ceil(8))
-                };
-                (conv2d_shader(shader, conv, input), workgroups, weight, bias)
+                let form = &self.variants.conv2d_fused;
+                let tiles = pixels.div_ceil(form.pixels) * output.pixel / form.channels;
+                (conv2d_shader(form.shader, conv, input), tiles.div_ceil(form.tiles), weight, bias)
             }
             Operator::MaxPool { kernel, stride, padding } => {
                 let shader = max_pool_shader([*kernel, *stride, *padding], input);
@@ -328,7 +321,45 @@ impl Builder<'_> {
     }
 }
 
-fn compile(device: &wgpu::Device, shader: &Specialised) -> wgpu::ComputePipeline {
+/// Waits until all submitted work is done.
+pub(crate) async fn done(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), GpuError> {
+    let (send, done) = oneshot::channel();
+    queue.on_submitted_work_done(move || {
+        let _ = send.send(());
+    });
+    #[cfg(not(target_family = "wasm"))]
+    device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| GpuError::Refused(error.to_string()))?;
+    #[cfg(target_family = "wasm")]
+    let _ = device;
+    done.await.map_err(|_| GpuError::Lost)
+}
+
+/// Asks for a buffer's bytes. Before [`done`] is waited for: one after the other would cost a second
+/// round trip.
+pub(crate) fn map(staging: &wgpu::Buffer) -> impl Future<Output = Result<(), GpuError>> + use<> {
+    let (send, mapped) = oneshot::channel();
+    staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        let _ = send.send(result);
+    });
+    async {
+        match mapped.await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(GpuError::Lost),
+        }
+    }
+}
+
+/// Takes what it needs from the bytes that [`map`] gave, and gives them back.
+pub(crate) fn unmap<T>(staging: &wgpu::Buffer, take: impl FnOnce(&[u8]) -> T) -> Result<T, GpuError> {
+    let taken = {
+        let view = staging.get_mapped_range(..).map_err(|error| GpuError::Refused(error.to_string()))?;
+        take(&view)
+    };
+    staging.unmap();
+    Ok(taken)
+}
+
+pub(crate) fn compile(device: &wgpu::Device, shader: &Specialised) -> wgpu::ComputePipeline {
     let source = wgpu::ShaderSource::Wgsl(shader.source().into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
     device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -408,34 +439,33 @@ fn pack(conv: &Conv2d, pixel: usize) -> (Vec<f32>, Vec<f32>) {
     (packed, bias)
 }
 
+/// An adapter for a test. Without one it panics, so that no test passes by not running;
+/// `KILN_SKIP_GPU=1` skips such tests and says so.
+#[cfg(test)]
+pub(crate) fn for_tests() -> Option<Adapter> {
+    if std::env::var_os("KILN_SKIP_GPU").is_some() {
+        eprintln!("skipped: KILN_SKIP_GPU is set");
+        return None;
+    }
+    let adapter = pollster::block_on(Adapter::request());
+    Some(adapter.expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::reference;
     use super::super::tests::{error, noise, plans};
     use super::*;
 
-    fn skipped() -> bool {
-        let skip = std::env::var_os("KILN_SKIP_GPU").is_some();
-        if skip {
-            eprintln!("skipped: KILN_SKIP_GPU is set");
-        }
-        skip
-    }
-
-    fn adapter() -> Adapter {
-        pollster::block_on(Adapter::request())
-            .expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without")
-    }
-
     #[test]
     fn every_step_agrees_with_the_reference_in_double_precision() {
-        if skipped() {
+        if for_tests().is_none() {
             return;
         }
         for (is_software, plan) in
             [true, false].into_iter().flat_map(|form| plans().into_iter().map(move |plan| (form, plan)))
         {
-            let adapter = Adapter { is_software, ..adapter() };
+            let adapter = Adapter { is_software, ..for_tests().unwrap() };
             let image = noise(plan.input.iter().product(), 1);
             let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
             let expected = reference::run(&plan, &image);
@@ -450,11 +480,9 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_an_error() {
-        if skipped() {
-            return;
-        }
+        let Some(adapter) = for_tests() else { return };
         let plan = plans().pop().unwrap();
-        let executor = pollster::block_on(Executor::new(&adapter(), &plan)).unwrap();
+        let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
         let image = noise(plan.input.iter().product(), 1);
         executor.destroy();
         assert!(matches!(pollster::block_on(executor.run(&image)), Err(GpuError::Lost | GpuError::Refused(_))));

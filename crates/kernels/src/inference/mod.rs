@@ -148,17 +148,7 @@ impl Plan {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-
-    pub fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as f32 / u32::MAX as f32 - 0.5
-        };
-        (0..len).map(|_| next()).collect()
-    }
+    pub use crate::check::{noise, relative_error as error};
 
     pub fn conv([channels, out]: [usize; 2], kernel: usize, stride: usize) -> Operator {
         let weight = noise(out * channels * kernel * kernel, 7 + out as u32);
@@ -218,15 +208,6 @@ pub(crate) mod tests {
                 ],
             },
         ]
-    }
-
-    /// Largest difference over the largest value.
-    pub fn error(found: &[f32], expected: &[f64]) -> f64 {
-        assert_eq!(found.len(), expected.len());
-        let scale = expected.iter().fold(1e-30_f64, |max, value| max.max(value.abs()));
-        let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
-        // `max` of f64 ignores NaN; a NaN must fail.
-        worst.fold(0.0_f64, |max, error| if error.is_nan() { f64::INFINITY } else { max.max(error) }) / scale
     }
 
     #[test]

@@ -1,0 +1,178 @@
+//! The shaders in a real browser: all of them compile, and those for training, which the page has no
+//! use for, give what their references in double precision give. Nothing here needs burn.
+//!
+//!     bash tests/browser.sh
+#![cfg(target_family = "wasm")]
+
+use kiln_data::{Augment, Transform, crop_rgba, fill_batch, synthetic};
+use kiln_kernels::augment::{self, Change};
+use kiln_kernels::batch_norm;
+use kiln_kernels::check::{noise, relative_error};
+use kiln_kernels::conv2d::{self, Geometry};
+use kiln_kernels::inference::gpu::Adapter;
+use kiln_kernels::pool;
+use kiln_kernels::resize_normalize;
+use kiln_kernels::runner::Runner;
+use kiln_kernels::shader::{ALL, CONV2D};
+use wasm_bindgen_test::*;
+
+wasm_bindgen_test_configure!(run_in_browser);
+
+const EPSILON: f64 = 1e-5;
+
+async fn runner() -> Runner {
+    Runner::new(&Adapter::request().await.unwrap()).await.unwrap()
+}
+
+fn close(what: &str, found: &[f32], expected: &[f64]) {
+    let error = relative_error(found, expected);
+    assert!(error < 1e-5, "{what}: {error}");
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn every_shader_compiles() {
+    let runner = runner().await;
+    for shader in ALL {
+        runner.compile(&shader.with([])).await.unwrap();
+    }
+    // That an error would be seen.
+    let unsigned = CONV2D.with([("PADDING", 1_usize.into())]);
+    let error = runner.compile(&unsigned).await.unwrap_err().to_string();
+    assert!(error.contains("conv2d"), "{error}");
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn convolution_and_its_gradients_agree_with_the_reference() {
+    let runner = runner().await;
+    for (x, out, kernel, stride, padding) in [
+        ([1, 1, 1, 1], 1, 1, 1, 0),
+        ([1, 3, 5, 7], 4, 3, 1, 1),
+        ([3, 5, 9, 8], 7, 3, 2, 1),
+        ([2, 3, 8, 6], 5, 3, 1, 0),
+        ([17, 24, 4, 4], 9, 1, 2, 0),
+        ([1, 3, 23, 21], 4, 7, 2, 3),
+    ] {
+        let geometry = Geometry::new(x, [out, x[1], kernel, kernel], stride, padding);
+        let (outputs, weights) = (geometry.output().iter().product::<usize>(), out * geometry.patch());
+        let (x, weight, grad) = (noise(x.iter().product(), 1), noise(weights, 2), noise(outputs, 3));
+        let [x_buffer, weight_buffer, grad_buffer] = [&x, &weight, &grad].map(|values| runner.upload(values));
+        for (what, steps, input, expected) in [
+            (
+                "forward",
+                conv2d::wgsl::forward(&geometry),
+                &x_buffer,
+                conv2d::reference::forward(&geometry, &x, &weight),
+            ),
+            (
+                "gradient of the input",
+                conv2d::wgsl::backward_data(&geometry),
+                &grad_buffer,
+                conv2d::reference::backward_data(&geometry, &weight, &grad),
+            ),
+        ] {
+            let packed = runner.poisoned(steps.packed.iter().product());
+            let output = runner.poisoned(expected.len());
+            runner.run(&steps.pack, &[&weight_buffer, &packed]).await.unwrap();
+            runner.run(&steps.convolve, &[input, &packed, &output]).await.unwrap();
+            close(&format!("{what} of {geometry:?}"), &runner.read(&output).await.unwrap(), &expected);
+        }
+        let steps = conv2d::wgsl::backward_weight(&geometry);
+        let (parts, sum) = (runner.poisoned(steps.parts.iter().product()), runner.poisoned(weights));
+        runner.run(&steps.partial, &[&x_buffer, &grad_buffer, &parts]).await.unwrap();
+        runner.run(&steps.sum, &[&parts, &sum]).await.unwrap();
+        let expected = conv2d::reference::backward_weight(&geometry, &x, &grad);
+        close(&format!("gradient of the weights of {geometry:?}"), &runner.read(&sum).await.unwrap(), &expected);
+    }
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn batch_norm_and_its_gradients_agree_with_the_reference() {
+    let runner = runner().await;
+    for (shape, relu) in [([3, 5, 7, 5], false), ([3, 5, 7, 5], true), ([33, 2, 1, 1], true), ([2, 1, 9, 11], true)] {
+        let (len, channels) = (shape.iter().product::<usize>(), shape[1]);
+        let (x, grad) = (noise(len, 1), noise(len, 2));
+        let (gamma, beta) = (noise(channels, 3), noise(channels, 4));
+        let expected = batch_norm::reference::train(shape, &x, &gamma, &beta, &grad, EPSILON, relu);
+        let inputs = [&x, &gamma, &beta, &grad].map(|values| runner.upload(values));
+        let [output, x_grad] = [len; 2].map(|len| runner.poisoned(len));
+        let [mean, variance, gamma_grad, beta_grad] = [channels; 4].map(|len| runner.poisoned(len));
+        let [x, gamma, beta, grad] = &inputs;
+        let forward = batch_norm::wgsl::forward(shape, EPSILON, relu);
+        runner.run(&forward, &[x, gamma, beta, &output, &mean, &variance]).await.unwrap();
+        let backward = batch_norm::wgsl::backward(shape, EPSILON, relu);
+        let buffers = [x, gamma, &output, &mean, &variance, grad, &x_grad, &gamma_grad, &beta_grad];
+        runner.run(&backward, &buffers).await.unwrap();
+        for (what, found, expected) in [
+            ("output", output, expected.output),
+            ("mean", mean, expected.mean),
+            ("variance", variance, expected.variance),
+            ("gradient of x", x_grad, expected.x_grad),
+            ("gradient of gamma", gamma_grad, expected.gamma_grad),
+            ("gradient of beta", beta_grad, expected.beta_grad),
+        ] {
+            close(&format!("{what} of {shape:?}, ReLU {relu}"), &runner.read(&found).await.unwrap(), &expected);
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn global_average_pooling_and_its_gradient_agree_with_the_reference() {
+    let runner = runner().await;
+    for (maps, area) in [(1, 1), (15, 63), (67, 16)] {
+        let (x, grad) = (noise(maps * area, 1), noise(maps, 2));
+        for (what, launch, input, expected) in [
+            ("forward", pool::wgsl::forward(maps, area), &x, pool::reference::forward(area, &x)),
+            ("gradient", pool::wgsl::backward(maps, area), &grad, pool::reference::backward(area, &grad)),
+        ] {
+            let output = runner.poisoned(expected.len());
+            runner.run(&launch, &[&runner.upload(input), &output]).await.unwrap();
+            close(&format!("{what} of {maps} maps of {area}"), &runner.read(&output).await.unwrap(), &expected);
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn a_picture_is_resized_as_the_page_does_it() {
+    let runner = runner().await;
+    for sizes in [[32, 32], [1, 1], [1, 2000], [300, 77], [65, 129]] {
+        let pixels: Vec<u8> = (0..sizes[0] * sizes[1] * 4).map(|at| (at * 7919 % 256) as u8).collect();
+        let output = runner.poisoned(3 * 32 * 32);
+        let buffers = [&runner.upload(&pixels), &runner.upload(&resize_normalize::wgsl::square(sizes)), &output];
+        runner.run(&resize_normalize::wgsl::launch(32, [0.0; 3], [1.0; 3]), &buffers).await.unwrap();
+        let found = runner.read(&output).await.unwrap();
+        let expected = crop_rgba(&pixels, sizes, 32).unwrap();
+        let distance = |(found, expected): (&f32, &u8)| (found * 255.0 - f32::from(*expected)).abs();
+        let mut distances: Vec<f32> = found.iter().zip(&expected).map(distance).collect();
+        distances.sort_by(f32::total_cmp);
+        // Halves may be rounded either way.
+        assert!(distances[3040] < 1e-3 && distances[3071] < 1.001, "{sizes:?}: {:?}", &distances[3030..]);
+    }
+}
+
+#[wasm_bindgen_test]
+#[cfg_attr(feature = "skip-webgpu", ignore)]
+async fn augmentation_gives_the_bits_of_the_training_loop() {
+    let runner = runner().await;
+    let set = synthetic(20, 0, 0).train;
+    let (mean, std) = ([0.5, 0.25, 0.1], [0.5, 0.25, 0.3]);
+    let settings = Augment::default();
+    let indices: Vec<u32> = (0..set.len() as u32).rev().collect();
+    let change = |&index: &u32| {
+        let Transform { row, column, flip } = settings.draw(7, 1, index);
+        Change { index, row: row as u32, column: column as u32, flip, cutout: [0; 4] }
+    };
+    let changes: Vec<_> = indices.iter().flat_map(|index| change(index).words()).collect();
+    let mut expected = vec![];
+    fill_batch(&set, &indices, Some((&settings, 7, 1)), mean, std, &mut expected);
+    let output = runner.poisoned(expected.len());
+    let levels = runner.upload(augment::levels(mean, std).as_flattened());
+    let launch = augment::wgsl::launch(indices.len(), set.height, set.width, settings.crop_padding);
+    let buffers = [&runner.upload(&set.images), &runner.upload(&changes), &levels, &output];
+    runner.run(&launch, &buffers).await.unwrap();
+    assert!(runner.read(&output).await.unwrap() == expected, "not the same bits");
+}

@@ -44,20 +44,19 @@ fn start_of(pixel: u32) -> u32 {
 }
 
 fn finish(pixel: u32, channel: u32, sums: vec4f) {
-    if pixel >= PIXELS {
-        return;
+    if pixel < PIXELS {
+        let row = pixel / OUT_WIDTH;
+        let column = pixel % OUT_WIDTH * OUT_CHANNELS + channel;
+        var value = sums;
+        if RESIDUAL {
+            value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column];
+        }
+        if RELU {
+            // Not `max`, which may make a number of NaN.
+            value = select(value, vec4f(), value < vec4f());
+        }
+        output[OUT_START + row * OUT_ROW + column] = value;
     }
-    let row = pixel / OUT_WIDTH;
-    let column = pixel % OUT_WIDTH * OUT_CHANNELS + channel;
-    var value = sums;
-    if RESIDUAL {
-        value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column];
-    }
-    if RELU {
-        // Not `max`, which may make a number of NaN.
-        value = select(value, vec4f(), value < vec4f());
-    }
-    output[OUT_START + row * OUT_ROW + column] = value;
 }
 
 @compute @workgroup_size(64)

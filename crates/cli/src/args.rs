@@ -29,6 +29,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Show the page that classifies images, from this machine to this machine
     Serve(ServeArgs),
+    /// List the built-in recipes, or print one
+    Recipes(RecipesArgs),
+    /// Write pictures of what a recipe's augmentation does to images
+    Augment(AugmentArgs),
     /// Show a network layer by layer
     Summary(SummaryArgs),
     /// List the devices that a network can run on
@@ -72,7 +76,7 @@ pub enum DatasetName {
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
-    /// A built-in recipe (quick, resnet18) or a TOML file; by default quick on a CPU, resnet18 on a GPU
+    /// A built-in recipe (see kiln recipes) or a TOML file; by default quick on a CPU, resnet18 on a GPU
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     #[command(flatten)]
@@ -107,6 +111,9 @@ pub struct TrainArgs {
 pub struct EvalArgs {
     /// A run's folder or a bundle
     pub model: PathBuf,
+    /// Average over each image and its mirror image (test-time augmentation)
+    #[arg(long)]
+    pub tta: bool,
     #[command(flatten)]
     pub data: DataArgs,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
@@ -208,6 +215,35 @@ pub struct ServeArgs {
         value_parser = BoolishValueParser::new(), action = ArgAction::Set, hide_possible_values = true
     )]
     pub open: bool,
+}
+
+#[derive(clap::Args)]
+pub struct RecipesArgs {
+    /// A built-in recipe to print
+    pub name: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Writes a picture for each augmentation that the recipe has on, applied to every image, one \
+    for all of them as they are trained on, and sheet.png with those below each other.")]
+pub struct AugmentArgs {
+    /// A built-in recipe (see kiln recipes) or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "quick")]
+    pub recipe: String,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Change a field of the recipe, such as augment.cutout=8 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Images a row
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub samples: u16,
+    /// Show augmentations that the recipe has off too, each with a usual strength
+    #[arg(long)]
+    pub every: bool,
+    /// Folder to write into; pictures of the same names are replaced
+    #[arg(long, value_name = "DIR", default_value = "augment")]
+    pub out: PathBuf,
 }
 
 #[derive(clap::Args)]

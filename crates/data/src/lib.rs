@@ -25,6 +25,7 @@ pub mod cifar10;
 mod dataset;
 mod decode;
 mod error;
+mod pixels;
 pub mod random;
 mod split;
 mod synthetic;
@@ -40,8 +41,8 @@ mod load;
 #[cfg(not(target_family = "wasm"))]
 mod progress;
 
-pub use augment::{Augment, Flip, Transform};
-pub use batch::{epoch_order, fill_batch};
+pub use augment::{Affine, AffineDraw, Augment, Colour, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
+pub use batch::{Augmentation, Target, epoch_order, fill_batch, targets};
 pub use dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics};
 pub use decode::{DecodeError, EXTENSIONS, MAX_PIXELS, MAX_SIDE, crop_rgba, decode_image};
 pub use error::DataError;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
+use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
 use kiln_kernels::device::{DeviceError, Request};
 use kiln_model::container::Storage;
 
@@ -47,10 +48,11 @@ pub enum Command {
 #[derive(clap::Args, Clone)]
 pub struct DataArgs {
     /// Your images: a folder with train/<class>/*.jpg (and test/<class>/), such a folder as .tar.gz,
-    /// or CIFAR-10's binary archive
+    /// or the binary archive of CIFAR-10 or CIFAR-100
     #[arg(long, value_name = "PATH", conflicts_with = "dataset")]
     pub data: Option<PathBuf>,
-    /// auto (CIFAR-10 if it is there or can be downloaded, else synthetic), cifar10 or synthetic
+    /// auto (CIFAR-10 if it is there or can be downloaded, else synthetic), cifar10, cifar100 (its 100
+    /// fine classes), cifar100-coarse (its 20 superclasses) or synthetic
     #[arg(long, default_value = "auto")]
     pub dataset: DatasetName,
     /// Folder that downloads are kept in
@@ -71,7 +73,23 @@ pub struct DataArgs {
 pub enum DatasetName {
     Auto,
     Cifar10,
+    Cifar100,
+    #[value(name = "cifar100-coarse")]
+    Cifar100Coarse,
     Synthetic,
+}
+
+impl DatasetName {
+    /// As it is typed, and as bundles have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cifar10 => CIFAR10.name,
+            Self::Cifar100 => CIFAR100.name,
+            Self::Cifar100Coarse => CIFAR100_COARSE.name,
+            Self::Synthetic => "synthetic",
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -398,11 +416,18 @@ impl FromStr for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, ValueEnum};
 
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn datasets_are_typed_by_their_names() {
+        for dataset in DatasetName::value_variants() {
+            assert_eq!(dataset.to_possible_value().unwrap().get_name(), dataset.name());
+        }
     }
 
     #[test]

@@ -350,8 +350,7 @@ fn data_arguments(args: &DataArgs) -> String {
     let mut text = match (&args.data, args.dataset) {
         (Some(path), _) => format!(" --data {}", path.display()),
         (None, DatasetName::Auto) => String::new(),
-        (None, DatasetName::Cifar10) => " --dataset cifar10".to_owned(),
-        (None, DatasetName::Synthetic) => " --dataset synthetic".to_owned(),
+        (None, named) => format!(" --dataset {}", named.name()),
     };
     text += &args.limit.map(|limit| format!(" --limit {limit}")).unwrap_or_default();
     text

@@ -3,9 +3,9 @@
 //! The way of an image through this crate:
 //!
 //! ```text
-//! download -> archive -> cifar10 ─┐
-//!             folder -> decode ───┼-> Dataset (u8, [N, 3, H, W]) -> split -> epoch_order -> fill_batch -> f32
-//!                      synthetic ─┘
+//! download -> archive -> cifar ─┐
+//!             folder -> decode ─┼-> Dataset (u8, [N, 3, H, W]) -> split -> epoch_order -> fill_batch -> f32
+//!                    synthetic ─┘
 //! ```
 //!
 //! Two promises hold everywhere:
@@ -21,7 +21,7 @@
 
 mod augment;
 mod batch;
-pub mod cifar10;
+pub mod cifar;
 mod dataset;
 mod decode;
 mod error;
@@ -51,9 +51,9 @@ pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
 
 #[cfg(not(target_family = "wasm"))]
 pub use {
-    archive::unpack_cifar10,
+    archive::unpack_cifar,
     decode::decode_image_file,
     download::{Digest, DownloadError, download},
-    load::{LoadOptions, Loaded, Source, load},
+    load::{LoadOptions, Loaded, Mirror, Source, load},
     progress::Progress,
 };

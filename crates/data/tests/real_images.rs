@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_data::{Affine, Augment, Augmentation, Colour, LoadOptions, Mix, Source, cifar10, fill_batch, load};
+use kiln_data::{Affine, Augment, Augmentation, Colour, LoadOptions, Mix, Source, cifar::CIFAR10, fill_batch, load};
 
 #[test]
 fn all_of_cifar10_decodes_in_seconds() {
@@ -22,7 +22,7 @@ fn all_of_cifar10_decodes_in_seconds() {
     let dataset = load(&options, &mut |_| {}).unwrap().dataset;
     let decoding = start.elapsed();
 
-    assert_eq!(dataset.classes, cifar10::CLASSES);
+    assert_eq!(dataset.classes, CIFAR10.classes);
     assert!(dataset.report.is_clean(), "{}", dataset.report);
     let test = dataset.test.as_ref().unwrap();
     assert_eq!((dataset.train.len(), test.len()), (50_000, 10_000));
@@ -32,8 +32,8 @@ fn all_of_cifar10_decodes_in_seconds() {
     }
     assert!(dataset.train.labels.is_sorted());
     for channel in 0..3 {
-        assert!((dataset.mean[channel] - cifar10::MEAN[channel]).abs() < 0.01, "{:?}", dataset.mean);
-        assert!((dataset.std[channel] - cifar10::STD[channel]).abs() < 0.01, "{:?}", dataset.std);
+        assert!((dataset.mean[channel] - CIFAR10.mean[channel]).abs() < 0.01, "{:?}", dataset.mean);
+        assert!((dataset.std[channel] - CIFAR10.std[channel]).abs() < 0.01, "{:?}", dataset.std);
     }
 
     let everything = Augment {

@@ -64,7 +64,7 @@ pub struct DataArgs {
     /// Use only the first N training images, evenly by class, and a fifth as many test images
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Bring images to this many pixels a side
+    /// Bring images of a folder to this many pixels a side; by default as the recipe or the bundle says
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
 }

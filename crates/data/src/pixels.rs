@@ -5,12 +5,31 @@
 
 use crate::augment::{AffineDraw, Transform};
 
+/// An image with its channels side by side, the fourth of them empty, in a border of zeros: one pixel
+/// above and to the left, two below and to the right.
+pub(crate) type Bordered = Vec<[f32; 4]>;
+
 /// Overwrites `out` with an image `[3, H, W]` after an affine map about its middle, interpolated
-/// bilinearly; black where the map takes something from outside of the image.
-pub(crate) fn warp(pixels: &[u8], [height, width]: [usize; 2], draw: &AffineDraw, out: &mut Vec<u8>) {
-    out.clear();
-    out.resize(pixels.len(), 0);
+/// bilinearly; black where the map takes something from outside of the image. `bordered` is overwritten
+/// too, and worth keeping for the next image.
+pub(crate) fn warp(
+    pixels: &[u8],
+    [height, width]: [usize; 2],
+    draw: &AffineDraw,
+    bordered: &mut Bordered,
+    out: &mut Vec<u8>,
+) {
     let plane = height * width;
+    let stride = width + 3;
+    bordered.clear();
+    bordered.resize(stride * (height + 3), [0.0; 4]);
+    for row in 0..height {
+        for (column, pixel) in bordered[(row + 1) * stride + 1..][..width].iter_mut().enumerate() {
+            let at = row * width + column;
+            *pixel = [pixels[at], pixels[plane + at], pixels[2 * plane + at], 0].map(f32::from);
+        }
+    }
+
     // Where an output pixel comes from: back by the shift, the rotation, the shear and the scale.
     let angle = f64::from(draw.rotation).to_radians();
     let (sine, cosine) = (libm::sin(angle) as f32, libm::cos(angle) as f32);
@@ -21,33 +40,36 @@ pub(crate) fn warp(pixels: &[u8], [height, width]: [usize; 2], draw: &AffineDraw
     let centre = [(width as f32 - 1.0) / 2.0, (height as f32 - 1.0) / 2.0];
     let shift = [draw.translation[0] * width as f32, draw.translation[1] * height as f32];
 
+    out.clear();
+    out.resize(pixels.len(), 0);
+    let (red, rest) = out.split_at_mut(plane);
+    let (green, blue) = rest.split_at_mut(plane);
     for row in 0..height {
         let y = row as f32 - centre[1] - shift[1];
         for column in 0..width {
             let x = column as f32 - centre[0] - shift[0];
-            let (from_x, from_y) = (xx * x + xy * y + centre[0], yx * x + yy * y + centre[1]);
-            let (left, top) = (from_x.floor(), from_y.floor());
-            let (right_share, bottom_share) = (from_x - left, from_y - top);
-            // Casts saturate, so that whatever is far outside stays outside.
-            let (left, top) = (left as i32, top as i32);
+            // Within the border, whatever is outside: there it is as black. Casts of what is not negative
+            // round down.
+            let from_x = (xx * x + xy * y + centre[0] + 1.0).clamp(0.0, width as f32 + 1.0);
+            let from_y = (yx * x + yy * y + centre[1] + 1.0).clamp(0.0, height as f32 + 1.0);
+            let (left, top) = (from_x as usize, from_y as usize);
+            let (right_share, bottom_share) = (from_x - left as f32, from_y - top as f32);
+            let above = &bordered[top * stride + left..][..2];
+            let below = &bordered[(top + 1) * stride + left..][..2];
             let weights = [
-                (top, left, (1.0 - bottom_share) * (1.0 - right_share)),
-                (top, left + 1, (1.0 - bottom_share) * right_share),
-                (top + 1, left, bottom_share * (1.0 - right_share)),
-                (top + 1, left + 1, bottom_share * right_share),
+                (1.0 - bottom_share) * (1.0 - right_share),
+                (1.0 - bottom_share) * right_share,
+                bottom_share * (1.0 - right_share),
+                bottom_share * right_share,
             ];
-            let mut sums = [0.5; 3];
-            for (y, x, weight) in weights {
-                if (0..height as i32).contains(&y) && (0..width as i32).contains(&x) {
-                    let at = y as usize * width + x as usize;
-                    for (channel, sum) in sums.iter_mut().enumerate() {
-                        *sum += weight * f32::from(pixels[channel * plane + at]);
-                    }
+            let mut sums = [0.5; 4];
+            for (pixel, weight) in above.iter().chain(below).zip(weights) {
+                for (sum, value) in sums.iter_mut().zip(pixel) {
+                    *sum += weight * value;
                 }
             }
-            for (channel, sum) in sums.into_iter().enumerate() {
-                out[channel * plane + row * width + column] = sum as u8;
-            }
+            let at = row * width + column;
+            (red[at], green[at], blue[at]) = (sums[0] as u8, sums[1] as u8, sums[2] as u8);
         }
     }
 }
@@ -151,7 +173,7 @@ mod tests {
 
     fn warped(plane: &[u8], size: [usize; 2], draw: AffineDraw) -> Vec<u8> {
         let mut out = vec![9; 5];
-        warp(&image(plane), size, &draw, &mut out);
+        warp(&image(plane), size, &draw, &mut vec![[7.0; 4]; 3], &mut out);
         let (first, rest) = out.split_at(plane.len());
         assert_eq!(rest, first.repeat(2), "every channel alike");
         first.to_vec()

@@ -222,7 +222,7 @@ fn averaged_weights_are_what_is_scored_and_kept() {
     let finished: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
     let tests = finished["tests"].as_array().unwrap();
     let named = |name: &str| tests.iter().find(|test| test["weights"] == name);
-    assert!(named("last, not averaged").is_some(), "{finished}");
+    assert!(named("last_before_averaging").is_some(), "{finished}");
 
     let checkpoint = fs::read(folder.path().join("run/best.ckpt")).unwrap();
     let checkpoint = kiln_train::Checkpoint::from_bytes(&checkpoint).unwrap();

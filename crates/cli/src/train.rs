@@ -197,6 +197,7 @@ fn test_passes(recipe: &Recipe) -> f64 {
 
 /// What some weights of the run score on the test images.
 struct Tested {
+    /// `best`, `last` or `last_before_averaging`.
     weights: &'static str,
     plain: Evaluation,
     /// Averaged over mirror images, if the recipe asks for it.
@@ -221,7 +222,7 @@ fn test(
         weights.push(("last", last.weights()));
     }
     if !last.ema.is_empty() {
-        weights.push(("last, not averaged", &last.model));
+        weights.push(("last_before_averaging", &last.model));
     }
     let mut tested = vec![];
     for (weights, state) in weights {
@@ -292,17 +293,20 @@ fn finish(
             }
             None => String::new(),
         };
-        let percent = |evaluation: &Evaluation| format!("{:.2} %", 100.0 * evaluation.accuracy);
+        let percent = |accuracy: f64| format!("{:.2}", 100.0 * accuracy);
         let mut lines = vec![format!(
-            "accuracy {:.2} % on {accuracy_samples} {accuracy_split} images of {dataset}",
-            100.0 * accuracy
+            "accuracy {} % on {accuracy_samples} {accuracy_split} images of {dataset}",
+            percent(*accuracy)
         )];
         for Tested { weights, plain, flip_tta } in &tested {
-            if *weights != "best" {
-                lines.push(format!("         {}, weights {weights}", percent(plain)));
+            let accuracy = percent(plain.accuracy);
+            match *weights {
+                "best" => {}
+                "last" => lines.push(format!("         {accuracy} % with the last epoch's weights")),
+                _ => lines.push(format!("         {accuracy} % with the last weights before averaging")),
             }
             if let Some(evaluation) = flip_tta {
-                lines.push(format!("         {}, weights {weights}, averaged over mirror images", percent(evaluation)));
+                lines.push(format!("         {} % averaged over mirror images", percent(evaluation.accuracy)));
             }
         }
         lines.extend([

@@ -43,6 +43,13 @@ pub struct Target {
     pub share: f32,
 }
 
+impl Target {
+    /// The class with the greater share.
+    pub fn main(&self) -> u32 {
+        if self.share < 0.5 { self.other } else { self.label }
+    }
+}
+
 impl Augmentation<'_> {
     fn mix(&self, set: &ImageSet, index: u32) -> Option<MixDraw> {
         self.augment.draw_mix(self.seed, self.epoch, index, self.partners, [set.height, set.width])
@@ -335,6 +342,8 @@ mod tests {
         }
         let unmixed = targets(&set, &[2], None);
         assert_eq!(unmixed, [Target { label: 2, other: 2, share: 1.0 }]);
+        let main = |share| Target { label: 2, other: 7, share }.main();
+        assert_eq!([0.0, 0.4, 0.6, 1.0].map(main), [7, 7, 2, 2]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Header {
 pub struct Running {
     /// Of each image's loss.
     pub loss: f64,
-    /// Images trained on whose class scored highest.
+    /// Images trained on whose class scored highest; of two mixed ones, the class with the greater share.
     pub correct: usize,
     pub images: usize,
     /// Spent training them.

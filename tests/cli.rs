@@ -208,6 +208,33 @@ const TRICKS: [&str; 26] = [
 ];
 
 #[test]
+fn a_run_starts_with_the_weights_of_another_and_a_head_for_its_own_classes() {
+    let folder = TempDir::new().unwrap();
+    image_folder(folder.path(), 20);
+    succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "2", "--out", "first"]].concat()));
+    let state = |run: &str| {
+        let bytes = fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
+        kiln_model::Bundle::from_bytes(&bytes).unwrap().state
+    };
+    // A rate of zero: weights stay as they are at the start.
+    let still = ["--epochs", "1", "--set", "optimizer.lr=0", "--init", "first"];
+    let own = ["train", "--data", ".", "--device", "cpu", "--out", "own"];
+    let printed = succeeds(&kiln(folder.path()).args(own).args(TINY).args(still).output().unwrap());
+    assert!(printed.contains("weights of first/model.safetensors, with a new head"), "{printed}");
+    let (first, own) = (state("first"), state("own"));
+    assert_eq!(first["layer4.1.conv2.weight"], own["layer4.1.conv2.weight"]);
+    assert_eq!((&first["fc.weight"].shape, &own["fc.weight"].shape), (&vec![10, 16], &vec![2, 16]));
+
+    let printed = succeeds(&train(folder.path(), &[&TINY[..], &still, &["--out", "same"]].concat()));
+    assert!(printed.contains("weights of first/model.safetensors\n"), "{printed}");
+    assert_eq!(first["fc.weight"], state("same")["fc.weight"], "the head of the same classes stays");
+
+    let wider = train(folder.path(), &["--init", "first", "--set", "model.width=4", "--out", "wider"]);
+    fails(&wider, 1, &["ResNet-18 of width 2", "--set model.width=2", "shape"]);
+    fails(&train(folder.path(), &["--init", "nowhere"]), 1, &["nowhere"]);
+}
+
+#[test]
 #[cfg(unix)]
 fn a_run_with_every_trick_resumes_to_the_same_bytes() {
     let folder = TempDir::new().unwrap();

@@ -114,6 +114,10 @@ pub struct TrainArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: Request,
+    /// Start with the weights of this bundle or run rather than with random ones; for other classes
+    /// than its own, with a new head
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
     /// Folder for the run; by default the next free runs/<recipe>-<n>
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

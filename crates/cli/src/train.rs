@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::args::{DataArgs, DatasetName, TrainArgs};
 use crate::signals::Signals;
-use crate::{data, recipes, summary};
+use crate::{data, eval, recipes, summary};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
@@ -35,6 +35,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let data = data::dataset(&data_args, recipe.training.seed)?;
     // Until here a signal simply ends the program: a download goes on where it was cut.
     let signals = Signals::listen()?;
+    let initial = args.init.as_deref().map(eval::open).transpose()?;
     let run = match &args.resume {
         Some(folder) => RunDir::open(folder),
         None => match &args.out {
@@ -44,7 +45,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     };
     let mut trainer = match resumed {
         Some(checkpoint) => Trainer::resume(checkpoint, recipe, &data, &chosen.device)?,
-        None => start(recipe, &args, &data, &chosen, &screen)?,
+        None => start(recipe, &args, initial.as_ref(), &data, &chosen, &screen)?,
     }
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
     .with_max_pending(if chosen.is_gpu { 16 } else { 0 });
@@ -100,11 +101,19 @@ fn resolve_recipe(args: &TrainArgs, resumed: Option<&Checkpoint>, is_gpu: bool) 
 fn start<'a>(
     recipe: Recipe,
     args: &TrainArgs,
+    initial: Option<&(PathBuf, Bundle)>,
     data: &'a Dataset,
     chosen: &Chosen,
     screen: &Screen,
-) -> Result<Trainer<'a>, TrainError> {
-    let mut trial = Trainer::new(recipe.clone(), data, None, &chosen.device)?;
+) -> Result<Trainer<'a>> {
+    let mut trial = untrained(recipe.clone(), initial, data, None, chosen)?;
+    if let Some((path, bundle)) = initial {
+        let same_classes = bundle.metadata.classes == data.classes;
+        screen.say(json!({"event": "init", "bundle": path, "same_classes": same_classes}), || {
+            let head = if same_classes { "" } else { ", with a new head for other classes" };
+            format!("init     weights of {}{head}", path.display())
+        });
+    }
     let seconds_per_step = step_seconds(&mut trial)?;
     let header = trial.header();
     // Scoring an image costs about a third of training on it.
@@ -137,7 +146,32 @@ fn start<'a>(
             )
         },
     );
-    Trainer::new(recipe, data, Some(steps), &chosen.device)
+    untrained(recipe, initial, data, Some(steps), chosen)
+}
+
+/// A run at its beginning, with the weights of `initial` if there are any.
+fn untrained<'a>(
+    recipe: Recipe,
+    initial: Option<&(PathBuf, Bundle)>,
+    data: &'a Dataset,
+    total_steps: Option<usize>,
+    chosen: &Chosen,
+) -> Result<Trainer<'a>> {
+    let trainer = Trainer::new(recipe, data, total_steps, &chosen.device)?;
+    let Some((path, Bundle { metadata, state })) = initial else { return Ok(trainer) };
+    trainer.with_weights(state.clone(), metadata.classes == data.classes).with_context(|| {
+        let architecture = &metadata.architecture;
+        format!(
+            "cannot start with the weights of {}, a ResNet-{} of width {} with {:?} stem and {:?} norm: give the recipe \
+             the same network, such as --set model.width={}",
+            path.display(),
+            architecture.depth,
+            architecture.width,
+            architecture.stem,
+            architecture.norm,
+            architecture.width
+        )
+    })
 }
 
 /// What a step takes once the first ones, which compile and allocate, are over; of a run too short for

@@ -130,7 +130,7 @@ fn suggest(nearest: &Option<String>) -> String {
 const COMPACT: &str = "resnet18-compact";
 
 /// The recipes in this program, by name.
-pub const BUILT_IN: [(&str, &str); 13] = [
+pub const BUILT_IN: [(&str, &str); 14] = [
     ("quick", include_str!("../../../recipes/quick.toml")),
     ("resnet18", include_str!("../../../recipes/resnet18.toml")),
     ("speedrun-94", include_str!("../../../recipes/speedrun-94.toml")),
@@ -144,6 +144,7 @@ pub const BUILT_IN: [(&str, &str); 13] = [
     ("s2-batch-norm", include_str!("../../../recipes/s2-batch-norm.toml")),
     ("s2-group-norm", include_str!("../../../recipes/s2-group-norm.toml")),
     ("s3", include_str!("../../../recipes/s3.toml")),
+    ("cifar100", include_str!("../../../recipes/cifar100.toml")),
 ];
 
 impl Recipe {

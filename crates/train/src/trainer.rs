@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Augmentation, DataError, Dataset, Split, Validation, epoch_order, fill_batch, split, targets};
-use kiln_model::{ConfigError, ResNet, StateError};
+use kiln_model::{ConfigError, ResNet, StateDict, StateError};
 use web_time::Instant;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
@@ -160,6 +160,18 @@ impl<'a> Trainer<'a> {
         }
         trainer.header = checkpoint.header;
         Ok(trainer)
+    }
+
+    /// Starts with the weights and running statistics of a network of the same architecture, which may
+    /// tell other classes apart: without `with_head` the head stays as it was drawn.
+    pub fn with_weights(mut self, mut weights: StateDict, with_head: bool) -> Result<Self, TrainError> {
+        if !with_head {
+            let is_head = |name: &str| name.starts_with("fc.");
+            weights.retain(|name, _| !is_head(name));
+            weights.extend(self.model.state_dict().into_iter().filter(|(name, _)| is_head(name)));
+        }
+        self.model = self.model.load_state_dict(&weights)?;
+        Ok(self)
     }
 
     /// Lets the numbers of so many steps stay on the device before they are read.

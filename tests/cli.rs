@@ -137,19 +137,17 @@ fn training_evaluating_and_predicting_on_a_folder_of_images_work_together() {
     assert_eq!(lines[1]["top"][0]["class"], "dark");
 }
 
-#[test]
+/// Trains into `whole`, and into `cut` with an interruption in the third epoch or later; both bundles have
+/// the same bytes.
 #[cfg(unix)]
-fn a_terminated_run_resumes_to_the_same_bytes() {
-    let folder = TempDir::new().unwrap();
-    let arguments = [&TINY[..], &["--epochs", "30"]].concat();
-    succeeds(&train(folder.path(), &[&arguments[..], &["--out", "whole"]].concat()));
-
-    let mut command = kiln(folder.path());
+fn resumes(folder: &Path, arguments: &[&str]) {
+    succeeds(&train(folder, &[arguments, &["--out", "whole"]].concat()));
+    let mut command = kiln(folder);
     command
         .args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--out", "cut"])
-        .args(&arguments);
+        .args(arguments);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
-    let metrics = folder.path().join("cut/metrics.jsonl");
+    let metrics = folder.join("cut/metrics.jsonl");
     let since = Instant::now();
     while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 3 {
         assert!(since.elapsed() < Duration::from_secs(120), "no epoch has ended");
@@ -157,12 +155,20 @@ fn a_terminated_run_resumes_to_the_same_bytes() {
     }
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
+    succeeds(&kiln(folder).args(RESUME).output().unwrap());
+    let bundle = |run: &str| fs::read(folder.join(run).join("model.safetensors")).unwrap();
+    assert!(bundle("cut") == bundle("whole"));
+}
 
-    let resume = ["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--resume", "cut"];
-    succeeds(&kiln(folder.path()).args(resume).output().unwrap());
-    let bundle = |run: &str| fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
-    assert_eq!(bundle("cut"), bundle("whole"));
+#[cfg(unix)]
+const RESUME: [&str; 9] = ["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--resume", "cut"];
 
+#[test]
+#[cfg(unix)]
+fn a_terminated_run_resumes_to_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    resumes(folder.path(), &[&TINY[..], &["--epochs", "30"]].concat());
+    let resume = RESUME;
     let other = [&resume[..], &["--set", "model.width=4"]].concat();
     fails(&kiln(folder.path()).args(other).output().unwrap(), 1, &["architecture"]);
     let other = ["train", "--dataset", "synthetic", "--limit", "100", "--resume", "cut"];
@@ -187,6 +193,97 @@ fn ten_losses(device: &str, precision: &str) -> Vec<f64> {
     let losses: Vec<f64> = lines.map(|line| line["train_loss"].as_f64().unwrap()).collect();
     assert_eq!(losses.len(), 10);
     losses
+}
+
+/// Every augmentation, micro-batches, clipping and the moving average.
+const TRICKS: [&str; 26] = [
+    "--set",
+    "augment.flip=alternating",
+    "--set",
+    "augment.cutout=8",
+    "--set",
+    "augment.affine.chance=0.5",
+    "--set",
+    "augment.affine.rotation=15",
+    "--set",
+    "augment.colour.contrast=0.3",
+    "--set",
+    "augment.mix.mixup_chance=0.3",
+    "--set",
+    "augment.mix.cutmix_chance=0.3",
+    "--set",
+    "augment.final_share=0.2",
+    "--set",
+    "training.micro_batches=3",
+    "--set",
+    "training.clip_norm=1",
+    "--set",
+    "training.ema_decay=0.95",
+    "--set",
+    "training.flip_tta=true",
+    "--set",
+    "optimizer.lr=0.05",
+];
+
+#[test]
+fn a_run_starts_with_the_weights_of_another_and_a_head_for_its_own_classes() {
+    let folder = TempDir::new().unwrap();
+    image_folder(folder.path(), 20);
+    succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "2", "--out", "first"]].concat()));
+    let state = |run: &str| {
+        let bytes = fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
+        kiln_model::Bundle::from_bytes(&bytes).unwrap().state
+    };
+    // A rate of zero: weights stay as they are at the start.
+    let still = ["--epochs", "1", "--set", "optimizer.lr=0", "--init", "first"];
+    let own = ["train", "--data", ".", "--device", "cpu", "--out", "own"];
+    let printed = succeeds(&kiln(folder.path()).args(own).args(TINY).args(still).output().unwrap());
+    assert!(printed.contains("weights of first/model.safetensors, with a new head"), "{printed}");
+    let (first, own) = (state("first"), state("own"));
+    assert_eq!(first["layer4.1.conv2.weight"], own["layer4.1.conv2.weight"]);
+    assert_eq!((&first["fc.weight"].shape, &own["fc.weight"].shape), (&vec![10, 16], &vec![2, 16]));
+
+    let printed = succeeds(&train(folder.path(), &[&TINY[..], &still, &["--out", "same"]].concat()));
+    assert!(printed.contains("weights of first/model.safetensors\n"), "{printed}");
+    assert_eq!(first["fc.weight"], state("same")["fc.weight"], "the head of the same classes stays");
+
+    let wider = train(folder.path(), &["--init", "first", "--set", "model.width=4", "--out", "wider"]);
+    fails(&wider, 1, &["ResNet-18 of width 2", "--set model.width=2", "shape"]);
+    fails(&train(folder.path(), &["--init", "nowhere"]), 1, &["nowhere"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_with_every_trick_resumes_to_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    resumes(folder.path(), &[&TINY[..], &TRICKS, &["--epochs", "30"]].concat());
+}
+
+#[test]
+fn averaged_weights_are_what_is_scored_and_kept() {
+    let folder = TempDir::new().unwrap();
+    let arguments = [&TINY[..], &TRICKS, &["--epochs", "4", "--json", "--out", "run"]].concat();
+    let printed = succeeds(&train(folder.path(), &arguments));
+    let finished: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    let tests = finished["tests"].as_array().unwrap();
+    let named = |name: &str| tests.iter().find(|test| test["weights"] == name);
+    assert!(named("last_before_averaging").is_some(), "{finished}");
+
+    let checkpoint = fs::read(folder.path().join("run/best.ckpt")).unwrap();
+    let checkpoint = kiln_train::Checkpoint::from_bytes(&checkpoint).unwrap();
+    let bundle = fs::read(folder.path().join("run/model.safetensors")).unwrap();
+    assert_eq!(kiln_model::Bundle::from_bytes(&bundle).unwrap().state, checkpoint.ema);
+    assert_ne!(checkpoint.ema, checkpoint.model);
+
+    let eval = |arguments: &[&str]| {
+        let mut command = kiln(folder.path());
+        command.args(["eval", "run", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--json"]);
+        let printed = succeeds(&command.args(arguments).output().unwrap());
+        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        printed["evaluation"]["accuracy"].clone()
+    };
+    let best = named("best").unwrap();
+    assert_eq!((eval(&[]), eval(&["--tta"])), (best["accuracy"].clone(), best["flip_tta_accuracy"].clone()));
 }
 
 #[test]
@@ -331,6 +428,62 @@ fn a_recipe_that_cannot_be_used_is_explained() {
     let device = kiln(folder.path()).args(["train", "--device", "tpu"]).output().unwrap();
     fails(&device, 2, &["tpu", "software"]);
     assert!(!folder.path().join("runs").exists(), "nothing was left behind");
+}
+
+#[test]
+fn recipes_are_listed_and_printed_and_a_printed_one_trains() {
+    let folder = TempDir::new().unwrap();
+    let list = succeeds(&kiln(folder.path()).arg("recipes").output().unwrap());
+    for name in ["quick", "resnet18", "s1-plain", "s2-group-norm", "s3", "speedrun-94", "image-folder"] {
+        assert!(list.lines().any(|line| line.starts_with(&format!("{name} "))), "{list}");
+    }
+    let printed = succeeds(&kiln(folder.path()).args(["recipes", "s1-cutmix"]).output().unwrap());
+    fs::write(folder.path().join("own.toml"), printed).unwrap();
+    let shorter = ["--recipe", "own.toml", "--limit", "40", "--epochs", "1", "--out", "run"];
+    let mut command = kiln(folder.path());
+    command.args(["train", "--dataset", "synthetic", "--device", "cpu", "--set", "model.width=2"]).args(shorter);
+    succeeds(&command.output().unwrap());
+    fails(&kiln(folder.path()).args(["recipes", "s4"]).output().unwrap(), 1, &["'s4'", "s1-plain"]);
+}
+
+#[test]
+fn augmentations_are_shown_one_by_one_and_together() {
+    let folder = TempDir::new().unwrap();
+    let mut command = kiln(folder.path());
+    command.args(["augment", "--dataset", "synthetic", "--samples", "3", "--recipe", "s1-cutmix"]);
+    let printed = succeeds(&command.args(["--set", "augment.cutout=6"]).output().unwrap());
+    let names = ["original", "flip", "affine", "cutout", "mixup", "cutmix", "all"];
+    let mut pictures = vec![];
+    for (row, name) in names.iter().enumerate() {
+        assert!(printed.contains(name), "{printed}");
+        let picture = image::open(folder.path().join(format!("augment/{row}-{name}.png"))).unwrap().to_rgb8();
+        assert_eq!(picture.dimensions(), (3 * 100 + 4, 96), "{name}");
+        assert!(!pictures.contains(&picture), "{name} looks like another row");
+        pictures.push(picture);
+    }
+    let sheet = image::open(folder.path().join("augment/sheet.png")).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (304, 7 * 100 + 4));
+    fails(
+        &kiln(folder.path()).args(["augment", "--dataset", "synthetic", "--samples", "0"]).output().unwrap(),
+        2,
+        &["samples"],
+    );
+}
+
+#[test]
+fn a_recipe_decides_the_size_that_a_folders_images_are_brought_to() {
+    let folder = TempDir::new().unwrap();
+    image_folder(folder.path(), 8);
+    let size = |out: &str, arguments: &[&str]| {
+        let common = ["train", "--data", ".", "--device", "cpu", "--epochs", "1", "--out", out];
+        succeeds(&kiln(folder.path()).args(common).args(TINY).args(arguments).output().unwrap());
+        let bundle = fs::read(folder.path().join(out).join("model.safetensors")).unwrap();
+        kiln_model::Bundle::from_bytes(&bundle).unwrap().metadata
+    };
+    assert_eq!(size("default", &[]).image_size, 32);
+    let starter = size("starter", &["--recipe", "image-folder", "--set", "training.image_size=48"]);
+    assert_eq!((starter.image_size, starter.architecture.stem), (48, kiln_model::Stem::Imagenet));
+    assert_eq!(size("flag", &["--image-size", "16"]).image_size, 16);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
+use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
 use kiln_kernels::device::{DeviceError, Request};
 use kiln_model::container::Storage;
 
@@ -29,6 +30,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Show the page that classifies images, from this machine to this machine
     Serve(ServeArgs),
+    /// List the built-in recipes, or print one
+    Recipes(RecipesArgs),
+    /// Write pictures of what a recipe's augmentation does to images
+    Augment(AugmentArgs),
     /// Show a network layer by layer
     Summary(SummaryArgs),
     /// List the devices that a network can run on
@@ -43,10 +48,11 @@ pub enum Command {
 #[derive(clap::Args, Clone)]
 pub struct DataArgs {
     /// Your images: a folder with train/<class>/*.jpg (and test/<class>/), such a folder as .tar.gz,
-    /// or CIFAR-10's binary archive
+    /// or the binary archive of CIFAR-10 or CIFAR-100
     #[arg(long, value_name = "PATH", conflicts_with = "dataset")]
     pub data: Option<PathBuf>,
-    /// auto (CIFAR-10 if it is there or can be downloaded, else synthetic), cifar10 or synthetic
+    /// auto (CIFAR-10 if it is there or can be downloaded, else synthetic), cifar10, cifar100 (its 100
+    /// fine classes), cifar100-coarse (its 20 superclasses) or synthetic
     #[arg(long, default_value = "auto")]
     pub dataset: DatasetName,
     /// Folder that downloads are kept in
@@ -58,7 +64,7 @@ pub struct DataArgs {
     /// Use only the first N training images, evenly by class, and a fifth as many test images
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Bring images to this many pixels a side
+    /// Bring images of a folder to this many pixels a side; by default as the recipe or the bundle says
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
 }
@@ -67,12 +73,28 @@ pub struct DataArgs {
 pub enum DatasetName {
     Auto,
     Cifar10,
+    Cifar100,
+    #[value(name = "cifar100-coarse")]
+    Cifar100Coarse,
     Synthetic,
+}
+
+impl DatasetName {
+    /// As it is typed, and as bundles have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cifar10 => CIFAR10.name,
+            Self::Cifar100 => CIFAR100.name,
+            Self::Cifar100Coarse => CIFAR100_COARSE.name,
+            Self::Synthetic => "synthetic",
+        }
+    }
 }
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
-    /// A built-in recipe (quick, resnet18) or a TOML file; by default quick on a CPU, resnet18 on a GPU
+    /// A built-in recipe (see kiln recipes) or a TOML file; by default quick on a CPU, resnet18 on a GPU
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     #[command(flatten)]
@@ -92,6 +114,10 @@ pub struct TrainArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: Request,
+    /// Start with the weights of this bundle or run rather than with random ones; for other classes
+    /// than its own, with a new head
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
     /// Folder for the run; by default the next free runs/<recipe>-<n>
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -107,6 +133,9 @@ pub struct TrainArgs {
 pub struct EvalArgs {
     /// A run's folder or a bundle
     pub model: PathBuf,
+    /// Average over each image and its mirror image (test-time augmentation)
+    #[arg(long)]
+    pub tta: bool,
     #[command(flatten)]
     pub data: DataArgs,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
@@ -208,6 +237,35 @@ pub struct ServeArgs {
         value_parser = BoolishValueParser::new(), action = ArgAction::Set, hide_possible_values = true
     )]
     pub open: bool,
+}
+
+#[derive(clap::Args)]
+pub struct RecipesArgs {
+    /// A built-in recipe to print
+    pub name: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Writes a picture for each augmentation that the recipe has on, applied to every image, one \
+    for all of them as they are trained on, and sheet.png with those below each other.")]
+pub struct AugmentArgs {
+    /// A built-in recipe (see kiln recipes) or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "quick")]
+    pub recipe: String,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Change a field of the recipe, such as augment.cutout=8 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Images a row
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub samples: u16,
+    /// Show augmentations that the recipe has off too, each with a usual strength
+    #[arg(long)]
+    pub every: bool,
+    /// Folder to write into; pictures of the same names are replaced
+    #[arg(long, value_name = "DIR", default_value = "augment")]
+    pub out: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -365,11 +423,18 @@ impl FromStr for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, ValueEnum};
 
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn datasets_are_typed_by_their_names() {
+        for dataset in DatasetName::value_variants() {
+            assert_eq!(dataset.to_possible_value().unwrap().get_name(), dataset.name());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
 use kiln_data::{Dataset, LoadOptions, Progress, Source, load};
 
 use crate::args::{DataArgs, DatasetName};
@@ -13,7 +14,9 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     let source = match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
         (None, DatasetName::Auto) => Source::Auto,
-        (None, DatasetName::Cifar10) => Source::Cifar10,
+        (None, DatasetName::Cifar10) => Source::Cifar(&CIFAR10),
+        (None, DatasetName::Cifar100) => Source::Cifar(&CIFAR100),
+        (None, DatasetName::Cifar100Coarse) => Source::Cifar(&CIFAR100_COARSE),
         (None, DatasetName::Synthetic) => Source::Synthetic,
     };
     let options = LoadOptions {
@@ -32,7 +35,7 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     let counted = |template: &str| ProgressStyle::with_template(template).expect("a valid template");
     let loaded = load(&options, &mut |progress| match progress {
         Progress::Downloading { received, total } => {
-            bar.set_style(counted("downloading CIFAR-10 {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
+            bar.set_style(counted("downloading images {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
             bar.set_length(total.unwrap_or(received));
             bar.set_position(received);
         }

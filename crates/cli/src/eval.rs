@@ -9,7 +9,7 @@ use kiln_data::{Dataset, ImageSet};
 use kiln_kernels::device::choose;
 use kiln_model::Bundle;
 use kiln_train::run_dir::RunDir;
-use kiln_train::{Evaluation, evaluate};
+use kiln_train::{Evaluation, Scoring, evaluate};
 use serde_json::json;
 
 use crate::args::EvalArgs;
@@ -22,24 +22,34 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
     let data = data::dataset(&data_args, bundle.metadata.seed)?;
     let (split, _) = test_images(&data);
-    let evaluation = score(&bundle, &data, args.batch_size.into(), &chosen.device)?;
+    let evaluation = score(&bundle, &data, args.batch_size.into(), args.tta, &chosen.device)?;
     if args.json {
-        println!("{}", json!({"model": path, "dataset": data.name, "split": split, "evaluation": evaluation}));
+        let event = json!({
+            "model": path, "dataset": data.name, "split": split, "flip_tta": args.tta, "evaluation": evaluation,
+        });
+        println!("{event}");
     } else {
-        println!("{} on {} ({split}, {} images)", path.display(), data.name, evaluation.samples);
+        let tta = if args.tta { ", averaged over mirror images" } else { "" };
+        println!("{} on {} ({split}, {} images{tta})", path.display(), data.name, evaluation.samples);
         print_scores(&evaluation, &data.classes);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Scores a bundle on the images to test on.
-pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation> {
+pub fn score(
+    bundle: &Bundle,
+    data: &Dataset,
+    batch_size: usize,
+    flip_tta: bool,
+    device: &Device,
+) -> Result<Evaluation> {
     check_classes(bundle, data)?;
     let model = bundle.model(device)?;
     let (_, set) = test_images(data);
     let indices: Vec<u32> = (0..set.len() as u32).collect();
-    let normalisation = (bundle.metadata.mean, bundle.metadata.std);
-    let evaluation = evaluate(&model, set, &indices, normalisation, batch_size, device, &mut || false);
+    let scoring = Scoring { mean: bundle.metadata.mean, std: bundle.metadata.std, batch_size, flip_tta };
+    let evaluation = evaluate(&model, set, &indices, &scoring, device, &mut || false);
     evaluation.context("the evaluation was stopped")
 }
 

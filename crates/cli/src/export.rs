@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use kiln_data::Dataset;
 use kiln_kernels::device::choose;
 use kiln_model::container::Storage;
@@ -130,8 +131,8 @@ fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Meas
     Ok(Measured {
         dataset: data.name.clone(),
         split: test_images(&data).0,
-        before: score(bundle, &data, batch_size, &device)?,
-        after: score(&exported, &data, batch_size, &device)?,
+        before: score(bundle, &data, batch_size, false, &device)?,
+        after: score(&exported, &data, batch_size, false, &device)?,
     })
 }
 
@@ -142,12 +143,13 @@ fn images(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
     args.image_size.get_or_insert(trained.image_size);
     let named = args.data.is_some() || args.dataset != DatasetName::Auto;
     if !named {
-        args.dataset = match trained.dataset.as_str() {
-            "cifar10" => DatasetName::Cifar10,
-            "synthetic" => DatasetName::Synthetic,
-            other => bail!(
-                "the network was trained on images of yours, '{other}': say where they are with --data PATH (and --limit, \
-                 if the training had one), or leave the accuracy unmeasured with --no-accuracy"
+        let known = DatasetName::value_variants().iter().filter(|dataset| **dataset != DatasetName::Auto);
+        args.dataset = match known.copied().find(|dataset| dataset.name() == trained.dataset) {
+            Some(dataset) => dataset,
+            None => bail!(
+                "the network was trained on images of yours, '{}': say where they are with --data PATH (and --limit, \
+                 if the training had one), or leave the accuracy unmeasured with --no-accuracy",
+                trained.dataset
             ),
         };
     }

@@ -1,6 +1,7 @@
 //! The `kiln` command: arguments, progress and exit codes. The only crate that prints.
 
 mod args;
+mod augment;
 mod bench;
 mod data;
 mod devices;
@@ -9,6 +10,7 @@ mod eval;
 mod export;
 mod machine;
 mod predict;
+mod recipes;
 mod serve;
 mod signals;
 mod summary;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args),
         Command::Export(args) => export::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Recipes(args) => recipes::run(args),
+        Command::Augment(args) => augment::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Doctor(args) => doctor::run(args),

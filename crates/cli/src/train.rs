@@ -1,9 +1,8 @@
 //! `kiln train`
 
 use std::cell::Cell;
-use std::fs;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,15 +11,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::{Dataset, Split};
 use kiln_kernels::device::{Chosen, choose};
 use kiln_model::{Bundle, Metadata, Summary};
+use kiln_train::recipe::Training;
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::{
-    Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Recipe, StepMetrics, TrainError, Trainer, evaluate, recipe,
+    Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Recipe, Scoring, StepMetrics, TrainError, Trainer, evaluate,
 };
 use serde_json::{Value, json};
 
 use crate::args::{DataArgs, DatasetName, TrainArgs};
 use crate::signals::Signals;
-use crate::{data, summary};
+use crate::{data, eval, recipes, summary};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
@@ -31,9 +31,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         format!("device   {}: {}", chosen.name, chosen.reason)
     });
 
-    let data = data::dataset(&args.data, recipe.training.seed)?;
+    let data_args = DataArgs { image_size: Some(recipe.training.image_size), ..args.data.clone() };
+    let data = data::dataset(&data_args, recipe.training.seed)?;
     // Until here a signal simply ends the program: a download goes on where it was cut.
     let signals = Signals::listen()?;
+    let initial = args.init.as_deref().map(eval::open).transpose()?;
     let run = match &args.resume {
         Some(folder) => RunDir::open(folder),
         None => match &args.out {
@@ -43,7 +45,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     };
     let mut trainer = match resumed {
         Some(checkpoint) => Trainer::resume(checkpoint, recipe, &data, &chosen.device)?,
-        None => start(recipe, &args, &data, &chosen, &screen)?,
+        None => start(recipe, &args, initial.as_ref(), &data, &chosen, &screen)?,
     }
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
     .with_max_pending(if chosen.is_gpu { 16 } else { 0 });
@@ -84,41 +86,41 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
 /// The recipe that the arguments name, with their changes.
 fn resolve_recipe(args: &TrainArgs, resumed: Option<&Checkpoint>, is_gpu: bool) -> Result<Recipe> {
     let text = match (&args.recipe, resumed) {
-        (Some(name), _) => read_recipe(name)?,
+        (Some(name), _) => recipes::text(name)?,
         (None, Some(checkpoint)) => checkpoint.header.recipe.to_toml(),
-        (None, None) => read_recipe(if is_gpu { "resnet18" } else { "quick" })?,
+        (None, None) => recipes::text(if is_gpu { "resnet18" } else { "quick" })?,
     };
     let mut overrides = args.overrides.clone();
     overrides.extend(args.epochs.map(|epochs| format!("training.epochs={epochs}")));
     overrides.extend(args.seed.map(|seed| format!("training.seed={seed}")));
+    overrides.extend(args.data.image_size.map(|size| format!("training.image_size={size}")));
     Ok(Recipe::parse(&text, &overrides)?)
-}
-
-fn read_recipe(name: &str) -> Result<String> {
-    if let Some((_, text)) = recipe::BUILT_IN.iter().find(|(known, _)| *known == name) {
-        return Ok((*text).to_owned());
-    }
-    let known = recipe::BUILT_IN.map(|(name, _)| name).join(", ");
-    fs::read_to_string(name).with_context(|| {
-        format!("no recipe is called '{name}' (there are {known}), nor can a file of that name be read")
-    })
 }
 
 /// A new run, its length fitted to the budget if there is one.
 fn start<'a>(
     recipe: Recipe,
     args: &TrainArgs,
+    initial: Option<&(PathBuf, Bundle)>,
     data: &'a Dataset,
     chosen: &Chosen,
     screen: &Screen,
-) -> Result<Trainer<'a>, TrainError> {
-    let mut trial = Trainer::new(recipe.clone(), data, None, &chosen.device)?;
+) -> Result<Trainer<'a>> {
+    let mut trial = untrained(recipe.clone(), initial, data, None, chosen)?;
+    if let Some((path, bundle)) = initial {
+        let same_classes = bundle.metadata.classes == data.classes;
+        screen.say(json!({"event": "init", "bundle": path, "same_classes": same_classes}), || {
+            let head = if same_classes { "" } else { ", with a new head for other classes" };
+            format!("init     weights of {}{head}", path.display())
+        });
+    }
     let seconds_per_step = step_seconds(&mut trial)?;
     let header = trial.header();
     // Scoring an image costs about a third of training on it.
     let steps_per_epoch = trial.steps_per_epoch() as f64;
     let scored = (trial.split().validation.len() / trial.batch_size()) as f64 / 3.0;
     let tested = data.test.as_ref().map_or(0, |test| test.len() / trial.batch_size()) as f64 / 3.0;
+    let tested = tested * test_passes(&recipe);
     let seconds = |steps: f64| seconds_per_step * (steps * (1.0 + scored / steps_per_epoch) + tested);
     let total_steps = args.budget.map(|budget| {
         let spent = seconds(0.0) + 2.0;
@@ -144,7 +146,32 @@ fn start<'a>(
             )
         },
     );
-    Trainer::new(recipe, data, Some(steps), &chosen.device)
+    untrained(recipe, initial, data, Some(steps), chosen)
+}
+
+/// A run at its beginning, with the weights of `initial` if there are any.
+fn untrained<'a>(
+    recipe: Recipe,
+    initial: Option<&(PathBuf, Bundle)>,
+    data: &'a Dataset,
+    total_steps: Option<usize>,
+    chosen: &Chosen,
+) -> Result<Trainer<'a>> {
+    let trainer = Trainer::new(recipe, data, total_steps, &chosen.device)?;
+    let Some((path, Bundle { metadata, state })) = initial else { return Ok(trainer) };
+    trainer.with_weights(state.clone(), metadata.classes == data.classes).with_context(|| {
+        let architecture = &metadata.architecture;
+        format!(
+            "cannot start with the weights of {}, a ResNet-{} of width {} with {:?} stem and {:?} norm: give the recipe \
+             the same network, such as --set model.width={}",
+            path.display(),
+            architecture.depth,
+            architecture.width,
+            architecture.stem,
+            architecture.norm,
+            architecture.width
+        )
+    })
 }
 
 /// What a step takes once the first ones, which compile and allocate, are over; of a run too short for
@@ -195,7 +222,63 @@ fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
     });
 }
 
-/// Tests the best weights once, writes the bundle and says where everything is.
+/// How often the test at the end may run over its images.
+fn test_passes(recipe: &Recipe) -> f64 {
+    let Training { ema_decay, flip_tta, .. } = recipe.training;
+    let weights = if ema_decay > 0.0 { 3.0 } else { 2.0 };
+    if flip_tta { 3.0 * weights } else { weights }
+}
+
+/// What some weights of the run score on the test images.
+struct Tested {
+    /// `best`, `last` or `last_before_averaging`.
+    weights: &'static str,
+    plain: Evaluation,
+    /// Averaged over mirror images, if the recipe asks for it.
+    flip_tta: Option<Evaluation>,
+}
+
+/// Scores the best epoch's weights by validation, which the bundle gets, on the test images; then, for
+/// comparison, the last epoch's if they are others, and those before averaging if they are averaged.
+/// Empty without test images; `None` when stopped.
+fn test(
+    best: &Checkpoint,
+    trainer: &Trainer,
+    data: &Dataset,
+    chosen: &Chosen,
+    signals: &Signals,
+) -> Result<Option<Vec<Tested>>> {
+    let Some(set) = &data.test else { return Ok(Some(vec![])) };
+    let indices: Vec<u32> = (0..set.len() as u32).collect();
+    let last = trainer.checkpoint();
+    let mut weights = vec![("best", best.weights())];
+    if best.header.step != last.header.step {
+        weights.push(("last", last.weights()));
+    }
+    if !last.ema.is_empty() {
+        weights.push(("last_before_averaging", &last.model));
+    }
+    let mut tested = vec![];
+    for (weights, state) in weights {
+        let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
+        let score = |flip_tta| {
+            let scoring = Scoring { flip_tta, ..trainer.scoring() };
+            evaluate(&model, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
+        };
+        let Some(plain) = score(false) else { return Ok(None) };
+        let flip_tta = match best.header.recipe.training.flip_tta {
+            true => match score(true) {
+                Some(evaluation) => Some(evaluation),
+                None => return Ok(None),
+            },
+            false => None,
+        };
+        tested.push(Tested { weights, plain, flip_tta });
+    }
+    Ok(Some(tested))
+}
+
+/// Tests the weights, writes the bundle and says where everything is.
 fn finish(
     trainer: &Trainer,
     data: &Dataset,
@@ -206,23 +289,23 @@ fn finish(
 ) -> Result<ExitCode> {
     let header = trainer.header();
     let best = RunDir::read(&run.best())?;
-    let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(&best.model)?;
     let best_epoch = best.header.history.last().context("the best checkpoint has no epoch")?;
-    let test = match &data.test {
-        Some(test) => {
-            let indices: Vec<u32> = (0..test.len() as u32).collect();
-            let normalisation = (header.mean, header.std);
-            let stop = &mut || signals.stop();
-            let evaluation =
-                evaluate(&model, test, &indices, normalisation, trainer.batch_size(), &chosen.device, stop);
-            let Some(evaluation) = evaluation else { return Ok(signals.exit_code()) };
-            Some(evaluation)
-        }
-        None => None,
-    };
-    let bundle = bundle(&best, best_epoch, trainer.split(), test.as_ref());
+    let Some(tested) = test(&best, trainer, data, chosen, signals)? else { return Ok(signals.exit_code()) };
+    let test = tested.first().map(|tested| &tested.plain);
+    let bundle = bundle(&best, best_epoch, trainer.split(), test);
     write_whole(&run.bundle(), &bundle.to_bytes()?)?;
 
+    let tests: Vec<_> = tested
+        .iter()
+        .map(|tested| {
+            json!({
+                "weights": tested.weights,
+                "accuracy": tested.plain.accuracy,
+                "loss": tested.plain.loss,
+                "flip_tta_accuracy": tested.flip_tta.as_ref().map(|evaluation| evaluation.accuracy),
+            })
+        })
+        .collect();
     let event = json!({
         "event": "finished",
         "run": run.path(),
@@ -231,9 +314,10 @@ fn finish(
         "best_epoch": best_epoch.epoch,
         "validation_accuracy": best_epoch.validation_accuracy,
         "last_validation_accuracy": header.history.last().and_then(|last| last.validation_accuracy),
-        "test_accuracy": test.as_ref().map(|test| test.accuracy),
-        "test_loss": test.as_ref().map(|test| test.loss),
-        "test_samples": test.as_ref().map(|test| test.samples),
+        "test_accuracy": test.map(|test| test.accuracy),
+        "test_loss": test.map(|test| test.loss),
+        "test_samples": test.map(|test| test.samples),
+        "tests": tests,
     });
     screen.say(event, || {
         let Metadata { accuracy, accuracy_samples, accuracy_split, dataset, .. } = &bundle.metadata;
@@ -243,14 +327,29 @@ fn finish(
             }
             None => String::new(),
         };
-        let lines = [
-            format!("accuracy {:.2} % on {accuracy_samples} {accuracy_split} images of {dataset}", 100.0 * accuracy),
+        let percent = |accuracy: f64| format!("{:.2}", 100.0 * accuracy);
+        let mut lines = vec![format!(
+            "accuracy {} % on {accuracy_samples} {accuracy_split} images of {dataset}",
+            percent(*accuracy)
+        )];
+        for Tested { weights, plain, flip_tta } in &tested {
+            let accuracy = percent(plain.accuracy);
+            match *weights {
+                "best" => {}
+                "last" => lines.push(format!("         {accuracy} % with the last epoch's weights")),
+                _ => lines.push(format!("         {accuracy} % with the last weights before averaging")),
+            }
+            if let Some(evaluation) = flip_tta {
+                lines.push(format!("         {} % averaged over mirror images", percent(evaluation.accuracy)));
+            }
+        }
+        lines.extend([
             format!("weights  of epoch {}{chosen_by}", best_epoch.epoch),
             format!("time     {}", duration(header.seconds)),
             format!("bundle   {}", run.bundle().display()),
             format!("metrics  {}", run.metrics().display()),
             format!("next     {} predict --model {} IMAGE..", program(), run.path().display()),
-        ];
+        ]);
         lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
@@ -281,7 +380,7 @@ fn bundle(best: &Checkpoint, epoch: &EpochMetrics, split: &Split, test: Option<&
         kiln_version: env!("CARGO_PKG_VERSION").to_owned(),
         quantisation: None,
     };
-    Bundle { metadata, state: best.model.clone() }
+    Bundle { metadata, state: best.weights().clone() }
 }
 
 /// How the user named the data, to be typed again.
@@ -289,12 +388,9 @@ fn data_arguments(args: &DataArgs) -> String {
     let mut text = match (&args.data, args.dataset) {
         (Some(path), _) => format!(" --data {}", path.display()),
         (None, DatasetName::Auto) => String::new(),
-        (None, DatasetName::Cifar10) => " --dataset cifar10".to_owned(),
-        (None, DatasetName::Synthetic) => " --dataset synthetic".to_owned(),
+        (None, named) => format!(" --dataset {}", named.name()),
     };
-    for (name, value) in [("limit", args.limit), ("image-size", args.image_size)] {
-        text += &value.map(|value| format!(" --{name} {value}")).unwrap_or_default();
-    }
+    text += &args.limit.map(|limit| format!(" --limit {limit}")).unwrap_or_default();
     text
 }
 

@@ -1,4 +1,4 @@
-//! CIFAR-10's archive, read without trusting it.
+//! The archives of CIFAR-10 and CIFAR-100, read without trusting it.
 //!
 //! Only members of the names expected are looked at, only regular files, none larger than an honest
 //! one. A member that tries to get out of its folder, or a link, condemns the archive.
@@ -14,24 +14,18 @@ use flate2::read::GzDecoder;
 use tar::{Archive, Entry, EntryType};
 
 use crate::{
-    cifar10::{self, BATCHES, FOLDER},
+    cifar::{CIFAR10, CIFAR100, Cifar},
     dataset::Dataset,
     download::sync_folder,
     error::DataError,
     folder,
 };
 
-/// The list of class names that comes with the batches.
-const CLASS_NAMES: &str = "batches.meta.txt";
-
-/// Size of an official batch file: 10,000 records.
-const MAX_MEMBER_BYTES: u64 = 10_000 * cifar10::RECORD_BYTES as u64;
-
 /// What an archive holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ArchiveKind {
-    /// CIFAR-10's binary files.
-    Cifar10,
+    /// The binary files of one of these.
+    Cifar(&'static Cifar),
     /// Images in folders named after their classes.
     Images,
 }
@@ -48,8 +42,8 @@ pub(crate) fn kind(path: &Path) -> Result<ArchiveKind, DataError> {
     for entry in open(path)?.entries().map_err(DataError::io("read", path))? {
         let entry = entry.map_err(DataError::io("read", path))?;
         let member = entry.path().map_err(DataError::io("read", path))?;
-        if expected_name(&member).is_some() {
-            return Ok(ArchiveKind::Cifar10);
+        if let Some(cifar) = [&CIFAR10, &CIFAR100].into_iter().find(|cifar| expected_name(cifar, &member).is_some()) {
+            return Ok(ArchiveKind::Cifar(cifar));
         }
         if folder::is_archived_image(&member) {
             return Ok(ArchiveKind::Images);
@@ -58,23 +52,20 @@ pub(crate) fn kind(path: &Path) -> Result<ArchiveKind, DataError> {
     Err(DataError::NoImages { path: path.into() })
 }
 
-/// Reads CIFAR-10 out of its archive, in memory.
-pub(crate) fn read_cifar10(path: &Path) -> Result<Dataset, DataError> {
+/// Reads a set out of its archive, in memory.
+pub(crate) fn read_cifar(cifar: &Cifar, path: &Path) -> Result<Dataset, DataError> {
     let mut batches = BTreeMap::new();
-    visit_members(path, |name, entry| {
+    visit_members(cifar, path, |name, entry| {
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
         batches.insert(name, bytes);
         Ok(())
     })?;
-    cifar10::from_batches(
-        |name| batches.remove(name).ok_or(DataError::MissingFile { path: path.into(), file: name }),
-        path,
-    )
+    cifar.dataset(|name| batches.remove(name).ok_or(DataError::MissingFile { path: path.into(), file: name }), path)
 }
 
-/// Unpacks CIFAR-10's archive into `data_dir` and returns the folder made there,
-/// `cifar-10-batches-bin`, with its six batch files.
+/// Unpacks a set's archive into `data_dir` and returns the folder made there, [`Cifar::folder`], with the
+/// set's files.
 ///
 /// The files are written beside their final place and moved there when all are complete: either the
 /// whole folder appears or nothing.
@@ -85,24 +76,24 @@ pub(crate) fn read_cifar10(path: &Path) -> Result<Dataset, DataError> {
 /// beyond that of the official files, or a second one of the same name; [`DataError::MissingFile`] for
 /// an incomplete archive; [`DataError::Io`] for an archive that is damaged, a disk that is full, or a
 /// folder that is there already.
-pub fn unpack_cifar10(archive: &Path, data_dir: &Path) -> Result<PathBuf, DataError> {
+pub fn unpack_cifar(cifar: &Cifar, archive: &Path, data_dir: &Path) -> Result<PathBuf, DataError> {
     fs::create_dir_all(data_dir).map_err(DataError::io("create", data_dir))?;
     // Removed with all that is in it when this function ends early.
     let temporary = tempfile::Builder::new()
-        .prefix(".cifar-10-")
+        .prefix(".cifar-")
         .tempdir_in(data_dir)
         .map_err(DataError::io("create a folder in", data_dir))?;
-    let unpacked = temporary.path().join(FOLDER);
+    let unpacked = temporary.path().join(cifar.folder);
     fs::create_dir(&unpacked).map_err(DataError::io("create", &unpacked))?;
 
-    visit_members(archive, |name, entry| {
+    visit_members(cifar, archive, |name, entry| {
         let path = unpacked.join(name);
         let mut file = File::create_new(&path).map_err(DataError::io("create", &path))?;
         io::copy(entry, &mut file).map_err(DataError::io("unpack", archive))?;
         file.sync_all().map_err(DataError::io("write", &path))
     })?;
 
-    let folder = data_dir.join(FOLDER);
+    let folder = data_dir.join(cifar.folder);
     sync_folder(&unpacked).map_err(DataError::io("write", &unpacked))?;
     fs::rename(&unpacked, &folder).map_err(DataError::io("create", &folder))?;
     sync_folder(data_dir).map_err(DataError::io("write", data_dir))?;
@@ -111,10 +102,12 @@ pub fn unpack_cifar10(archive: &Path, data_dir: &Path) -> Result<PathBuf, DataEr
 
 /// Vets every member of an archive, and calls `visit` with name and contents of those expected.
 fn visit_members(
+    cifar: &Cifar,
     path: &Path,
     mut visit: impl FnMut(&'static str, &mut Entry<GzDecoder<BufReader<File>>>) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let mut missing = BATCHES.to_vec();
+    let mut missing = [cifar.train, &[cifar.test]].concat();
+    let most_bytes = (cifar.most_records * cifar.record_bytes()) as u64;
     let mut seen = Vec::new();
     for entry in open(path)?.entries().map_err(DataError::io("read", path))? {
         let mut entry = entry.map_err(DataError::io("read", path))?;
@@ -136,12 +129,12 @@ fn visit_members(
             EntryType::Symlink | EntryType::Link => return Err(refuse("is a link".into())),
             other => return Err(refuse(format!("is no regular file (type {other:?})"))),
         }
-        if entry.size() > MAX_MEMBER_BYTES {
+        if entry.size() > most_bytes {
             let size = entry.size();
-            return Err(refuse(format!("has {size} bytes, more than the {MAX_MEMBER_BYTES} of a batch")));
+            return Err(refuse(format!("has {size} bytes, more than the {most_bytes} of the largest file")));
         }
         // Others, such as readme.html, are passed over.
-        let Some(name) = expected_name(&member) else { continue };
+        let Some(name) = expected_name(cifar, &member) else { continue };
         if seen.contains(&name) {
             return Err(refuse("is there twice".into()));
         }
@@ -155,8 +148,9 @@ fn visit_members(
     }
 }
 
-/// The file's name, if `member` is `cifar-10-batches-bin/` and a name that is expected there.
-fn expected_name(member: &Path) -> Option<&'static str> {
-    let name = member.strip_prefix("./").unwrap_or(member).strip_prefix(FOLDER).ok()?;
-    BATCHES.into_iter().chain([CLASS_NAMES]).find(|&expected| name == Path::new(expected))
+/// The file's name, if `member` is the set's folder and a name that is expected there.
+fn expected_name(cifar: &Cifar, member: &Path) -> Option<&'static str> {
+    let name = member.strip_prefix("./").unwrap_or(member).strip_prefix(cifar.folder).ok()?;
+    let expected = [cifar.train, &[cifar.test], cifar.names].concat();
+    expected.into_iter().find(|&expected| name == Path::new(expected))
 }

@@ -1,4 +1,4 @@
-//! What is done to a training image before the model sees it.
+//! What is drawn for a training image before the model sees it; [`pixels`](crate::pixels) does it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::random::KeyedRng;
 
 /// Random changes of a training image; the default is the usual one of CIFAR-10 (He et al. 2015):
 /// crops out of a border of 4 pixels, and a mirror image half of the time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
     /// Width in pixels of the black border from which a crop of the image's own size is taken; 0 for
@@ -14,11 +14,36 @@ pub struct Augment {
     pub crop_padding: usize,
     /// When an image is mirrored left to right.
     pub flip: Flip,
+    /// Chance in 0..1 that [`Flip::Random`] mirrors.
+    pub flip_chance: f64,
+    /// Side in pixels of a square that is painted over with the mean colour, its centre anywhere in
+    /// the image (DeVries & Taylor 2017); 0 for none.
+    pub cutout: usize,
+    /// Share of the run, at its end, that only sees what `final_keeps` leaves.
+    pub final_share: f64,
+    /// What is left on in the end of the run.
+    pub final_keeps: FinalKeeps,
+    /// Rotations and the like.
+    pub affine: Affine,
+    /// Brightness and the like.
+    pub colour: Colour,
+    /// Two images in one.
+    pub mix: Mix,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { crop_padding: 4, flip: Flip::Random }
+        Self {
+            crop_padding: 4,
+            flip: Flip::Random,
+            flip_chance: 0.5,
+            cutout: 0,
+            final_share: 0.0,
+            final_keeps: FinalKeeps::Nothing,
+            affine: Affine::default(),
+            colour: Colour::default(),
+            mix: Mix::default(),
+        }
     }
 }
 
@@ -28,7 +53,7 @@ impl Default for Augment {
 pub enum Flip {
     /// Never.
     None,
-    /// By a fair coin, each image and epoch.
+    /// By a coin of [`Augment::flip_chance`], each image and epoch.
     #[default]
     Random,
     /// By a fair coin in the first epoch, then every other epoch, so that two epochs in a row show an
@@ -36,38 +61,223 @@ pub enum Flip {
     Alternating,
 }
 
-/// The outcome of the draws for one image in one epoch: crop first, then mirror.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is left on in the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalKeeps {
+    /// Images come as they are.
+    #[default]
+    Nothing,
+    /// Crops and mirror images go on.
+    CropAndFlip,
+}
+
+/// A random affine map about the image's middle, as torchvision's `RandomAffine` with bilinear
+/// interpolation; what comes from outside of the image is black.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Affine {
+    /// Chance in 0..1 that an image is mapped.
+    pub chance: f64,
+    /// Largest angle in degrees, either way.
+    pub rotation: f64,
+    /// Largest shift, either way, as a share of the image's height and width.
+    pub translation: f64,
+    /// The size is multiplied by 1 - scale to 1 + scale.
+    pub scale: f64,
+    /// Largest horizontal shear in degrees, either way.
+    pub shear: f64,
+}
+
+/// Random factors of an image's colours, as torchvision's `ColorJitter`, in the order given here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Colour {
+    /// Values are multiplied by 1 - brightness to 1 + brightness.
+    pub brightness: f64,
+    /// So are their distances from the image's mean grey.
+    pub contrast: f64,
+    /// So are their distances from the pixel's own grey.
+    pub saturation: f64,
+}
+
+/// Two images in one, with a target that is shared in the same proportion.
+///
+/// A draw decides between mixup, cutmix and neither. The partner is any image to train on, as it
+/// looks in that epoch, so that a batch's other images have no part in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mix {
+    /// Chance in 0..1 of a weighted sum of two images (Zhang et al. 2018).
+    pub mixup_chance: f64,
+    /// Their weights are drawn from Beta(alpha, alpha).
+    pub mixup_alpha: f64,
+    /// Chance in 0..1 of a rectangle out of another image (Yun et al. 2019).
+    pub cutmix_chance: f64,
+    /// Its area is drawn from Beta(alpha, alpha).
+    pub cutmix_alpha: f64,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self { mixup_chance: 0.0, mixup_alpha: 1.0, cutmix_chance: 0.0, cutmix_alpha: 1.0 }
+    }
+}
+
+/// The outcome of the draws for one image in one epoch, in the order in which they are applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Transform {
+    /// The affine map, if any.
+    pub affine: Option<AffineDraw>,
+    /// Factors of brightness, contrast and saturation, if any is on.
+    pub colour: Option<[f32; 3]>,
     /// Top edge of the crop within the padded image, `0..=2 * crop_padding`.
     pub row: usize,
     /// Left edge of the crop within the padded image, `0..=2 * crop_padding`.
     pub column: usize,
     /// Whether the crop is mirrored left to right.
     pub flip: bool,
+    /// Centre of the square painted over, from the top and from the left as a share of height and
+    /// width.
+    pub cutout: Option<[f32; 2]>,
+}
+
+/// One affine map.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AffineDraw {
+    /// Degrees.
+    pub rotation: f32,
+    /// To the right and down, as a share of width and height.
+    pub translation: [f32; 2],
+    /// Factor of the size.
+    pub scale: f32,
+    /// Degrees.
+    pub shear: f32,
+}
+
+/// What an image is mixed with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MixDraw {
+    /// The other image, an index in its set.
+    pub partner: u32,
+    /// The image's own share of the result, 0 to 1.
+    pub share: f32,
+    /// What cutmix replaces; without one, all pixels are weighted sums.
+    pub patch: Option<Patch>,
+}
+
+/// A rectangle of pixels, ends excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    pub top: usize,
+    pub bottom: usize,
+    pub left: usize,
+    pub right: usize,
 }
 
 impl Augment {
     /// Draws for image `index` of its set in `epoch`, a function of nothing but the arguments.
     ///
-    /// Words of the stream `augment.` of (seed, epoch, index): row, column, flip. Each has its place
-    /// whatever is switched on, so that changing one setting leaves the other draws alone. The coin of
-    /// [`Flip::Alternating`] is the first word of the stream `flip....` of (seed, 0, index).
+    /// Words of the stream `augment.` of (seed, epoch, index): row, column, flip; of the affine map
+    /// its chance, angle, shift to the right and down, scale and shear; brightness, contrast,
+    /// saturation; row and column of the cutout. Each has its place whatever is switched on, so that
+    /// changing one setting leaves the other draws alone. The coin of [`Flip::Alternating`] is the
+    /// first word of the stream `flip....` of (seed, 0, index).
     pub fn draw(&self, seed: u64, epoch: u64, index: u32) -> Transform {
         let mut rng = KeyedRng::new(b"augment.", seed, epoch, index.into());
         let offsets = self.crop_padding.saturating_mul(2).saturating_add(1);
         let offsets = u32::try_from(offsets).unwrap_or(u32::MAX);
         let row = rng.below(offsets) as usize;
         let column = rng.below(offsets) as usize;
+        let coin = rng.chance(self.flip_chance);
         let flip = match self.flip {
             Flip::None => false,
-            Flip::Random => rng.coin(),
+            Flip::Random => coin,
             Flip::Alternating => {
                 let first = KeyedRng::new(b"flip....", seed, 0, index.into()).coin();
                 first ^ (epoch % 2 == 1)
             }
         };
-        Transform { row, column, flip }
+        let mapped = rng.chance(self.affine.chance);
+        let mut within = |limit: f64| rng.uniform(-1.0, 1.0) * limit as f32;
+        let affine = AffineDraw {
+            rotation: within(self.affine.rotation),
+            translation: [within(self.affine.translation), within(self.affine.translation)],
+            scale: 1.0 + within(self.affine.scale),
+            shear: within(self.affine.shear),
+        };
+        let Colour { brightness, contrast, saturation } = self.colour;
+        let factors = [brightness, contrast, saturation].map(|limit| 1.0 + within(limit));
+        let centre = [rng.uniform(0.0, 1.0), rng.uniform(0.0, 1.0)];
+        Transform {
+            affine: mapped.then_some(affine),
+            colour: (self.colour != Colour::default()).then_some(factors),
+            row,
+            column,
+            flip,
+            cutout: (self.cutout > 0).then_some(centre),
+        }
+    }
+
+    /// Draws what image `index` of `[height, width]` pixels is mixed with in `epoch`; one of
+    /// `partners`, and none where there are no partners.
+    ///
+    /// Words of the stream `mix.....` of (seed, epoch, index): the choice, the partner, row and column
+    /// of the patch, then as many as Beta(alpha, alpha) takes.
+    pub fn draw_mix(
+        &self,
+        seed: u64,
+        epoch: u64,
+        index: u32,
+        partners: &[u32],
+        [height, width]: [usize; 2],
+    ) -> Option<MixDraw> {
+        let mix = &self.mix;
+        if mix.mixup_chance + mix.cutmix_chance == 0.0 {
+            return None;
+        }
+        let mut rng = KeyedRng::new(b"mix.....", seed, epoch, index.into());
+        let choice = f64::from(rng.uniform(0.0, 1.0));
+        let partner = *partners.get(rng.below(partners.len() as u32) as usize)?;
+        let centre = [height, width].map(|side| rng.below(side as u32) as usize);
+        if choice < mix.mixup_chance {
+            return Some(MixDraw { partner, share: beta(&mut rng, mix.mixup_alpha), patch: None });
+        }
+        if choice >= mix.mixup_chance + mix.cutmix_chance {
+            return None;
+        }
+        let ratio = (1.0 - beta(&mut rng, mix.cutmix_alpha)).sqrt();
+        let ends = |centre: usize, side: usize| {
+            let half = (ratio * side as f32 / 2.0).round() as usize;
+            (centre.saturating_sub(half), (centre + half).min(side))
+        };
+        let ((top, bottom), (left, right)) = (ends(centre[0], height), ends(centre[1], width));
+        let area = (bottom - top) * (right - left);
+        let share = 1.0 - area as f32 / (height * width) as f32;
+        Some(MixDraw { partner, share, patch: Some(Patch { top, bottom, left, right }) })
+    }
+
+    /// What of this is on in the last part of a run.
+    pub fn in_the_end(&self) -> Self {
+        let plain = Self { crop_padding: 0, flip: Flip::None, ..Self::default() };
+        match self.final_keeps {
+            FinalKeeps::Nothing => plain,
+            FinalKeeps::CropAndFlip => {
+                let Self { crop_padding, flip, flip_chance, .. } = *self;
+                Self { crop_padding, flip, flip_chance, ..plain }
+            }
+        }
+    }
+}
+
+/// A number from Beta(alpha, alpha), by Jöhnk's method (1964): simple, and quick up to an alpha of
+/// about 4. `libm` gives the same bits on every platform, which the system's `pow` does not.
+fn beta(rng: &mut KeyedRng, alpha: f64) -> f32 {
+    loop {
+        let [x, y] = [(); 2].map(|()| libm::pow(1.0 - f64::from(rng.uniform(0.0, 1.0)), 1.0 / alpha));
+        if x + y <= 1.0 {
+            return (x / (x + y)) as f32;
+        }
     }
 }
 
@@ -76,6 +286,10 @@ mod tests {
     use super::*;
 
     const SEED: u64 = 11;
+
+    fn none() -> Augment {
+        Augment { crop_padding: 0, flip: Flip::None, ..Augment::default() }
+    }
 
     #[test]
     fn crop_offsets_cover_all_positions_evenly() {
@@ -93,19 +307,21 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_images_are_mirrored() {
-        for flip in [Flip::Random, Flip::Alternating] {
-            let augment = Augment { crop_padding: 0, flip };
-            let flips = (0..10_000).filter(|&i| augment.draw(SEED, 0, i).flip).count();
-            assert!((4800..5200).contains(&flips), "{flip:?}: {flips}");
-        }
-        let never = Augment { crop_padding: 4, flip: Flip::None };
-        assert!((0..1000).all(|i| !never.draw(SEED, 0, i).flip));
+    fn images_are_mirrored_as_often_as_asked_for() {
+        let flips = |flip, flip_chance| {
+            let augment = Augment { flip, flip_chance, ..none() };
+            (0..10_000).filter(|&i| augment.draw(SEED, 0, i).flip).count()
+        };
+        assert!((4800..5200).contains(&flips(Flip::Random, 0.5)));
+        assert!((4800..5200).contains(&flips(Flip::Alternating, 0.0)));
+        assert!((1850..2150).contains(&flips(Flip::Random, 0.2)));
+        assert_eq!([0.0, 1.0].map(|chance| flips(Flip::Random, chance)), [0, 10_000]);
+        assert_eq!(flips(Flip::None, 1.0), 0);
     }
 
     #[test]
     fn alternating_shows_the_other_side_in_each_epoch() {
-        let augment = Augment { crop_padding: 4, flip: Flip::Alternating };
+        let augment = Augment { flip: Flip::Alternating, ..Augment::default() };
         for index in 0..100 {
             for epoch in 0..4 {
                 assert_ne!(augment.draw(SEED, epoch, index).flip, augment.draw(SEED, epoch + 1, index).flip);
@@ -115,14 +331,89 @@ mod tests {
 
     #[test]
     fn changing_one_setting_leaves_the_other_draws_alone() {
+        let affine = Affine { chance: 0.5, rotation: 10.0, translation: 0.1, scale: 0.1, shear: 5.0 };
+        let colour = Colour { brightness: 0.2, contrast: 0.2, saturation: 0.2 };
+        let all = Augment { cutout: 8, affine, colour, ..Augment::default() };
         for index in 0..100 {
-            let both = Augment::default().draw(SEED, 3, index);
-            let crop = Augment { crop_padding: 4, flip: Flip::None }.draw(SEED, 3, index);
-            let flip = Augment { crop_padding: 0, flip: Flip::Random }.draw(SEED, 3, index);
-            assert_eq!((both.row, both.column), (crop.row, crop.column));
-            assert_eq!(both.flip, flip.flip);
+            let together = all.draw(SEED, 3, index);
+            let crop = Augment { crop_padding: 4, ..none() }.draw(SEED, 3, index);
+            let flip = Augment { flip: Flip::Random, ..none() }.draw(SEED, 3, index);
+            let affine = Augment { affine: all.affine.clone(), ..none() }.draw(SEED, 3, index);
+            let colour = Augment { colour: all.colour.clone(), ..none() }.draw(SEED, 3, index);
+            let cutout = Augment { cutout: 8, ..none() }.draw(SEED, 3, index);
+            assert_eq!((together.row, together.column), (crop.row, crop.column));
+            assert_eq!(together.flip, flip.flip);
             assert_eq!((flip.row, flip.column), (0, 0));
+            assert_eq!(together.affine, affine.affine);
+            assert_eq!(together.colour, colour.colour);
+            assert_eq!(together.cutout, cutout.cutout);
         }
+        assert_eq!(none().draw(SEED, 3, 0), Transform::default());
+    }
+
+    #[test]
+    fn an_affine_map_comes_as_often_and_goes_as_far_as_asked_for() {
+        let affine = Affine { chance: 0.2, rotation: 30.0, translation: 0.1, scale: 0.25, shear: 10.0 };
+        let augment = Augment { affine, ..none() };
+        let drawn: Vec<_> = (0..10_000).filter_map(|i| augment.draw(SEED, 0, i).affine).collect();
+        assert!((1850..2150).contains(&drawn.len()), "{}", drawn.len());
+        let reaches = |low: f32, high: f32, value: fn(&AffineDraw) -> f32| {
+            let (least, most) = drawn.iter().map(value).fold((f32::MAX, f32::MIN), |(a, b), v| (a.min(v), b.max(v)));
+            let slack = (high - low) * 0.01;
+            assert!(least >= low && least < low + slack && most <= high && most > high - slack, "{least} {most}");
+        };
+        reaches(-30.0, 30.0, |draw| draw.rotation);
+        reaches(-0.1, 0.1, |draw| draw.translation[0]);
+        reaches(-0.1, 0.1, |draw| draw.translation[1]);
+        reaches(0.75, 1.25, |draw| draw.scale);
+        reaches(-10.0, 10.0, |draw| draw.shear);
+    }
+
+    #[test]
+    fn mixup_and_cutmix_share_the_draws_by_their_chances() {
+        let mix = Mix { mixup_chance: 0.3, cutmix_chance: 0.5, ..Mix::default() };
+        let augment = Augment { mix, ..none() };
+        let partners = [3, 4, 9];
+        let (mut mixup, mut cutmix) = (0, 0);
+        for index in 0..10_000 {
+            let Some(draw) = augment.draw_mix(SEED, 0, index, &partners, [32, 16]) else { continue };
+            assert!(partners.contains(&draw.partner) && (0.0..=1.0).contains(&draw.share));
+            match draw.patch {
+                None => mixup += 1,
+                Some(Patch { top, bottom, left, right }) => {
+                    cutmix += 1;
+                    assert!(top <= bottom && bottom <= 32 && left <= right && right <= 16);
+                    let area = ((bottom - top) * (right - left)) as f32 / 512.0;
+                    assert!((draw.share - (1.0 - area)).abs() < 1e-6);
+                }
+            }
+        }
+        assert!((2800..3200).contains(&mixup) && (4800..5200).contains(&cutmix), "{mixup} {cutmix}");
+        assert_eq!(augment.draw_mix(SEED, 0, 0, &[], [32, 16]), None, "nobody to mix with");
+        assert_eq!(none().draw_mix(SEED, 0, 0, &partners, [32, 16]), None);
+    }
+
+    #[test]
+    fn beta_has_its_mean_and_variance() {
+        for alpha in [0.1, 0.4, 1.0, 2.0] {
+            let mut rng = KeyedRng::new(b"test....", 7, 0, 0);
+            let drawn: Vec<_> = (0..20_000).map(|_| f64::from(beta(&mut rng, alpha))).collect();
+            let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
+            let variance = drawn.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / drawn.len() as f64;
+            let expected = 1.0 / (4.0 * (2.0 * alpha + 1.0));
+            assert!((mean - 0.5).abs() < 0.015, "{alpha}: {mean}");
+            assert!((variance - expected).abs() < 0.03 * expected, "{alpha}: {variance}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_run_keeps_what_the_recipe_says() {
+        let mix = Mix { mixup_chance: 0.5, ..Mix::default() };
+        let all = Augment { cutout: 8, mix, flip: Flip::Alternating, ..Augment::default() };
+        assert_eq!(all.in_the_end(), none());
+        let kept = Augment { final_keeps: FinalKeeps::CropAndFlip, ..all }.in_the_end();
+        assert_eq!((kept.crop_padding, kept.flip, kept.cutout), (4, Flip::Alternating, 0));
+        assert_eq!(kept.mix, Mix::default());
     }
 
     #[test]
@@ -130,7 +421,8 @@ mod tests {
         let read = serde_json::from_str::<Augment>;
         assert_eq!(read("{}").unwrap(), Augment::default());
         let alternating = read(r#"{"flip": "alternating", "crop_padding": 2}"#).unwrap();
-        assert_eq!(alternating, Augment { crop_padding: 2, flip: Flip::Alternating });
+        assert_eq!(alternating, Augment { crop_padding: 2, flip: Flip::Alternating, ..Augment::default() });
         assert!(read(r#"{"crop_pading": 2}"#).is_err());
+        assert!(read(r#"{"mix": {"mixup": 1.0}}"#).is_err());
     }
 }

@@ -1,8 +1,12 @@
-//! The order of an epoch, and batches of normalised images.
+//! The order of an epoch, and batches of normalised images with their targets.
+
+#[cfg(not(target_family = "wasm"))]
+use rayon::prelude::*;
 
 use crate::{
-    augment::{Augment, Transform},
+    augment::{Augment, MixDraw},
     dataset::ImageSet,
+    pixels,
     random::KeyedRng,
 };
 
@@ -14,12 +18,66 @@ pub fn epoch_order(indices: &[u32], seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
+/// Augmentation as it is in one epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Augmentation<'a> {
+    /// The settings.
+    pub augment: &'a Augment,
+    /// Seed of the run.
+    pub seed: u64,
+    /// From 0.
+    pub epoch: u64,
+    /// Images that one may be mixed with, usually all that are trained on; with none, nothing is
+    /// mixed.
+    pub partners: &'a [u32],
+}
+
+/// What a network should say of an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Class of the image itself.
+    pub label: u32,
+    /// Class of the image it is mixed with; its own where there is none.
+    pub other: u32,
+    /// Share of `label`, 0 to 1.
+    pub share: f32,
+}
+
+impl Target {
+    /// The class with the greater share.
+    pub fn main(&self) -> u32 {
+        if self.share < 0.5 { self.other } else { self.label }
+    }
+}
+
+impl Augmentation<'_> {
+    fn mix(&self, set: &ImageSet, index: u32) -> Option<MixDraw> {
+        self.augment.draw_mix(self.seed, self.epoch, index, self.partners, [set.height, set.width])
+    }
+}
+
+/// The targets of the images at `indices`, as [`fill_batch`] mixes them.
+///
+/// # Panics
+///
+/// If an index is not below `set.len()`.
+pub fn targets(set: &ImageSet, indices: &[u32], augmentation: Option<&Augmentation>) -> Vec<Target> {
+    let target = |&index: &u32| {
+        let label = set.labels[index as usize];
+        match augmentation.and_then(|augmentation| augmentation.mix(set, index)) {
+            Some(MixDraw { partner, share, .. }) => Target { label, other: set.labels[partner as usize], share },
+            None => Target { label, other: label, share: 1.0 },
+        }
+    };
+    indices.iter().map(target).collect()
+}
+
 /// Overwrites `out` with the images at `indices` as `[indices.len(), 3, H, W]`, each pixel
 /// `(value / 255 - mean) / std`.
 ///
-/// `augment` is the settings with (seed, epoch), or `None` for images as they are. What becomes of an
-/// image depends on (seed, epoch, its index in `set`), not on the batch it is in. The border of a crop
-/// is black, that is 0 before normalisation, as torchvision's `RandomCrop` makes it.
+/// Without `augmentation`, images come as they are. What becomes of an image depends on (seed, epoch,
+/// its index in `set`), not on the batch it is in. The border of a crop is black, that is 0 before
+/// normalisation, as torchvision's `RandomCrop` makes it.
 ///
 /// # Panics
 ///
@@ -27,55 +85,117 @@ pub fn epoch_order(indices: &[u32], seed: u64, epoch: u64) -> Vec<u32> {
 pub fn fill_batch(
     set: &ImageSet,
     indices: &[u32],
-    augment: Option<(&Augment, u64, u64)>,
+    augmentation: Option<&Augmentation>,
     mean: [f32; 3],
     std: [f32; 3],
     out: &mut Vec<f32>,
 ) {
     // Every pixel is one of 256 values: normalise those once.
-    let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
+    let tables: Tables = std::array::from_fn(|channel| {
         std::array::from_fn(|value| (value as f32 / 255.0 - mean[channel]) / std[channel])
     });
+    let fill = |buffers: &mut Buffers, (image, &index): (&mut [f32], &u32)| match augmentation {
+        Some(augmentation) => {
+            fill_image(set, index, augmentation, &tables, buffers, image);
+            if let Some(mix) = augmentation.mix(set, index) {
+                blend(set, &mix, augmentation, &tables, buffers, image);
+            }
+        }
+        None => fill_plain(set, index, &tables, image),
+    };
+    let image_len = set.image_len().max(1);
     out.resize(indices.len() * set.image_len(), 0.0);
-    for (image, &index) in out.chunks_exact_mut(set.image_len().max(1)).zip(indices) {
-        let (transform, padding) = match augment {
-            Some((augment, seed, epoch)) => (augment.draw(seed, epoch, index), augment.crop_padding),
-            None => (Transform { row: 0, column: 0, flip: false }, 0),
-        };
-        let pixels = set.image(index as usize);
-        let planes = set.height * set.width;
-        for (channel, table) in tables.iter().enumerate() {
-            let plane = channel * planes..(channel + 1) * planes;
-            let (pixels, image) = (&pixels[plane.clone()], &mut image[plane]);
-            crop_plane(pixels, set.width, transform, padding, table, image);
+    #[cfg(not(target_family = "wasm"))]
+    out.par_chunks_exact_mut(image_len).zip(indices).for_each_init(Buffers::default, fill);
+    #[cfg(target_family = "wasm")]
+    {
+        let mut buffers = Buffers::default();
+        out.chunks_exact_mut(image_len).zip(indices).for_each(|image| fill(&mut buffers, image));
+    }
+}
+
+/// Normalised values of each channel's 256.
+type Tables = [[f32; 256]; 3];
+
+/// Room that one image after the other is worked on in.
+#[derive(Default)]
+struct Buffers {
+    pixels: Vec<u8>,
+    bordered: pixels::Bordered,
+    partner: Vec<f32>,
+}
+
+fn fill_plain(set: &ImageSet, index: u32, tables: &Tables, image: &mut [f32]) {
+    let plane = set.height * set.width;
+    let planes = image.chunks_exact_mut(plane).zip(set.image(index as usize).chunks_exact(plane));
+    for ((out, pixels), table) in planes.zip(tables) {
+        for (value, &pixel) in out.iter_mut().zip(pixels) {
+            *value = table[usize::from(pixel)];
         }
     }
 }
 
-/// Writes the crop of one channel `[H, W]` out of its padded form, through the channel's table.
-fn crop_plane(pixels: &[u8], width: usize, transform: Transform, padding: usize, table: &[f32; 256], out: &mut [f32]) {
-    let height = pixels.len() / width;
-    // Part of an output row that comes from the image; the rest is border.
-    let left = padding.saturating_sub(transform.column).min(width);
-    let source = transform.column.saturating_sub(padding).min(width);
-    let inside = width - left.max(source);
-
-    for (y, row) in out.chunks_exact_mut(width).enumerate() {
-        let source_row = (y + transform.row).checked_sub(padding).filter(|&row| row < height);
-        let Some(source_row) = source_row else {
-            row.fill(table[0]);
-            continue;
-        };
-        let pixels = &pixels[source_row * width + source..][..inside];
-        row[..left].fill(table[0]);
-        for (value, &pixel) in row[left..].iter_mut().zip(pixels) {
-            *value = table[usize::from(pixel)];
+/// Overwrites `image` with one image, augmented but not mixed.
+fn fill_image(
+    set: &ImageSet,
+    index: u32,
+    &Augmentation { augment, seed, epoch, .. }: &Augmentation,
+    tables: &Tables,
+    buffers: &mut Buffers,
+    image: &mut [f32],
+) {
+    let transform = augment.draw(seed, epoch, index);
+    let size = [set.height, set.width];
+    let Buffers { pixels: changed, bordered, .. } = buffers;
+    changed.clear();
+    let original = set.image(index as usize);
+    if let Some(draw) = &transform.affine {
+        pixels::warp(original, size, draw, bordered, changed);
+    }
+    if let Some(factors) = transform.colour {
+        if changed.is_empty() {
+            changed.extend_from_slice(original);
         }
-        row[left + inside..].fill(table[0]);
-        if transform.flip {
-            row.reverse();
+        pixels::jitter(changed, factors);
+    }
+    let source = if changed.is_empty() { original } else { changed };
+    let plane = set.height * set.width;
+    for ((out, pixels), table) in image.chunks_exact_mut(plane).zip(source.chunks_exact(plane)).zip(tables) {
+        pixels::crop(pixels, set.width, &transform, augment.crop_padding, table, out);
+    }
+    if let Some(centre) = transform.cutout {
+        pixels::cutout(image, size, augment.cutout, centre);
+    }
+}
+
+/// Mixes `image` with its partner as that looks in the same epoch.
+fn blend(
+    set: &ImageSet,
+    mix: &MixDraw,
+    augmentation: &Augmentation,
+    tables: &Tables,
+    buffers: &mut Buffers,
+    image: &mut [f32],
+) {
+    let mut partner = std::mem::take(&mut buffers.partner);
+    partner.resize(image.len(), 0.0);
+    fill_image(set, mix.partner, augmentation, tables, buffers, &mut partner);
+    match mix.patch {
+        None => {
+            for (value, other) in image.iter_mut().zip(&partner) {
+                *value = mix.share * *value + (1.0 - mix.share) * other;
+            }
+        }
+        Some(patch) => {
+            let rows = image.chunks_exact_mut(set.width).zip(partner.chunks_exact(set.width)).enumerate();
+            for (row, (out, from)) in rows {
+                if (patch.top..patch.bottom).contains(&(row % set.height)) {
+                    out[patch.left..patch.right].copy_from_slice(&from[patch.left..patch.right]);
+                }
+            }
         }
     }
+    buffers.partner = partner;
 }
 
 #[cfg(test)]
@@ -83,7 +203,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::{Flip, dataset::hex, synthetic};
+    use crate::{Affine, Colour, Flip, Mix, Transform, dataset::hex, synthetic};
 
     const MEAN: [f32; 3] = [0.5, 0.25, 0.0];
     const STD: [f32; 3] = [0.5, 0.25, 1.0];
@@ -97,7 +217,10 @@ mod tests {
     fn batch(set: &ImageSet, indices: &[u32], augment: Option<(&Augment, u64, u64)>) -> Vec<f32> {
         // Stale, and too long: all of it has to be overwritten.
         let mut out = vec![f32::NAN; 10_000];
-        fill_batch(set, indices, augment, MEAN, STD, &mut out);
+        let partners: Vec<u32> = (0..set.len() as u32).collect();
+        let augmentation =
+            augment.map(|(augment, seed, epoch)| Augmentation { augment, seed, epoch, partners: &partners });
+        fill_batch(set, indices, augmentation.as_ref(), MEAN, STD, &mut out);
         out
     }
 
@@ -126,7 +249,7 @@ mod tests {
     #[test]
     fn without_augmentation_pixels_are_normalised_and_nothing_else() {
         let set = small();
-        let as_is = Transform { row: 0, column: 0, flip: false };
+        let as_is = Transform::default();
         let expected = [reference(&set, 2, 0, as_is), reference(&set, 0, 0, as_is)].concat();
         assert_eq!(batch(&set, &[2, 0], None), expected);
         assert!(batch(&set, &[], None).is_empty());
@@ -137,7 +260,7 @@ mod tests {
         let set = small();
         // Also with a border wider than the image, where a crop may hold nothing but border.
         for padding in [0, 1, 3, 9] {
-            let augment = Augment { crop_padding: padding, flip: Flip::Random };
+            let augment = Augment { crop_padding: padding, ..Augment::default() };
             for epoch in 0..60 {
                 let transform = augment.draw(1, epoch, 1);
                 assert_eq!(
@@ -149,10 +272,84 @@ mod tests {
         }
     }
 
+    /// Every augmentation, often.
+    fn everything() -> Augment {
+        Augment {
+            cutout: 8,
+            affine: Affine { chance: 0.5, rotation: 20.0, translation: 0.1, scale: 0.2, shear: 10.0 },
+            colour: Colour { brightness: 0.3, contrast: 0.3, saturation: 0.3 },
+            mix: Mix { mixup_chance: 0.4, mixup_alpha: 0.4, cutmix_chance: 0.4, cutmix_alpha: 1.0 },
+            ..Augment::default()
+        }
+    }
+
+    #[test]
+    fn each_augmentation_changes_pixels_and_all_stay_finite() {
+        let set = synthetic(40, 0, 0).train;
+        let all: Vec<u32> = (0..40).collect();
+        let as_is = batch(&set, &all, None);
+        let none = Augment { crop_padding: 0, flip: Flip::None, ..Augment::default() };
+        assert_eq!(batch(&set, &all, Some((&none, 1, 0))), as_is);
+        let alone: [fn(&mut Augment); 6] = [
+            |a| a.cutout = 8,
+            |a| a.affine = Affine { chance: 1.0, rotation: 20.0, ..Affine::default() },
+            |a| a.colour.contrast = 0.5,
+            |a| a.mix.mixup_chance = 1.0,
+            |a| a.mix.cutmix_chance = 1.0,
+            |a| *a = everything(),
+        ];
+        let mut seen = vec![as_is];
+        for change in alone {
+            let mut augment = none.clone();
+            change(&mut augment);
+            let batch = batch(&set, &all, Some((&augment, 1, 0)));
+            assert!(batch.iter().all(|value| value.is_finite()));
+            assert!(!seen.contains(&batch), "{augment:?}");
+            seen.push(batch);
+        }
+    }
+
+    #[test]
+    fn mixed_images_and_targets_are_shared_in_the_same_proportion() {
+        let set = synthetic(30, 0, 0).train;
+        let all: Vec<u32> = (0..30).collect();
+        // The partner is mixed as it looks in the epoch itself, mirrored or not.
+        let plain = Augment { crop_padding: 0, flip: Flip::Alternating, ..Augment::default() };
+        for (mixup, cutmix) in [(1.0, 0.0), (0.0, 1.0)] {
+            let mut augment = plain.clone();
+            (augment.mix.mixup_chance, augment.mix.cutmix_chance) = (mixup, cutmix);
+            let augmentation = Augmentation { augment: &augment, seed: 1, epoch: 0, partners: &[7] };
+            let mut mixed = vec![];
+            fill_batch(&set, &all, Some(&augmentation), MEAN, STD, &mut mixed);
+            let own = batch(&set, &all, Some((&plain, 1, 0)));
+            let partner = batch(&set, &[7], Some((&plain, 1, 0)));
+            let targets = targets(&set, &all, Some(&augmentation));
+            let len = set.image_len();
+            for (index, target) in targets.into_iter().enumerate() {
+                assert_eq!((target.label, target.other), (set.labels[index], set.labels[7]));
+                let (mixed, own) = (&mixed[index * len..][..len], &own[index * len..][..len]);
+                if mixup > 0.0 {
+                    for ((mixed, own), partner) in mixed.iter().zip(own).zip(&partner) {
+                        assert!((mixed - (target.share * own + (1.0 - target.share) * partner)).abs() < 1e-5);
+                    }
+                } else {
+                    let outside = mixed.iter().zip(own).filter(|(mixed, own)| mixed == own).count();
+                    let inside = mixed.iter().zip(&partner).filter(|(mixed, partner)| mixed == partner).count();
+                    assert!(outside as f32 >= target.share * len as f32, "{index}");
+                    assert!(inside as f32 >= (1.0 - target.share) * len as f32 * 0.999, "{index}");
+                }
+            }
+        }
+        let unmixed = targets(&set, &[2], None);
+        assert_eq!(unmixed, [Target { label: 2, other: 2, share: 1.0 }]);
+        let main = |share| Target { label: 2, other: 7, share }.main();
+        assert_eq!([0.0, 0.4, 0.6, 1.0].map(main), [7, 7, 2, 2]);
+    }
+
     #[test]
     fn an_image_is_the_same_whatever_batch_it_is_in() {
         let set = synthetic(20, 0, 0).train;
-        let augment = Augment::default();
+        let augment = everything();
         let all: Vec<u32> = (0..20).collect();
         let together = batch(&set, &all, Some((&augment, 4, 2)));
         let backwards: Vec<u32> = all.iter().rev().copied().collect();
@@ -170,7 +367,7 @@ mod tests {
     fn a_seed_gives_the_same_draws_order_and_batch_for_ever() {
         let augment = Augment::default();
         let draws = [(0, 0), (0, 1), (1, 0)].map(|(epoch, index)| {
-            let Transform { row, column, flip } = augment.draw(42, epoch, index);
+            let Transform { row, column, flip, .. } = augment.draw(42, epoch, index);
             (row, column, flip)
         });
         assert_eq!(draws, [(5, 6, false), (1, 2, true), (8, 7, true)]);
@@ -180,6 +377,12 @@ mod tests {
         let out = batch(&set, &[3, 0, 7], Some((&augment, 42, 5)));
         let bytes: Vec<u8> = out.iter().flat_map(|value| value.to_le_bytes()).collect();
         let golden = "ad6b10c51bc701a129c6a37adfbff536c60241d2cfe3ee5ad1e8cc2ad3ba3621";
+        assert_eq!(hex(&Sha256::digest(bytes)), golden);
+
+        let all: Vec<u32> = (0..8).collect();
+        let out = batch(&set, &all, Some((&everything(), 42, 5)));
+        let bytes: Vec<u8> = out.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let golden = "7f87db1b9308fe85f733d2abf08fa0ac4edff58d9a98836dd240a931570a6ba9";
         assert_eq!(hex(&Sha256::digest(bytes)), golden);
     }
 

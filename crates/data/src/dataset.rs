@@ -69,7 +69,7 @@ impl ImageSet {
 /// A named set of training images, maybe with test images.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// `cifar10`, `synthetic`, or the name of the folder or archive.
+    /// `cifar10`, `cifar100`, `cifar100-coarse`, `synthetic`, or the name of the folder or archive.
     pub name: String,
     /// Class names; their positions are the labels.
     pub classes: Vec<String>,

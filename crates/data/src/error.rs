@@ -19,7 +19,7 @@ pub enum DataError {
     /// The path is neither a folder nor an archive.
     #[error(
         "{} is neither a folder nor a .tar.gz archive: give a folder with train/<class>/*.jpg or \
-         <class>/*.jpg, a folder with the CIFAR-10 binary files, or a .tar.gz of either",
+         <class>/*.jpg, a folder with the binary files of CIFAR-10 or CIFAR-100, or a .tar.gz of one of these",
         path.display()
     )]
     UnknownKind {
@@ -27,10 +27,10 @@ pub enum DataError {
         path: PathBuf,
     },
 
-    /// No image, and nothing of CIFAR-10 either.
+    /// No image, and nothing of CIFAR-10 or CIFAR-100 either.
     #[error(
         "no images found in {}: expected train/<class>/*.jpg (and, if there is one, \
-         test/<class>/*.jpg), or <class>/*.jpg, or CIFAR-10's data_batch_1.bin .. test_batch.bin; \
+         test/<class>/*.jpg), or <class>/*.jpg, or CIFAR-10's data_batch_1.bin .. test_batch.bin, or CIFAR-100's train.bin and test.bin; \
          files may end in {}",
         path.display(),
         crate::EXTENSIONS.join(", ")
@@ -84,23 +84,26 @@ pub enum DataError {
         only_test: Vec<String>,
     },
 
-    /// A CIFAR-10 batch file whose size is not a whole number of records.
+    /// A file of CIFAR-10 or CIFAR-100 whose size is not a whole number of records.
     #[error(
-        "{} is cut off or is no CIFAR-10 binary file: it has {bytes} bytes, not a positive multiple \
-         of {record} (the official files have 30730000); get it anew",
-        path.display(),
-        record = crate::cifar10::RECORD_BYTES
+        "{} is cut off or is no {set} binary file: it has {bytes} bytes, not a positive multiple \
+         of {record}; get it anew",
+        path.display()
     )]
     PartialRecord {
         /// The file.
         path: PathBuf,
         /// Its size.
         bytes: usize,
+        /// Bytes of a record.
+        record: usize,
+        /// What the file should be of.
+        set: &'static str,
     },
 
-    /// A CIFAR-10 record whose label is none of the ten.
+    /// A record of CIFAR-10 or CIFAR-100 whose label is none of the classes'.
     #[error(
-        "{}: record {record} has label {label}, and labels are 0 to 9; the file is damaged or of \
+        "{}: record {record} has label {label}, and labels are 0 to {last}; the file is damaged or of \
          another dataset, get it anew",
         path.display()
     )]
@@ -111,9 +114,11 @@ pub enum DataError {
         record: usize,
         /// The label found.
         label: u8,
+        /// The last label there is.
+        last: usize,
     },
 
-    /// An archive or folder of CIFAR-10 that lacks one of its files.
+    /// An archive or folder of CIFAR-10 or CIFAR-100 that lacks one of its files.
     #[error("{} lacks {file}: remove it and get it anew", path.display())]
     MissingFile {
         /// The folder or archive.
@@ -137,20 +142,23 @@ pub enum DataError {
         problem: String,
     },
 
-    /// CIFAR-10 could not be downloaded, or what is there is not what was asked for.
+    /// An archive could not be downloaded, or what is there is not what was asked for.
     #[cfg(not(target_family = "wasm"))]
     #[error(transparent)]
     Download(#[from] crate::DownloadError),
 
-    /// CIFAR-10 is not on disk and the network may not be used.
+    /// A set is not on disk and the network may not be used.
     #[error(
-        "CIFAR-10 is not in {} and downloads are switched off: allow them, or put \
-         cifar-10-binary.tar.gz there",
+        "{set} is not in {} and downloads are switched off: allow them, or put {archive} there",
         path.display()
     )]
     Offline {
         /// The folder where datasets are kept.
         path: PathBuf,
+        /// What was asked for.
+        set: &'static str,
+        /// Name of its archive.
+        archive: &'static str,
     },
 
     /// A size to which images can't be brought.

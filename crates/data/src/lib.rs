@@ -3,9 +3,9 @@
 //! The way of an image through this crate:
 //!
 //! ```text
-//! download -> archive -> cifar10 ─┐
-//!             folder -> decode ───┼-> Dataset (u8, [N, 3, H, W]) -> split -> epoch_order -> fill_batch -> f32
-//!                      synthetic ─┘
+//! download -> archive -> cifar ─┐
+//!             folder -> decode ─┼-> Dataset (u8, [N, 3, H, W]) -> split -> epoch_order -> fill_batch -> f32
+//!                    synthetic ─┘
 //! ```
 //!
 //! Two promises hold everywhere:
@@ -21,10 +21,11 @@
 
 mod augment;
 mod batch;
-pub mod cifar10;
+pub mod cifar;
 mod dataset;
 mod decode;
 mod error;
+mod pixels;
 pub mod random;
 mod split;
 mod synthetic;
@@ -40,8 +41,8 @@ mod load;
 #[cfg(not(target_family = "wasm"))]
 mod progress;
 
-pub use augment::{Augment, Flip, Transform};
-pub use batch::{epoch_order, fill_batch};
+pub use augment::{Affine, AffineDraw, Augment, Colour, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
+pub use batch::{Augmentation, Target, epoch_order, fill_batch, targets};
 pub use dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics};
 pub use decode::{DecodeError, EXTENSIONS, MAX_PIXELS, MAX_SIDE, crop_rgba, decode_image};
 pub use error::DataError;
@@ -50,9 +51,9 @@ pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
 
 #[cfg(not(target_family = "wasm"))]
 pub use {
-    archive::unpack_cifar10,
+    archive::unpack_cifar,
     decode::decode_image_file,
     download::{Digest, DownloadError, download},
-    load::{LoadOptions, Loaded, Source, load},
+    load::{LoadOptions, Loaded, Mirror, Source, load},
     progress::Progress,
 };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     archive::{self, ArchiveKind},
-    cifar10,
+    cifar::{self, CIFAR10, CIFAR100, Cifar},
     dataset::Dataset,
     download::{Digest, download},
     error::DataError,
@@ -16,30 +16,27 @@ use crate::{
 /// Pictures in the synthetic set, to train on and to test on.
 const SYNTHETIC_SIZES: (usize, usize) = (4000, 1000);
 
-/// Name of the official archive, kept where it was downloaded to.
-const ARCHIVE: &str = "cifar-10-binary.tar.gz";
-
 /// Where images come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Source {
     /// CIFAR-10 if it is on disk or can be downloaded, else the synthetic set.
     #[default]
     Auto,
-    /// CIFAR-10 from [`LoadOptions::data_dir`], downloaded first where it is missing.
-    Cifar10,
-    /// CIFAR-10's binary files in this folder.
-    Cifar10Folder(PathBuf),
+    /// This set from [`LoadOptions::data_dir`], downloaded first where it is missing.
+    Cifar(&'static Cifar),
+    /// The set's binary files in this folder.
+    CifarFolder(&'static Cifar, PathBuf),
     /// Images in folders named after their classes.
     Folder(PathBuf),
-    /// A `.tar.gz` of either.
+    /// A `.tar.gz` of one of these, CIFAR-100 with its fine labels.
     Archive(PathBuf),
     /// The ten classes drawn in code.
     Synthetic,
 }
 
 impl Source {
-    /// What a path given by the user is: a folder with CIFAR-10's binary files (or with
-    /// `cifar-10-batches-bin/` in it), any other folder, or a `.tar.gz` archive.
+    /// What a path given by the user is: a folder with the binary files of CIFAR-10 or CIFAR-100 (or with
+    /// the folder of those in it), any other folder, or a `.tar.gz` archive.
     ///
     /// # Errors
     ///
@@ -48,13 +45,16 @@ impl Source {
     pub fn from_path(path: &Path) -> Result<Self, DataError> {
         let metadata = path.metadata().map_err(DataError::io("open", path))?;
         if metadata.is_dir() {
-            let inner = path.join(cifar10::FOLDER);
-            let has_batches = |folder: &Path| folder.join(cifar10::BATCHES[0]).is_file();
-            return Ok(match () {
-                () if has_batches(path) => Self::Cifar10Folder(path.into()),
-                () if inner.is_dir() => Self::Cifar10Folder(inner),
-                () => Self::Folder(path.into()),
-            });
+            for set in [&CIFAR10, &CIFAR100] {
+                let inner = path.join(set.folder);
+                if path.join(set.train[0]).is_file() {
+                    return Ok(Self::CifarFolder(set, path.into()));
+                }
+                if inner.is_dir() {
+                    return Ok(Self::CifarFolder(set, inner));
+                }
+            }
+            return Ok(Self::Folder(path.into()));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
@@ -79,10 +79,17 @@ pub struct LoadOptions {
     pub limit: Option<usize>,
     /// Seed of the synthetic set and of the choice that `limit` makes.
     pub seed: u64,
-    /// Where to download CIFAR-10 from.
-    pub cifar10_url: String,
-    /// What the downloaded archive has to be.
-    pub cifar10_digest: Digest,
+    /// Where to download a set's archive from, rather than from its official address.
+    pub mirror: Option<Mirror>,
+}
+
+/// Another address of an archive.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// Where it is.
+    pub url: String,
+    /// What it has to be.
+    pub digest: Digest,
 }
 
 impl Default for LoadOptions {
@@ -94,8 +101,7 @@ impl Default for LoadOptions {
             offline: false,
             limit: None,
             seed: 0,
-            cifar10_url: cifar10::URL.into(),
-            cifar10_digest: Digest::Md5(cifar10::MD5.into()),
+            mirror: None,
         }
     }
 }
@@ -121,20 +127,20 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result
     if options.limit == Some(0) {
         return Err(DataError::ZeroLimit);
     }
-    let size = options.image_size.unwrap_or(cifar10::SIDE);
+    let size = options.image_size.unwrap_or(cifar::SIDE);
     let drawn = || synthetic(SYNTHETIC_SIZES.0, SYNTHETIC_SIZES.1, options.seed);
     let mut note = None;
     let mut dataset = match &options.source {
         Source::Synthetic => drawn(),
-        Source::Cifar10 => read_cifar10(&obtain_cifar10(options, progress)?)?,
-        Source::Cifar10Folder(path) => read_cifar10(path)?,
+        Source::Cifar(set) => read(set, &obtain(set, options, progress)?)?,
+        Source::CifarFolder(set, path) => read(set, path)?,
         Source::Folder(path) => folder::load_folder(path, size, progress)?,
         Source::Archive(path) => match archive::kind(path)? {
-            ArchiveKind::Cifar10 => archive::read_cifar10(path)?,
+            ArchiveKind::Cifar(set) => archive::read_cifar(set, path)?,
             ArchiveKind::Images => folder::load_archive(path, size, progress)?,
         },
-        Source::Auto => match obtain_cifar10(options, progress) {
-            Ok(folder) => read_cifar10(&folder)?,
+        Source::Auto => match obtain(&CIFAR10, options, progress) {
+            Ok(folder) => read(&CIFAR10, &folder)?,
             Err(reason) => {
                 note = Some(format!(
                     "CIFAR-10 is neither in {}/ nor downloadable ({reason}): training on the \
@@ -151,34 +157,35 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result
     Ok(Loaded { dataset, note })
 }
 
-/// The folder of CIFAR-10's binary files, made from the archive if need be, and the archive from the
-/// network.
-fn obtain_cifar10(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, DataError> {
-    let folder = options.data_dir.join(cifar10::FOLDER);
+/// The folder of a set's binary files, made from the archive if need be, and the archive from the network.
+fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, DataError> {
+    let folder = options.data_dir.join(set.folder);
     if folder.is_dir() {
         return Ok(folder);
     }
-    let archive = options.data_dir.join(ARCHIVE);
+    let official = || Mirror { url: set.url.into(), digest: Digest::Md5(set.md5.into()) };
+    let Mirror { url, digest } = options.mirror.clone().unwrap_or_else(official);
+    let archive = options.data_dir.join(set.archive);
     if archive.is_file() {
         // Put there by hand, or left by a run that was stopped before it could unpack it.
-        options.cifar10_digest.check(&archive)?;
+        digest.check(&archive)?;
     } else if options.offline {
-        return Err(DataError::Offline { path: options.data_dir.clone() });
+        return Err(DataError::Offline { path: options.data_dir.clone(), set: set.title, archive: set.archive });
     } else {
-        download(&options.cifar10_url, &options.cifar10_digest, &archive, progress)?;
+        download(&url, &digest, &archive, progress)?;
     }
     progress(Progress::Unpacking);
-    archive::unpack_cifar10(&archive, &options.data_dir)
+    archive::unpack_cifar(set, &archive, &options.data_dir)
 }
 
-/// Reads CIFAR-10's binary files in `folder`.
-fn read_cifar10(folder: &Path) -> Result<Dataset, DataError> {
-    let read = |name: &'static str| {
+/// Reads a set's binary files in `folder`.
+fn read(set: &Cifar, folder: &Path) -> Result<Dataset, DataError> {
+    let contents = |name: &'static str| {
         let path = folder.join(name);
         if !path.is_file() {
             return Err(DataError::MissingFile { path: folder.into(), file: name });
         }
         std::fs::read(&path).map_err(DataError::io("read", &path))
     };
-    cifar10::from_batches(read, folder)
+    set.dataset(contents, folder)
 }

@@ -45,6 +45,12 @@ impl KeyedRng {
         self.below(2) == 1
     }
 
+    /// Whether something of that chance in 0..1 happens, from one 32-bit word.
+    pub fn chance(&mut self, chance: f64) -> bool {
+        // From above, so that a chance of a half is [`coin`](Self::coin) to the bit.
+        f64::from(self.uniform(0.0, 1.0)) >= 1.0 - chance
+    }
+
     /// A real number in `[low, high)`, one of 2^24 equally spaced ones, from one 32-bit word.
     pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
         const STEP: f32 = 1.0 / (1 << 24) as f32;
@@ -88,6 +94,14 @@ mod tests {
             assert!((-0.5..2.0).contains(&rng.uniform(-0.5, 2.0)));
         }
         assert_eq!(rng.below(0), 0);
+    }
+
+    #[test]
+    fn a_chance_of_a_half_is_the_fair_coin() {
+        for index in 0..1000 {
+            let rng = || KeyedRng::new(b"test....", 7, 0, index);
+            assert_eq!(rng().chance(0.5), rng().coin());
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! CIFAR-10 from a server to a dataset: a small HTTP server on this machine plays the good, the bad
+//! CIFAR-10 and CIFAR-100 from a server to a dataset: a small HTTP server on this machine plays the good, the bad
 //! and the cut connection, and archives made here play the honest and the hostile.
 
 use std::{
@@ -11,7 +11,11 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use kiln_data::{DataError, Digest, DownloadError, LoadOptions, Progress, Source, download, load, unpack_cifar10};
+use kiln_data::{
+    DataError, Digest, DownloadError, LoadOptions, Mirror, Progress, Source,
+    cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE},
+    download, load, unpack_cifar,
+};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
@@ -312,7 +316,7 @@ fn unpack(members: &[Member]) -> (Result<(), DataError>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("archive.tar.gz");
     fs::write(&archive, tar_gz(members)).unwrap();
-    (unpack_cifar10(&archive, folder.path()).map(drop), folder)
+    (unpack_cifar(&CIFAR10, &archive, folder.path()).map(drop), folder)
 }
 
 fn refusal(members: &[Member]) -> String {
@@ -382,7 +386,7 @@ fn a_cut_archive_leaves_nothing() {
     let archive = folder.path().join("archive.tar.gz");
     let whole = tar_gz(&official());
     fs::write(&archive, &whole[..whole.len() / 2]).unwrap();
-    assert!(unpack_cifar10(&archive, folder.path()).is_err());
+    assert!(unpack_cifar(&CIFAR10, &archive, folder.path()).is_err());
     assert_eq!(files_in(folder.path()), ["archive.tar.gz"]);
 }
 
@@ -392,8 +396,7 @@ fn options(server: &Server, file: &[u8], data_dir: &Path, source: Source) -> Loa
     LoadOptions {
         source,
         data_dir: data_dir.into(),
-        cifar10_url: server.url.clone(),
-        cifar10_digest: sha256(file),
+        mirror: Some(Mirror { url: server.url.clone(), digest: sha256(file) }),
         ..LoadOptions::default()
     }
 }
@@ -403,7 +406,7 @@ fn cifar10_is_downloaded_once_and_read_from_disk_afterwards() {
     let archive = tar_gz(&official());
     let server = Server::start(archive.clone(), &[Answer::Honest]);
     let folder = tempfile::tempdir().unwrap();
-    for source in [Source::Cifar10, Source::Auto] {
+    for source in [Source::Cifar(&CIFAR10), Source::Auto] {
         let options = options(&server, &archive, folder.path(), source);
         let loaded = load(&options, &mut |_| {}).unwrap();
         assert_eq!((loaded.note, loaded.dataset.name.as_str()), (None, "cifar10"));
@@ -413,12 +416,74 @@ fn cifar10_is_downloaded_once_and_read_from_disk_afterwards() {
     assert_eq!(server.ranges().len(), 1);
 }
 
+/// What CIFAR-100's official archive has, with 6 and 4 records rather than 50,000 and 10,000.
+fn official_cifar100() -> Vec<Member> {
+    let records = |labels: [u8; 2], count| {
+        (0..count).flat_map(|number| [labels.to_vec(), vec![number; RECORD - 1]].concat()).collect()
+    };
+    let file = |name: &str, contents| (format!("cifar-100-binary/{name}"), EntryType::Regular, contents);
+    vec![
+        ("cifar-100-binary/".into(), EntryType::Directory, vec![]),
+        file("train.bin", records([4, 0], 6)),
+        file("test.bin", records([19, 90], 4)),
+        file("coarse_label_names.txt", b"aquatic_mammals\n".to_vec()),
+        file("fine_label_names.txt", b"apple\n".to_vec()),
+    ]
+}
+
+#[test]
+fn cifar100_is_downloaded_once_for_its_fine_and_its_coarse_labels() {
+    let archive = tar_gz(&official_cifar100());
+    let server = Server::start(archive.clone(), &[Answer::Honest]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut digests = vec![];
+    for (set, name, classes, labels) in
+        [(&CIFAR100, "cifar100", 100, [0, 90]), (&CIFAR100_COARSE, "cifar100-coarse", 20, [4, 19])]
+    {
+        let options = options(&server, &archive, folder.path(), Source::Cifar(set));
+        let dataset = load(&options, &mut |_| {}).unwrap().dataset;
+        assert_eq!((dataset.name.as_str(), dataset.classes.len()), (name, classes));
+        assert_eq!(dataset.train.labels, [labels[0]; 6]);
+        digests.push(dataset.digest());
+        assert_eq!(dataset.test.unwrap().labels, [labels[1]; 4]);
+    }
+    assert_eq!(server.ranges().len(), 1);
+    assert_ne!(digests[0], digests[1]);
+
+    // By their path: the fine labels.
+    let path = folder.path().join("cifar-100-binary.tar.gz");
+    let unpacked = folder.path().join("cifar-100-binary");
+    for (path, expected) in [
+        (folder.path(), Source::CifarFolder(&CIFAR100, unpacked.clone())),
+        (&unpacked, Source::CifarFolder(&CIFAR100, unpacked.clone())),
+        (&path, Source::Archive(path.clone())),
+    ] {
+        let source = Source::from_path(path).unwrap();
+        assert_eq!(source, expected);
+        let options = LoadOptions { source, ..LoadOptions::default() };
+        assert_eq!(load(&options, &mut |_| {}).unwrap().dataset.digest(), digests[0]);
+    }
+}
+
+#[test]
+fn cifar100_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = LoadOptions {
+        source: Source::Cifar(&CIFAR100),
+        data_dir: folder.path().into(),
+        offline: true,
+        ..LoadOptions::default()
+    };
+    let message = load(&options, &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("CIFAR-100 is not in") && message.contains("cifar-100-binary.tar.gz"), "{message}");
+}
+
 #[test]
 fn an_archive_in_place_is_used_without_the_network() {
     let archive = tar_gz(&official());
     let server = Server::start(vec![], &[Answer::Status("500 No")]);
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(&server, &archive, folder.path(), Source::Cifar10);
+    let mut options = options(&server, &archive, folder.path(), Source::Cifar(&CIFAR10));
     options.offline = true;
     let message = load(&options, &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains("switched off"), "{message}");
@@ -444,7 +509,7 @@ fn auto_falls_back_with_one_line_and_a_named_dataset_does_not() {
     assert_eq!(loaded.dataset.name, "synthetic");
     assert_eq!((loaded.dataset.train.len(), loaded.dataset.test.unwrap().len()), (4000, 1000));
 
-    options.source = Source::Cifar10;
+    options.source = Source::Cifar(&CIFAR10);
     assert!(matches!(load(&options, &mut |_| {}), Err(DataError::Download(_))));
 }
 
@@ -464,12 +529,12 @@ fn a_path_is_taken_for_what_it_is() {
     let root = tempfile::tempdir().unwrap();
     let archive = root.path().join("cifar.TAR.GZ");
     fs::write(&archive, tar_gz(&official())).unwrap();
-    unpack_cifar10(&archive, root.path()).unwrap();
+    unpack_cifar(&CIFAR10, &archive, root.path()).unwrap();
     let batches = root.path().join("cifar-10-batches-bin");
     let mut digests = Vec::new();
     for (path, expected) in [
-        (root.path(), Source::Cifar10Folder(batches.clone())),
-        (&batches, Source::Cifar10Folder(batches.clone())),
+        (root.path(), Source::CifarFolder(&CIFAR10, batches.clone())),
+        (&batches, Source::CifarFolder(&CIFAR10, batches.clone())),
         (&archive, Source::Archive(archive.clone())),
     ] {
         let source = Source::from_path(path).unwrap();

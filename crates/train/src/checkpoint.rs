@@ -14,6 +14,8 @@ pub struct Checkpoint {
     pub model: StateDict,
     /// The optimiser's momentum; empty before the first step.
     pub momentum: StateDict,
+    /// The moving average of the model; empty if the recipe has none, and before the first step.
+    pub ema: StateDict,
 }
 
 /// All of a checkpoint but its tensors.
@@ -42,7 +44,7 @@ pub struct Header {
 pub struct Running {
     /// Of each image's loss.
     pub loss: f64,
-    /// Images trained on whose class scored highest.
+    /// Images trained on whose class scored highest; of two mixed ones, the class with the greater share.
     pub correct: usize,
     pub images: usize,
     /// Spent training them.
@@ -84,6 +86,7 @@ pub enum CheckpointError {
 
 const MODEL: &str = "model.";
 const MOMENTUM: &str = "momentum.";
+const EMA: &str = "ema.";
 
 impl Checkpoint {
     /// The bytes of its file.
@@ -91,22 +94,30 @@ impl Checkpoint {
         let named = |prefix: &'static str, state: &StateDict| {
             state.iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
         };
-        let tensors = named(MODEL, &self.model).into_iter().chain(named(MOMENTUM, &self.momentum)).collect();
+        let parts = [(MODEL, &self.model), (MOMENTUM, &self.momentum), (EMA, &self.ema)];
+        let tensors = parts.into_iter().flat_map(|(prefix, state)| named(prefix, state)).collect();
         Ok(container::write(&self.header, &tensors, Storage::F32)?)
     }
 
     /// Reads what [`Checkpoint::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let (header, tensors) = container::read(bytes)?;
-        let (mut model, mut momentum) = (StateDict::new(), StateDict::new());
+        let (mut model, mut momentum, mut ema) = (StateDict::new(), StateDict::new(), StateDict::new());
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
                 model.insert(name.to_owned(), tensor);
             } else if let Some(name) = name.strip_prefix(MOMENTUM) {
                 momentum.insert(name.to_owned(), tensor);
+            } else if let Some(name) = name.strip_prefix(EMA) {
+                ema.insert(name.to_owned(), tensor);
             }
         }
-        Ok(Self { header, model, momentum })
+        Ok(Self { header, model, momentum, ema })
+    }
+
+    /// What is scored and goes into the bundle: the moving average if there is one, else the model.
+    pub fn weights(&self) -> &StateDict {
+        if self.ema.is_empty() { &self.model } else { &self.ema }
     }
 }
 

@@ -20,6 +20,18 @@ pub struct Evaluation {
     pub confusion: Vec<Vec<usize>>,
 }
 
+/// How images are scored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scoring {
+    /// Of the channels, with which images are normalised.
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+    /// Images a batch.
+    pub batch_size: usize,
+    /// Whether the logits of an image and its mirror image are averaged (test-time augmentation).
+    pub flip_tta: bool,
+}
+
 /// Scores `model`, which has to be on `device` without autodiff, on the images at `indices`.
 ///
 /// `stop` is asked before every batch; `None` when it said so.
@@ -27,8 +39,7 @@ pub fn evaluate(
     model: &ResNet,
     set: &ImageSet,
     indices: &[u32],
-    (mean, std): ([f32; 3], [f32; 3]),
-    batch_size: usize,
+    scoring: &Scoring,
     device: &Device,
     stop: &mut dyn FnMut() -> bool,
 ) -> Option<Evaluation> {
@@ -36,14 +47,18 @@ pub fn evaluate(
     let mut confusion = vec![vec![0; classes]; classes];
     let (mut loss, mut top5) = (0.0, 0);
     let mut pixels = vec![];
-    for batch in indices.chunks(batch_size) {
+    for batch in indices.chunks(scoring.batch_size) {
         if stop() {
             return None;
         }
-        fill_batch(set, batch, None, mean, std, &mut pixels);
+        fill_batch(set, batch, None, scoring.mean, scoring.std, &mut pixels);
         let shape = [batch.len(), 3, set.height, set.width];
         let images = Tensor::<4>::from_data(TensorData::new(std::mem::take(&mut pixels), shape), device);
-        let logits = model.forward(images).into_data();
+        let logits = match scoring.flip_tta {
+            true => (model.forward(images.clone()) + model.forward(images.flip([3]))) * 0.5,
+            false => model.forward(images),
+        };
+        let logits = logits.into_data();
         let logits: Vec<f32> = logits.convert::<f32>().try_into_vec().expect("converted to f32");
         for (row, &index) in logits.chunks_exact(classes).zip(batch) {
             let label = set.labels[index as usize] as usize;
@@ -70,4 +85,29 @@ fn cross_entropy(logits: &[f32], label: usize) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
     sum.ln() - f64::from(logits[label] - max)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::synthetic;
+    use kiln_model::{Preset, ResNetConfig};
+
+    use super::*;
+
+    #[test]
+    fn with_flip_tta_a_set_and_its_mirror_image_score_the_same() {
+        let device = Device::flex();
+        let config = ResNetConfig { width: 4, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+        let model = config.init(0, &device).unwrap();
+        let set = synthetic(20, 0, 0).train;
+        let mut mirrored = set.clone();
+        mirrored.images.chunks_exact_mut(set.width).for_each(<[u8]>::reverse);
+        let indices: Vec<u32> = (0..20).collect();
+        let loss = |set: &ImageSet, flip_tta| {
+            let scoring = Scoring { mean: [0.5; 3], std: [0.25; 3], batch_size: 8, flip_tta };
+            evaluate(&model, set, &indices, &scoring, &device, &mut || false).unwrap().loss
+        };
+        assert!((loss(&set, true) - loss(&mirrored, true)).abs() < 1e-5);
+        assert!((loss(&set, false) - loss(&mirrored, false)).abs() > 1e-4);
+    }
 }

@@ -4,7 +4,9 @@
 //! but for [`run_dir`], knows no files, so that a page trains with it as a terminal does.
 
 mod checkpoint;
+mod ema;
 mod evaluate;
+mod gradients;
 mod loss;
 pub mod recipe;
 #[cfg(not(target_family = "wasm"))]
@@ -14,8 +16,10 @@ mod sgd;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
-pub use evaluate::{Evaluation, evaluate};
-pub use loss::{cross_entropy, soft_targets};
+pub use ema::Ema;
+pub use evaluate::{Evaluation, Scoring, evaluate};
+pub use gradients::{ParameterGradients, gradients};
+pub use loss::{cross_entropy, mixed_targets, soft_targets};
 pub use recipe::{Recipe, RecipeError};
-pub use sgd::{Sgd, gradients};
+pub use sgd::Sgd;
 pub use trainer::{Event, HandlerError, Outcome, StepMetrics, TrainError, Trainer};

@@ -1,10 +1,11 @@
 //! A recipe: everything that decides a training run, as TOML.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use kiln_data::Augment;
 use kiln_kernels::Precision;
-use kiln_model::{ConfigError, Init, NormKind, Preset, ResNetConfig};
+use kiln_model::{ConfigError, Init, NormKind, Preset, ResNetConfig, Stem};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -30,6 +31,8 @@ pub struct Recipe {
 pub struct Model {
     /// `resnet18` to `resnet152`, or `resnet18-compact`.
     pub preset: String,
+    /// Of the compact preset always `compact`; of the others `cifar` or `imagenet`.
+    pub stem: Stem,
     /// Channels of the first stage.
     pub width: usize,
     pub norm: NormKind,
@@ -43,11 +46,23 @@ pub struct Model {
 #[serde(deny_unknown_fields)]
 pub struct Training {
     pub epochs: usize,
+    /// Images an update.
     pub batch_size: usize,
+    /// Parts in which a batch is computed, one after the other. Their gradients are summed to those of
+    /// the batch's mean loss; a batch norm sees each part by itself.
+    pub micro_batches: usize,
+    /// Height and width in pixels to which the images of a folder are brought.
+    pub image_size: usize,
     /// Share of the training images kept for validation.
     pub validation: f32,
     /// Probability mass that the target spreads evenly over all classes.
     pub label_smoothing: f32,
+    /// Largest global norm of an update's gradients; 0 for any.
+    pub clip_norm: f64,
+    /// Decay of a moving average of the weights, which is then what is scored and kept; 0 for none.
+    pub ema_decay: f64,
+    /// Whether the test at the end also averages over images and mirror images.
+    pub flip_tta: bool,
     /// What convolutions multiply.
     #[serde(with = "PrecisionName")]
     pub precision: Precision,
@@ -123,10 +138,25 @@ fn suggest(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|key| format!("; did you mean '{key}'?")).unwrap_or_default()
 }
 
+/// The preset with a stem of its own.
+const COMPACT: &str = "resnet18-compact";
+
 /// The recipes in this program, by name.
-pub const BUILT_IN: [(&str, &str); 2] = [
+pub const BUILT_IN: [(&str, &str); 14] = [
     ("quick", include_str!("../../../recipes/quick.toml")),
     ("resnet18", include_str!("../../../recipes/resnet18.toml")),
+    ("speedrun-94", include_str!("../../../recipes/speedrun-94.toml")),
+    ("speedrun-96", include_str!("../../../recipes/speedrun-96.toml")),
+    ("image-folder", include_str!("../../../recipes/image-folder.toml")),
+    ("s1-plain", include_str!("../../../recipes/s1-plain.toml")),
+    ("s1-mixup", include_str!("../../../recipes/s1-mixup.toml")),
+    ("s1-cutmix", include_str!("../../../recipes/s1-cutmix.toml")),
+    ("s1-aggressive", include_str!("../../../recipes/s1-aggressive.toml")),
+    ("s1-smoothing", include_str!("../../../recipes/s1-smoothing.toml")),
+    ("s2-batch-norm", include_str!("../../../recipes/s2-batch-norm.toml")),
+    ("s2-group-norm", include_str!("../../../recipes/s2-group-norm.toml")),
+    ("s3", include_str!("../../../recipes/s3.toml")),
+    ("cifar100", include_str!("../../../recipes/cifar100.toml")),
 ];
 
 impl Recipe {
@@ -168,19 +198,37 @@ impl Recipe {
     /// The network for that many classes.
     pub fn architecture(&self, classes: usize) -> Result<ResNetConfig, ConfigError> {
         let preset: Preset = self.model.preset.parse()?;
-        let Model { width, norm, groups, init, .. } = self.model;
-        let config = ResNetConfig { width, norm, groups, init, ..ResNetConfig::preset(preset, classes) };
+        let Model { stem, width, norm, groups, init, .. } = self.model;
+        let config = ResNetConfig { stem, width, norm, groups, init, ..ResNetConfig::preset(preset, classes) };
         config.validate()?;
         Ok(config)
     }
 
+    /// The augmentation of a step, counted from 0.
+    pub fn augment_at(&self, step: usize, total_steps: usize) -> Cow<'_, Augment> {
+        let last = (self.augment.final_share * total_steps as f64).round() as usize;
+        if step < total_steps - last { Cow::Borrowed(&self.augment) } else { Cow::Owned(self.augment.in_the_end()) }
+    }
+
     fn validate(&self) -> Result<(), RecipeError> {
         let (training, optimizer, schedule) = (&self.training, &self.optimizer, &self.schedule);
+        if (self.model.preset == COMPACT) != (self.model.stem == Stem::Compact) {
+            let expected = if self.model.preset == COMPACT { "compact" } else { "cifar or imagenet" };
+            let expected = format!("{expected} for {}", self.model.preset);
+            return Err(RecipeError::Range {
+                key: "model.stem",
+                value: format!("{:?}", self.model.stem).to_lowercase(),
+                expected,
+            });
+        }
         integer("training.epochs", training.epochs, 1..=100_000)?;
         integer("training.batch_size", training.batch_size, 1..=65_536)?;
-        integer("augment.crop_padding", self.augment.crop_padding, 0..=64)?;
+        integer("training.micro_batches", training.micro_batches, 1..=training.batch_size)?;
+        integer("training.image_size", training.image_size, 1..=1024)?;
         real("training.validation", training.validation.into(), 0.0..=0.9)?;
         real("training.label_smoothing", training.label_smoothing.into(), 0.0..=0.99)?;
+        real("training.clip_norm", training.clip_norm, 0.0..=1e6)?;
+        real("training.ema_decay", training.ema_decay, 0.0..=0.99999)?;
         real("optimizer.lr", optimizer.lr, 0.0..=1e6)?;
         real("optimizer.momentum", optimizer.momentum, 0.0..=0.9999)?;
         real("optimizer.weight_decay", optimizer.weight_decay, 0.0..=1.0)?;
@@ -191,9 +239,31 @@ impl Recipe {
         for milestone in &schedule.milestones {
             real("schedule.milestones", *milestone, 0.0..=1.0)?;
         }
+        validate_augment(&self.augment)?;
         self.architecture(10)?;
         Ok(())
     }
+}
+
+fn validate_augment(augment: &Augment) -> Result<(), RecipeError> {
+    let Augment { affine, colour, mix, .. } = augment;
+    integer("augment.crop_padding", augment.crop_padding, 0..=64)?;
+    real("augment.flip_chance", augment.flip_chance, 0.0..=1.0)?;
+    integer("augment.cutout", augment.cutout, 0..=1024)?;
+    real("augment.final_share", augment.final_share, 0.0..=1.0)?;
+    real("augment.affine.chance", affine.chance, 0.0..=1.0)?;
+    real("augment.affine.rotation", affine.rotation, 0.0..=180.0)?;
+    real("augment.affine.translation", affine.translation, 0.0..=1.0)?;
+    real("augment.affine.scale", affine.scale, 0.0..=0.9)?;
+    real("augment.affine.shear", affine.shear, 0.0..=60.0)?;
+    real("augment.colour.brightness", colour.brightness, 0.0..=1.0)?;
+    real("augment.colour.contrast", colour.contrast, 0.0..=1.0)?;
+    real("augment.colour.saturation", colour.saturation, 0.0..=1.0)?;
+    real("augment.mix.mixup_chance", mix.mixup_chance, 0.0..=1.0)?;
+    // Beta's numbers are drawn by a method that takes long beyond that.
+    real("augment.mix.mixup_alpha", mix.mixup_alpha, 0.05..=4.0)?;
+    real("augment.mix.cutmix_chance", mix.cutmix_chance, 0.0..=1.0 - mix.mixup_chance)?;
+    real("augment.mix.cutmix_alpha", mix.cutmix_alpha, 0.05..=4.0)
 }
 
 fn integer(key: &'static str, value: usize, range: RangeInclusive<usize>) -> Result<(), RecipeError> {
@@ -285,6 +355,41 @@ mod tests {
     }
 
     #[test]
+    fn every_file_in_the_recipes_folder_is_built_in() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut known: Vec<std::ffi::OsString> =
+            BUILT_IN.iter().map(|(name, _)| format!("{name}.toml").into()).collect();
+        files.sort();
+        known.sort();
+        assert_eq!(files, known);
+    }
+
+    #[test]
+    fn recipes_make_the_networks_and_schedules_of_their_references() {
+        let recipe = |name: &str| {
+            let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
+            Recipe::parse(text, &[]).unwrap()
+        };
+        for name in ["s1-plain", "s1-mixup", "s1-cutmix", "s1-aggressive", "s1-smoothing"] {
+            let architecture = recipe(name).architecture(10).unwrap();
+            assert_eq!(kiln_model::Summary::new(&architecture, 32).parameters(), 11_154_890, "{name}");
+            assert_eq!(50_000 / recipe(name).training.batch_size, 3125, "{name}");
+        }
+        // 5 of 200 epochs of warm-up, and 1e-6 at the end.
+        for name in ["s2-batch-norm", "s2-group-norm"] {
+            let Recipe { training, optimizer, schedule, .. } = recipe(name);
+            let rate = |epoch: usize| optimizer.lr * schedule.factor(epoch, training.epochs);
+            assert!(rate(4) < 0.1 && rate(5) == 0.1 && rate(6) < 0.1, "{name}");
+            assert!((rate(200) - 1e-6).abs() < 1e-12, "{name}");
+        }
+        let Recipe { schedule, .. } = recipe("s3");
+        for (epoch, factor) in [(0, 1.0), (59, 1.0), (60, 0.1), (79, 0.1), (80, 0.01), (99, 0.01)] {
+            assert!((schedule.factor(epoch, 100) - factor).abs() < 1e-12, "{epoch}");
+        }
+    }
+
+    #[test]
     fn overrides_reach_every_kind_of_field() {
         let recipe = quick(&[
             "optimizer.lr=1",
@@ -296,6 +401,17 @@ mod tests {
         .unwrap();
         assert_eq!((recipe.optimizer.lr, recipe.training.epochs, recipe.optimizer.nesterov), (1.0, 3, false));
         assert_eq!((recipe.schedule.kind, recipe.schedule.milestones), (ScheduleKind::MultiStep, vec![0.6, 0.8]));
+    }
+
+    #[test]
+    fn the_last_share_of_a_run_is_augmented_less() {
+        let recipe = quick(&["augment.cutout=8", "augment.final_share=0.25", "augment.final_keeps=nothing"]).unwrap();
+        assert_eq!([0, 74, 75, 99].map(|step| recipe.augment_at(step, 100).cutout), [8, 8, 0, 0]);
+        assert_eq!(recipe.augment_at(99, 100).crop_padding, 0);
+        let recipe = quick(&["augment.final_share=0.25", "augment.final_keeps=crop_and_flip"]).unwrap();
+        assert_eq!(recipe.augment_at(99, 100).crop_padding, 4);
+        let recipe = quick(&[]).unwrap();
+        assert_eq!(*recipe.augment_at(99, 100), recipe.augment, "all the way where the share is 0");
     }
 
     #[test]
@@ -324,11 +440,34 @@ mod tests {
             ("optimizer.lr=nan", "optimizer.lr"),
             ("optimizer.lr=-1", "optimizer.lr"),
             ("training.validation=1.5", "training.validation"),
+            ("training.micro_batches=0", "training.micro_batches"),
+            ("training.micro_batches=129", "must be 1 to 128"),
+            ("training.image_size=0", "training.image_size"),
+            ("training.clip_norm=-1", "training.clip_norm"),
+            ("training.ema_decay=1", "training.ema_decay"),
+            ("training.flip_tta=2", "flip_tta"),
+            ("model.stem=compact", "cifar or imagenet for resnet18"),
+            ("augment.flip_chance=2", "augment.flip_chance"),
+            ("augment.cutout=-1", "cutout"),
+            ("augment.final_share=1.1", "augment.final_share"),
+            ("augment.final_keeps=all", "final_keeps"),
+            ("augment.affine.chance=nan", "augment.affine.chance"),
+            ("augment.affine.rotation=200", "augment.affine.rotation"),
+            ("augment.affine.translation=2", "augment.affine.translation"),
+            ("augment.affine.scale=1", "augment.affine.scale"),
+            ("augment.affine.shear=90", "augment.affine.shear"),
+            ("augment.colour.brightness=2", "augment.colour.brightness"),
+            ("augment.colour.contrast=-1", "augment.colour.contrast"),
+            ("augment.colour.saturation=2", "augment.colour.saturation"),
+            ("augment.mix.mixup_alpha=0", "augment.mix.mixup_alpha"),
+            ("augment.mix.cutmix_alpha=9", "augment.mix.cutmix_alpha"),
             ("model.preset=resnet19", "resnet19"),
         ] {
             let error = quick(&[entry]).unwrap_err().to_string();
             assert!(error.contains(key), "{entry}: {error}");
         }
+        let both = ["augment.mix.mixup_chance=0.6", "augment.mix.cutmix_chance=0.6"];
+        assert!(quick(&both).unwrap_err().to_string().contains("augment.mix.cutmix_chance = 0.6"));
         assert!(matches!(quick(&["lr"]), Err(RecipeError::Override(_))));
         assert!(matches!(quick(&["training.epochs=many"]), Err(RecipeError::Syntax(_))));
     }

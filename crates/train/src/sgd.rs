@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
 
+use crate::gradients::ParameterGradients;
 use crate::recipe::Optimizer;
 
 /// The optimiser and its momentum buffers.
@@ -25,7 +26,13 @@ impl Sgd {
 
     /// One update at rate `lr` of every parameter that `grads` reaches.
     pub fn step(&mut self, model: ResNet, grads: &Gradients, lr: f64) -> ResNet {
-        model.map(&mut Step { sgd: self, grads, lr, path: ParameterPath::default() })
+        let gradients = ParameterGradients::of(&model, grads);
+        self.update(model, gradients, lr)
+    }
+
+    /// One update at rate `lr` of every parameter that has a gradient.
+    pub fn update(&mut self, model: ResNet, gradients: ParameterGradients, lr: f64) -> ResNet {
+        model.map(&mut Step { sgd: self, gradients, lr, path: ParameterPath::default() })
     }
 
     /// The momentum buffers on the host, by parameter name.
@@ -41,38 +48,9 @@ impl Sgd {
     }
 }
 
-/// The gradient of every parameter that `grads` reaches, on the host, by name.
-pub fn gradients(model: &ResNet, grads: &Gradients) -> StateDict {
-    let mut reader = GradientReader { grads, path: ParameterPath::default(), state: StateDict::new() };
-    model.visit(&mut reader);
-    reader.state
-}
-
-struct GradientReader<'a> {
-    grads: &'a Gradients,
-    path: ParameterPath,
-    state: StateDict,
-}
-
-impl ModuleVisitor for GradientReader<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = param.val().grad(self.grads) {
-            self.state.insert(self.path.name(), StateTensor::read(grad));
-        }
-    }
-}
-
 struct Step<'a> {
     sgd: &'a mut Sgd,
-    grads: &'a Gradients,
+    gradients: ParameterGradients,
     lr: f64,
     path: ParameterPath,
 }
@@ -87,19 +65,19 @@ impl ModuleMapper for Step<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(mut grad) = param.val().grad(self.grads) else {
+        let name = self.path.name();
+        let Some(mut grad) = self.gradients.take(&name) else {
             return param; // running statistics
         };
-        let config = &self.sgd.config;
-        let (name, lr) = (self.path.name(), self.lr);
+        let (config, lr) = (&self.sgd.config, self.lr);
         param.map(|tensor| {
             let value = tensor.inner();
+            let shape = value.dims();
+            let value = value.reshape([-1]);
             // Convolution and head weights have more than one axis; norms and biases have one.
             if config.weight_decay > 0.0 && (D > 1 || config.decay_norms_and_biases) {
                 grad = grad + value.clone() * config.weight_decay;
             }
-            let shape = value.dims();
-            let grad = grad.reshape([-1]);
             // PyTorch's buffer starts as the first gradient itself, without dampening.
             let momentum = match self.sgd.momentum.remove(&name) {
                 Some(momentum) => momentum * config.momentum + grad.clone(),
@@ -107,7 +85,7 @@ impl ModuleMapper for Step<'_> {
             };
             let direction = if config.nesterov { grad + momentum.clone() * config.momentum } else { momentum.clone() };
             self.sgd.momentum.insert(name, momentum);
-            Tensor::from_inner(value - direction.reshape(shape) * lr).require_grad()
+            Tensor::from_inner((value - direction * lr).reshape(shape)).require_grad()
         })
     }
 }

@@ -2,16 +2,16 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kiln_data::{DataError, Dataset, Split, Validation, epoch_order, fill_batch, split};
+use kiln_data::{Augmentation, DataError, Dataset, Split, Validation, epoch_order, fill_batch, split, targets};
 use kiln_kernels::Precision;
 use kiln_kernels::device::Path;
-use kiln_model::{ConfigError, ResNet, StateError};
+use kiln_model::{ConfigError, ResNet, StateDict, StateError};
 use web_time::Instant;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
-use crate::evaluate::{Evaluation, evaluate};
-use crate::loss::{cross_entropy, soft_targets};
-use crate::{Recipe, Sgd};
+use crate::evaluate::{Evaluation, Scoring, evaluate};
+use crate::loss::{cross_entropy, mixed_targets};
+use crate::{Ema, ParameterGradients, Recipe, Sgd};
 
 /// A run: network, optimiser, data and where it stands.
 pub struct Trainer<'a> {
@@ -20,6 +20,7 @@ pub struct Trainer<'a> {
     device: Device,
     model: ResNet,
     sgd: Sgd,
+    ema: Option<Ema>,
     header: Header,
     batch_size: usize,
     steps_per_epoch: usize,
@@ -136,12 +137,15 @@ impl<'a> Trainer<'a> {
             recipe,
         };
         let sgd = Sgd::new(header.recipe.optimizer.clone());
+        let ema_decay = header.recipe.training.ema_decay;
+        let ema = (ema_decay > 0.0).then(|| Ema::new(ema_decay));
         Ok(Self {
             data,
             split,
             device,
             model,
             sgd,
+            ema,
             header,
             batch_size,
             steps_per_epoch,
@@ -162,8 +166,23 @@ impl<'a> Trainer<'a> {
         checkpoint.header.matches(&trainer.header)?;
         trainer.model = trainer.model.load_state_dict(&checkpoint.model)?;
         trainer.sgd.restore(checkpoint.momentum, &trainer.model);
+        if let Some(ema) = &mut trainer.ema {
+            ema.restore(checkpoint.ema, &trainer.device.clone().inner());
+        }
         trainer.header = checkpoint.header;
         Ok(trainer)
+    }
+
+    /// Starts with the weights and running statistics of a network of the same architecture, which may
+    /// tell other classes apart: without `with_head` the head stays as it was drawn.
+    pub fn with_weights(mut self, mut weights: StateDict, with_head: bool) -> Result<Self, TrainError> {
+        if !with_head {
+            let is_head = |name: &str| name.starts_with("fc.");
+            weights.retain(|name, _| !is_head(name));
+            weights.extend(self.model.state_dict().into_iter().filter(|(name, _)| is_head(name)));
+        }
+        self.model = self.model.load_state_dict(&weights)?;
+        Ok(self)
     }
 
     /// Lets the numbers of so many steps stay on the device before they are read.
@@ -191,14 +210,30 @@ impl<'a> Trainer<'a> {
         &self.split
     }
 
-    /// The network for evaluation, as it stands.
+    /// The network for evaluation, as it stands: with the moving average of its weights if the recipe
+    /// has one.
     pub fn model(&self) -> ResNet {
-        self.model.valid()
+        let model = self.model.valid();
+        match self.ema.as_ref().map(Ema::state).filter(|state| !state.is_empty()) {
+            Some(state) => model.load_state_dict(&state).expect("an average of these very weights"),
+            None => model,
+        }
+    }
+
+    /// How this run scores its images.
+    pub fn scoring(&self) -> Scoring {
+        let Header { mean, std, .. } = self.header;
+        Scoring { mean, std, batch_size: self.batch_size, flip_tta: false }
     }
 
     /// Everything to go on from here.
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { header: self.header.clone(), model: self.model.state_dict(), momentum: self.sgd.state() }
+        Checkpoint {
+            header: self.header.clone(),
+            model: self.model.state_dict(),
+            momentum: self.sgd.state(),
+            ema: self.ema.as_ref().map(Ema::state).unwrap_or_default(),
+        }
     }
 
     /// Trains until the run's end, or until `stop` says so between two steps.
@@ -246,43 +281,67 @@ impl<'a> Trainer<'a> {
 
     /// Scores the current weights on the validation images; `None` if `stop` said so.
     pub fn validate(&self, stop: &mut dyn FnMut() -> bool) -> Option<Evaluation> {
-        let data = &self.data.train;
-        let normalisation = (self.header.mean, self.header.std);
-        evaluate(
-            &self.model(),
-            data,
-            &self.split.validation,
-            normalisation,
-            self.batch_size,
-            &self.device.clone().inner(),
-            stop,
-        )
+        let (data, device) = (&self.data.train, self.device.clone().inner());
+        evaluate(&self.model(), data, &self.split.validation, &self.scoring(), &device, stop)
     }
 
-    /// Forward, backward, update: one batch.
+    /// Forward, backward, update: one batch, in as many parts as the recipe says.
     fn step(&mut self) {
-        let recipe = &self.header.recipe;
-        let (epoch, batch) = (self.header.step / self.steps_per_epoch, self.header.step % self.steps_per_epoch);
+        let Header { step, ref recipe, .. } = self.header;
+        let (epoch, batch) = (step / self.steps_per_epoch, step % self.steps_per_epoch);
         if batch == 0 || self.order.is_empty() {
             self.order = epoch_order(&self.split.train, recipe.training.seed, epoch as u64);
         }
         let indices = &self.order[batch * self.batch_size..][..self.batch_size];
-        let (images, labels) = load_batch(self.data, indices, recipe, epoch as u64, &self.device);
-        let lr = self.learning_rate(self.header.step);
-
-        let logits = self.model.forward(images); // [N, classes]
-        let targets = soft_targets(&labels, self.header.classes.len(), recipe.training.label_smoothing, &self.device);
-        let loss = cross_entropy(logits.clone(), targets);
-        let grads = loss.backward();
-        self.model = self.sgd.step(self.model.clone(), &grads, lr);
-
-        let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
-        let n = labels.len();
-        let device = self.device.clone().inner();
-        let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [n, 1]), &device);
-        let correct = logits.inner().argmax(1).equal(labels).int().sum();
-        self.pending.push((loss.inner(), correct));
+        let mut total: Option<(ParameterGradients, Tensor<1>, Tensor<1, Int>)> = None;
+        for part in indices.chunks(self.batch_size.div_ceil(recipe.training.micro_batches)) {
+            let (gradients, loss, correct) = self.forward_backward(part, epoch as u64);
+            total = Some(match total {
+                None => (gradients, loss, correct),
+                Some(sum) => (sum.0.plus(gradients), sum.1 + loss, sum.2 + correct),
+            });
+        }
+        let (mut gradients, loss, correct) = total.expect("a batch has images");
+        if recipe.training.clip_norm > 0.0 {
+            gradients = gradients.clip(recipe.training.clip_norm);
+        }
+        let lr = self.learning_rate(step);
+        self.model = self.sgd.update(self.model.clone(), gradients, lr);
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.model, step);
+        }
+        self.pending.push((loss, correct));
         self.header.step += 1;
+    }
+
+    /// Of some of a batch's images: their part in the gradients and in the loss `[1]`, both means over the
+    /// batch, and how many of them scored highest for their class `[1]`, of two mixed ones the greater.
+    fn forward_backward(&self, part: &[u32], epoch: u64) -> (ParameterGradients, Tensor<1>, Tensor<1, Int>) {
+        let Header { step, total_steps, ref recipe, ref classes, mean, std, .. } = self.header;
+        let (set, device) = (&self.data.train, &self.device);
+        let augmentation = Augmentation {
+            augment: &recipe.augment_at(step, total_steps),
+            seed: recipe.training.seed,
+            epoch,
+            partners: &self.split.train,
+        };
+        let mut pixels = vec![];
+        fill_batch(set, part, Some(&augmentation), mean, std, &mut pixels);
+        let images = Tensor::from_data(TensorData::new(pixels, [part.len(), 3, set.height, set.width]), device);
+        let targets = targets(set, part, Some(&augmentation));
+
+        let logits = self.model.forward(images); // [n, classes]
+        let distributions = mixed_targets(&targets, classes.len(), recipe.training.label_smoothing, device);
+        let mut loss = cross_entropy(logits.clone(), distributions);
+        if part.len() < self.batch_size {
+            loss = loss * (part.len() as f64 / self.batch_size as f64);
+        }
+        let gradients = ParameterGradients::of(&self.model, &loss.backward());
+
+        let labels: Vec<i32> = targets.iter().map(|target| target.main() as i32).collect();
+        let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [part.len(), 1]), &device.clone().inner());
+        let correct = logits.inner().argmax(1).equal(labels).int().sum();
+        (gradients, loss.inner(), correct)
     }
 
     fn learning_rate(&self, step: usize) -> f64 {
@@ -354,12 +413,62 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// One augmented, normalised batch on `device` and its labels.
-fn load_batch(data: &Dataset, indices: &[u32], recipe: &Recipe, epoch: u64, device: &Device) -> (Tensor<4>, Vec<u32>) {
-    let set = &data.train;
-    let mut pixels = vec![];
-    fill_batch(set, indices, Some((&recipe.augment, recipe.training.seed, epoch)), data.mean, data.std, &mut pixels);
-    let labels = indices.iter().map(|index| set.labels[*index as usize]).collect();
-    let shape = [indices.len(), 3, set.height, set.width];
-    (Tensor::from_data(TensorData::new(pixels, shape), device), labels)
+#[cfg(test)]
+mod tests {
+    use kiln_data::synthetic;
+
+    use super::*;
+    use crate::recipe::BUILT_IN;
+
+    /// The network after `steps` steps of a small recipe with these changes.
+    fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
+        let small = ["model.width=4", "training.batch_size=14", "model.norm=group", "model.groups=2"];
+        let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
+        let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
+        let mut trainer = Trainer::new(recipe, data, Some(steps), &Device::flex()).unwrap();
+        trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
+        trainer.checkpoint()
+    }
+
+    /// Largest difference of two networks' weights.
+    fn difference(a: &Checkpoint, b: &Checkpoint) -> f32 {
+        let pairs = a.model.iter().zip(&b.model).flat_map(|((_, a), (_, b))| a.values.iter().zip(&b.values));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn without_batch_norm_micro_batches_change_nothing_but_rounding() {
+        let data = synthetic(40, 0, 0);
+        let rate = "optimizer.lr=0.01";
+        let whole = train(&data, 3, &[rate]);
+        // 14 images in two halves, and in parts of 5, 5 and 4.
+        for parts in ["training.micro_batches=2", "training.micro_batches=3"] {
+            let parted = train(&data, 3, &[rate, parts]);
+            let difference = difference(&whole, &parted);
+            assert!(difference < 1e-5, "{parts}: {difference}");
+            let (whole, parted) = (&whole.header.history[0], &parted.header.history[0]);
+            assert!((whole.train_loss - parted.train_loss).abs() < 1e-5, "{parts}");
+            assert_eq!(whole.train_accuracy, parted.train_accuracy, "{parts}");
+        }
+    }
+
+    #[test]
+    fn each_trick_takes_part_in_training() {
+        let data = synthetic(40, 0, 0);
+        let plain = train(&data, 2, &[]);
+        for change in ["training.clip_norm=0.01", "augment.cutout=8", "augment.mix.mixup_chance=1"] {
+            assert!(difference(&plain, &train(&data, 2, &[change])) > 1e-4, "{change}");
+        }
+        let averaged = train(&data, 2, &["training.ema_decay=0.9"]);
+        assert_eq!(difference(&plain, &averaged), 0.0, "averaging leaves the weights themselves alone");
+        assert_ne!(averaged.ema, averaged.model);
+        assert!(plain.ema.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_as_the_recipe_says() {
+        let data = synthetic(40, 0, 0);
+        let end = ["augment.cutout=8", "augment.final_share=1.0", "augment.final_keeps=crop_and_flip"];
+        assert_eq!(difference(&train(&data, 2, &[]), &train(&data, 2, &end)), 0.0);
+    }
 }

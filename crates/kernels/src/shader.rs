@@ -140,7 +140,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Workgroups along x, continued along z after [`ROW`]; y; z. `None` if there is nothing to do.
+    /// Workgroups along x, continued along z after the most that WebGPU allows; y; z. `None` if there is nothing to do.
     pub fn grid(&self) -> Option<[u32; 3]> {
         let [x, y] = self.workgroups;
         (x * y > 0).then(|| [x.min(ROW) as u32, y as u32, x.div_ceil(ROW) as u32])

@@ -227,7 +227,7 @@ impl Frame {
 /// Words of two channels of a pixel; the last one's second half is zero where the channels are odd.
 fn channel_pairs(x: &[f32], channels: usize, words: &mut [f32]) {
     Arch::new().dispatch(|| {
-        if channels % 2 == 0 {
+        if channels.is_multiple_of(2) {
             for (word, pair) in words.iter_mut().zip(x.as_chunks::<2>().0) {
                 *word = bf16::word(pair[0], pair[1]);
             }

@@ -302,12 +302,11 @@ impl Tiles<'_> {
             let count = P.min(pixels.end - start);
             // A tile over the end computes the last pixel several times.
             let mut places = [at; P];
-            for p in 1..P {
-                if p < count {
-                    advance(&mut at, rows, columns);
-                }
-                places[p] = at;
+            for place in &mut places[1..count] {
+                advance(&mut at, rows, columns);
+                *place = at;
             }
+            places[count..].fill(at);
             advance(&mut at, rows, columns);
             let inputs = places.map(|at| from.at(at));
             // Safety: by the assertions of `Convolution::run`, every run lies in `x`.

@@ -1,12 +1,12 @@
-"""Times one image through ResNet-18, Kiln and PyTorch in turn, in one run on one machine.
+"""Times images through ResNet-18, Kiln and PyTorch in turn, in one run on one machine.
 
     python3 benchmarks/inference_vs_pytorch.py [--device cpu|cuda] [--compile] [--channels-last] [--tf32] [--bf16]
         [--output benchmarks/results/NAME.json]
 
-Batch 1, 32x32 pixels, in evaluation mode, from numbers in memory to logits in memory: both sides
+Batches (one image unless --batch says otherwise) of 32x32 pixels, in evaluation mode, from numbers in memory to logits in memory: both sides
 upload the image and read the answer back. Kiln's figures are the last line of
 
-    kiln bench inference --width W --runs N --json [--kiln-args]
+    kiln bench inference --width W --batch B --runs N --json [--kiln-args]
 
 for the plan that the page runs. As that has its batch norms folded in, so has PyTorch's model. Both
 are warmed up; in odd rounds Kiln goes second.
@@ -46,7 +46,7 @@ def pytorch_milliseconds(width, args):
     torch.manual_seed(0)
     model = folded(ResNet(Architecture(18, width)).eval()).to(args.device, memory_format=memory_format(args))
     forward = forward_of(model, args)
-    image = torch.randn(1, 3, 32, 32)
+    image = torch.randn(args.batch, 3, 32, 32)
     times = []
     for run in range(WARMUP_RUNS + args.runs):
         start = time.perf_counter()
@@ -57,25 +57,26 @@ def pytorch_milliseconds(width, args):
 
 
 def kiln_milliseconds(width, args):
-    arguments = ("--width", width, "--runs", args.runs, "--json")
+    arguments = ("--width", width, "--batch", args.batch, "--runs", args.runs, "--json")
     return json.loads(kiln(args, "bench", "inference", *arguments, *shlex.split(args.kiln_args)))["milliseconds"]["plan"]
 
 
 def compare(width, args):
     rounds = []
-    say(args, f"width {width}, batch 1, {args.runs} images: ms")
+    say(args, f"width {width}, batch {args.batch}, {args.runs} runs: ms")
     for number in range(args.rounds):
         sides = {"kiln": kiln_milliseconds, "pytorch": pytorch_milliseconds}
         rounds.append({side: sides[side](width, args) for side in sorted(sides, reverse=number % 2 == 1)})
         of = {side: "{p50:.2f} / {p90:.2f}".format(**times) for side, times in rounds[-1].items()}
         say(args, f"  round {number + 1}   kiln p50 / p90 {of['kiln']}   pytorch {of['pytorch']}")
     median = {side: statistics.median(r[side]["p50"] for r in rounds) for side in ("kiln", "pytorch")}
-    return {"width": width, "runs": args.runs, "n": args.rounds, "median_p50_ms": median, "rounds": rounds}
+    return {"width": width, "batch": args.batch, "runs": args.runs, "n": args.rounds, "median_p50_ms": median, "rounds": rounds}
 
 
 def main():
     parser = argparse.ArgumentParser(description="Times Kiln's and PyTorch's inference side by side.")
     add_options(parser)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--runs", type=int, default=50)
     args = parser.parse_args()
     set_up(args)

@@ -382,7 +382,7 @@ fn the_doctor_examines_every_operator_on_wgpu() {
 fn every_bench_says_where_by_what_and_how_fast_it_could_be() {
     let folder = TempDir::new().unwrap();
     for what in [
-        &["inference", "--runs", "1"][..],
+        &["inference", "--runs", "1", "--batch", "3"][..],
         &["layers", "--batch", "1", "--runs", "1"],
         &["train-step", "--batch", "2", "--steps", "1"],
     ] {

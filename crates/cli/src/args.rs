@@ -357,12 +357,15 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
-    /// One image through a CIFAR ResNet-18: the plan that the page runs, and the burn module, in turn
+    /// Images through a CIFAR ResNet-18: the plan that the page runs, and the burn module, in turn
     Inference {
         /// Channels of the first stage
         #[arg(long, default_value_t = 64)]
         width: usize,
-        /// Images that are timed, one at a time, after 3 that are not
+        /// Images at a time
+        #[arg(long, default_value_t = 1)]
+        batch: usize,
+        /// Batches that are timed, after 3 that are not
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
         /// auto, cpu, gpu, gpu:N or software

@@ -24,7 +24,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         Bench::TrainStep { width, batch, steps, precision, device, json } => {
             train_step([width, batch], steps, &precision, device, json)
         }
-        Bench::Inference { width, runs, device, json } => inference::run(width, runs, device, json),
+        Bench::Inference { width, batch, runs, device, json } => inference::run([width, batch], runs, device, json),
         Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
     }
 }

@@ -10,39 +10,45 @@ use kiln_kernels::inference::{cpu, gpu};
 use kiln_model::{InferenceResNet, Preset, ResNetConfig};
 use serde_json::json;
 
-use super::{peak, print_json, print_peak};
+use super::{check_batch, peak, print_json, print_peak};
 
 /// Runs before the clock starts.
 const WARM_UP: usize = 3;
 
-pub fn run(width: usize, runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+pub fn run([width, batch]: [usize; 2], runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+    check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
     let config = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
     let chosen = choose(device)?;
     let model = config.init(0, &chosen.device)?;
     let network = InferenceResNet::new(&config, &model.state_dict(), 32)?;
-    let pixels: Vec<f32> = (0..3072).map(|index| (index as f32).sin()).collect();
+    let pixels: Vec<f32> = (0..batch * 3072).map(|index| (index as f32).sin()).collect();
 
     let (network, pixels) = (&network, &pixels);
     let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if Path::of(&chosen.device) == Path::Cpu {
         let mut executor = cpu::Executor::new(network.plan.clone())?;
-        Box::new(move || Ok(network.predict(&executor.run(pixels)).logits))
+        Box::new(move || {
+            let maps = executor.run(pixels);
+            Ok(maps.chunks(maps.len() / batch).flat_map(|map| network.predict(map).logits).collect())
+        })
     } else {
         let adapter = chosen.adapter.as_ref().context("plans run on the CPU and through wgpu, not through CUDA")?;
         let executor = pollster::block_on(gpu::Executor::new(&adapter.for_inference(), &network.plan))?;
-        Box::new(move || Ok(network.predict(&pollster::block_on(executor.run(pixels))?.0).logits))
+        // That executor takes one image at a time.
+        let logits = move |image| Ok(network.predict(&pollster::block_on(executor.run(image))?.0).logits);
+        Box::new(move || Ok(pixels.chunks(3072).map(&logits).collect::<Result<Vec<_>>>()?.concat()))
     };
-    let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, 32, 32]), &chosen.device);
+    let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [batch, 3, 32, 32]), &chosen.device);
     let mut module = || Ok(model.forward(images.clone()).into_data().convert::<f32>().try_into_vec::<f32>()?);
     let [plan, module] = in_turn(runs as usize, [&mut plan, &mut module])?;
     let peak = peak(&chosen)?;
-    let operations = 2.0 * network.plan.multiply_adds()? as f64;
+    let operations = 2.0 * (batch * network.plan.multiply_adds()?) as f64;
     let peers = [("plan", plan), ("burn", module)].map(|(name, times)| {
         let (p50, p90) = (quantile(&times, 0.5), quantile(&times, 0.9));
-        (name, p50, p90, 1000.0 / p50, operations / p50 / 1e6)
+        (name, p50, p90, 1000.0 * batch as f64 / p50, operations / p50 / 1e6)
     });
     if json {
-        let mut fields = json!({"width": width, "batch": 1, "runs": runs});
+        let mut fields = json!({"width": width, "batch": batch, "runs": runs});
         for (name, p50, p90, images, gflops) in peers {
             fields["milliseconds"][name] = json!({"p50": p50, "p90": p90});
             fields["images_per_second"][name] = json!(images);
@@ -50,7 +56,7 @@ pub fn run(width: usize, runs: u32, device: Request, json: bool) -> Result<ExitC
         }
         print_json(&chosen, peak, fields);
     } else {
-        println!("ResNet-18 at width {width}, one image at a time, {runs} on {}", chosen.name);
+        println!("ResNet-18 at width {width}, {runs} times a batch of {batch} on {}", chosen.name);
         print_peak(peak);
         for (name, p50, p90, images, gflops) in peers {
             let share = peak.map_or(String::new(), |peak| format!(", {:.0} % of the peak", 100.0 * gflops / peak));
@@ -78,7 +84,7 @@ fn in_turn(runs: usize, mut peers: [Run; 2]) -> Result<[Vec<f64>; 2]> {
         }
         let scale = answers[1].iter().fold(1e-3_f32, |max, value| max.max(value.abs()));
         let agree = answers[0].iter().zip(&answers[1]).all(|(a, b)| (a - b).abs() <= 1e-3 * scale);
-        ensure!(agree, "the plan answers {:?}, the burn module {:?}: see `kiln doctor`", answers[0], answers[1]);
+        ensure!(agree, "the plan and the burn module do not agree: see `kiln doctor`");
     }
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
     Ok(times)

@@ -59,14 +59,14 @@ impl Case {
 /// Every case for a device.
 pub fn cases(chosen: &Chosen) -> Vec<Case> {
     let mut cases = vec![
-        convolution([1, 3, 9, 7], 4, 3, 1),
-        convolution([3, 5, 9, 9], 7, 3, 2),
-        convolution([2, 16, 32, 32], 16, 3, 1),
-        convolution([8, 33, 8, 8], 40, 3, 1),
-        convolution([2, 24, 7, 5], 8, 1, 1),
-        convolution([5, 24, 8, 8], 33, 1, 2),
-        convolution([1, 3, 23, 23], 4, 7, 2),
-        convolution([8, 1, 32, 32], 2, 3, 2),
+        convolution([1, 3, 9, 7], 4, 3, 1, Precision::F32),
+        convolution([3, 5, 9, 9], 7, 3, 2, Precision::F32),
+        convolution([2, 16, 32, 32], 16, 3, 1, Precision::F32),
+        convolution([8, 33, 8, 8], 40, 3, 1, Precision::F32),
+        convolution([2, 24, 7, 5], 8, 1, 1, Precision::F32),
+        convolution([5, 24, 8, 8], 33, 1, 2, Precision::F32),
+        convolution([1, 3, 23, 23], 4, 7, 2, Precision::F32),
+        convolution([8, 1, 32, 32], 2, 3, 2, Precision::F32),
         batch_normalisation([3, 5, 7, 5], false),
         batch_normalisation([3, 5, 7, 5], true),
         batch_normalisation([8, 16, 16, 16], true),
@@ -81,20 +81,27 @@ pub fn cases(chosen: &Chosen) -> Vec<Case> {
         cases.push(plan_on_gpu());
         cases.push(resizing_on_gpu([65, 33], 9));
     } else if Path::of(&chosen.device) == Path::Cpu {
+        if Precision::Bf16.is_available() {
+            cases.push(convolution([3, 5, 9, 9], 7, 3, 2, Precision::Bf16));
+            cases.push(convolution([2, 16, 32, 32], 16, 3, 1, Precision::Bf16));
+        }
         cases.push(plan_on_cpu());
     }
     cases
 }
 
-fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize) -> Case {
+fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, precision: Precision) -> Case {
     use kiln_kernels::conv2d::reference::{backward_data, backward_weight, forward};
 
     let (weight_shape, padding) = ([out, shape[1], kernel, kernel], kernel / 2);
     let geometry = Geometry::new(shape, weight_shape, stride, padding);
-    let (x, weight) = (noise(len(shape), 1), noise(len(weight_shape), 2));
-    let grad = noise(len(geometry.output()), 3);
+    // What is exact in bf16 has the same answers in every precision.
+    let exact = |value: f32| if precision == Precision::F32 { value } else { (value * 128.0).round() / 128.0 };
+    let [x, weight, grad] = [(len(shape), 1), (len(weight_shape), 2), (len(geometry.output()), 3)]
+        .map(|(len, seed)| noise(len, seed).into_iter().map(exact).collect::<Vec<f32>>());
+    let suffix = if precision == Precision::F32 { "" } else { " bf16" };
     Case {
-        name: format!("conv2d {kernel}x{kernel} stride {stride}, {} -> {out}", sizes(shape)),
+        name: format!("conv2d{suffix} {kernel}x{kernel} stride {stride}, {} -> {out}", sizes(shape)),
         expected: vec![
             ("forward", forward(&geometry, &x, &weight)),
             ("gradient of x", backward_data(&geometry, &weight, &grad)),
@@ -102,7 +109,7 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize) -> C
         ],
         run: differentiable(vec![x, weight], grad, move |inputs| {
             let [x, weight] = take(inputs);
-            vec![conv2d(x.reshape(shape), weight.reshape(weight_shape), stride, padding, Precision::F32).reshape([-1])]
+            vec![conv2d(x.reshape(shape), weight.reshape(weight_shape), stride, padding, precision).reshape([-1])]
         }),
     }
 }

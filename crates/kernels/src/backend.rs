@@ -10,6 +10,7 @@ use burn::tensor::ops::ConvOptions;
 
 use crate::conv2d::{Geometry, Precision};
 use crate::pool;
+use crate::sgd::SgdStep;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
@@ -88,6 +89,25 @@ pub trait KernelBackend: Backend {
         let centred = Self::float_sub(x, by_channel(mean));
         let output = Self::float_add(Self::float_mul(centred, by_channel(scale)), by_channel(shift));
         if relu { Self::relu(output) } else { output }
+    }
+
+    /// See [`sgd`](crate::sgd()).
+    #[fusion(default)]
+    fn kiln_sgd(
+        weights: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        momentum: FloatTensor<Self>,
+        step: SgdStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let times = |tensor: &FloatTensor<Self>, factor: f64| Self::float_mul_scalar(tensor.clone(), factor.into());
+        let grad =
+            if step.weight_decay > 0.0 { Self::float_add(grad, times(&weights, step.weight_decay)) } else { grad };
+        let momentum = Self::float_add(times(&momentum, step.momentum), grad.clone());
+        let direction = match step.nesterov {
+            true => Self::float_add(grad, times(&momentum, step.momentum)),
+            false => momentum.clone(),
+        };
+        (Self::float_sub(weights, times(&direction, step.lr)), momentum)
     }
 
     /// See [`add_relu`](crate::add_relu()).

@@ -9,7 +9,8 @@ use burn_flex::{Flex, FlexTensor, Layout};
 
 use crate::backend::{KernelBackend, dims4};
 use crate::conv2d::{Geometry, Precision};
-use crate::{add_relu, batch_norm, conv2d};
+use crate::sgd::SgdStep;
+use crate::{add_relu, batch_norm, conv2d, sgd};
 
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.is_contiguous() && tensor.layout().start_offset() == 0 { tensor } else { tensor.to_contiguous() }
@@ -120,6 +121,17 @@ impl KernelBackend for Flex {
         let [mean, scale, shift] = [mean, scale, shift].map(contiguous);
         let output = batch_norm::cpu::normalise(slice(&x), slice(&mean), slice(&scale), slice(&shift), relu);
         channels_first(output, shape)
+    }
+
+    fn kiln_sgd(
+        weights: FlexTensor,
+        grad: FlexTensor,
+        momentum: FlexTensor,
+        step: SgdStep,
+    ) -> (FlexTensor, FlexTensor) {
+        let [weights, grad, momentum] = [weights, grad, momentum].map(contiguous);
+        let (new_weights, momentum) = sgd::cpu::step(slice(&weights), slice(&grad), slice(&momentum), step);
+        (tensor(new_weights, weights.shape()), tensor(momentum, weights.shape()))
     }
 
     fn kiln_add_relu(x: FlexTensor, y: FlexTensor) -> FlexTensor {

@@ -33,6 +33,8 @@ pub mod peak;
 pub mod pool;
 pub mod resize_normalize;
 pub mod runner;
+#[cfg(feature = "burn")]
+pub mod sgd;
 pub mod shader;
 pub mod variants;
 
@@ -44,3 +46,5 @@ pub use batch_norm::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};
 pub use conv2d::{Precision, conv2d};
 #[cfg(feature = "burn")]
 pub use pool::global_average_pool;
+#[cfg(feature = "burn")]
+pub use sgd::{SgdStep, sgd};

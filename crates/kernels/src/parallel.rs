@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "threads write interleaved parts of one slice")]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// Calls `task` with every number below `count`, in any order.
 pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
@@ -9,6 +10,18 @@ pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     rayon::prelude::ParallelIterator::for_each(rayon::prelude::IntoParallelIterator::into_par_iter(0..count), task);
     #[cfg(target_family = "wasm")]
     (0..count).for_each(task);
+}
+
+/// A vector that `write` fills, for which nothing has to clear it before.
+///
+/// # Safety
+/// `write` must write every number.
+pub unsafe fn make(len: usize, write: impl FnOnce(Shared)) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    write(Shared { start: values.as_mut_ptr(), len, slice: PhantomData });
+    // Safety: there is room for so many, and the caller has written them.
+    unsafe { values.set_len(len) };
+    values
 }
 
 /// A slice that several threads write into, each its own part.
@@ -28,8 +41,25 @@ impl<'a> Shared<'a> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
+    /// A part of what [`make`] gives.
+    ///
     /// # Safety
     /// No two parts that are alive may overlap.
+    ///
+    /// # Panics
+    /// If the part does not lie within the slice.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
+    pub unsafe fn unwritten(&self, start: usize, len: usize) -> &'a mut [MaybeUninit<f32>] {
+        assert!(start + len <= self.len);
+        // Safety: within the slice, and nobody else's; unwritten numbers may be seen as such.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start).cast(), len) }
+    }
+
+    /// A part of a slice that holds numbers.
+    ///
+    /// # Safety
+    /// No two parts that are alive may overlap, and the slice must be written.
     ///
     /// # Panics
     /// If the part does not lie within the slice.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
+use kiln_kernels::SgdStep;
 use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
 
 use crate::gradients::ParameterGradients;
@@ -66,7 +67,7 @@ impl ModuleMapper for Step<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.name();
-        let Some(mut grad) = self.gradients.take(&name) else {
+        let Some(grad) = self.gradients.take(&name) else {
             return param; // running statistics
         };
         let (config, lr) = (&self.sgd.config, self.lr);
@@ -75,17 +76,17 @@ impl ModuleMapper for Step<'_> {
             let shape = value.dims();
             let value = value.reshape([-1]);
             // Convolution and head weights have more than one axis; norms and biases have one.
-            if config.weight_decay > 0.0 && (D > 1 || config.decay_norms_and_biases) {
-                grad = grad + value.clone() * config.weight_decay;
-            }
-            // PyTorch's buffer starts as the first gradient itself, without dampening.
-            let momentum = match self.sgd.momentum.remove(&name) {
-                Some(momentum) => momentum * config.momentum + grad.clone(),
-                None => grad.clone(),
+            let decays = D > 1 || config.decay_norms_and_biases;
+            let step = SgdStep {
+                lr,
+                momentum: config.momentum,
+                weight_decay: if decays { config.weight_decay } else { 0.0 },
+                nesterov: config.nesterov,
             };
-            let direction = if config.nesterov { grad + momentum.clone() * config.momentum } else { momentum.clone() };
+            let momentum = self.sgd.momentum.remove(&name).unwrap_or_else(|| value.zeros_like());
+            let (value, momentum) = kiln_kernels::sgd(value, grad, momentum, step);
             self.sgd.momentum.insert(name, momentum);
-            Tensor::from_inner((value - direction * lr).reshape(shape)).require_grad()
+            Tensor::from_inner(value.reshape(shape)).require_grad()
         })
     }
 }

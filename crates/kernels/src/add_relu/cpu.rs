@@ -1,6 +1,7 @@
 //! One pass each way, where burn's composed form takes two and a mask.
+#![allow(unsafe_code, reason = "vectors that start unwritten")]
 
-use rayon::prelude::*;
+use crate::parallel::{self, Shared};
 
 /// Numbers a task handles: enough to be worth a thread's while.
 const CHUNK: usize = 1 << 15;
@@ -16,12 +17,20 @@ pub fn backward(output: &[f32], grad: &[f32]) -> Vec<f32> {
     combine(output, grad, |output, grad| if output > 0.0 { grad } else { 0.0 })
 }
 
-fn combine(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(y.par_chunks(CHUNK)).for_each(|((out, x), y)| {
-        out.iter_mut().zip(x.iter().zip(y)).for_each(|(out, (x, y))| *out = f(*x, *y));
-    });
-    out
+fn combine(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
+    assert_eq!(x.len(), y.len());
+    let write = |output: Shared| {
+        parallel::for_each(x.len().div_ceil(CHUNK), |chunk| {
+            let range = chunk * CHUNK..x.len().min((chunk + 1) * CHUNK);
+            // Safety: every chunk is one task's.
+            let output = unsafe { output.unwritten(range.start, range.len()) };
+            for (output, (x, y)) in output.iter_mut().zip(x[range.clone()].iter().zip(&y[range])) {
+                output.write(f(*x, *y));
+            }
+        });
+    };
+    // Safety: the chunks are all there is.
+    unsafe { parallel::make(x.len(), write) }
 }
 
 #[cfg(test)]

@@ -3,10 +3,15 @@
 //! Two passes over memory each way: one gathers sums by chunks of pixels, one makes the result. Chunks
 //! depend on the shape alone, and their sums are added in double precision in one order, so that
 //! neither threads nor vector width change the result.
+#![allow(unsafe_code, reason = "vectors that start unwritten")]
+
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
+
+use crate::parallel::{self, Shared};
 
 /// Numbers of a chunk, about: it stays in the nearest cache.
 const CHUNK: usize = 8192;
@@ -38,21 +43,20 @@ pub fn forward(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f64, relu: bool)
 pub fn normalise(x: &[f32], mean: &[f32], scale: &[f32], shift: &[f32], relu: bool) -> Vec<f32> {
     let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
     let [mean, scale, shift] = [mean, scale, shift].map(repeated);
-    let mut output = vec![0.0; x.len()];
-    let chunk = chunk(scale.len());
-    output.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(output, x)| {
-        Arch::new().dispatch(|| {
-            for (output, x) in output.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+    let run = scale.len();
+    // Safety: all of a chunk is written.
+    unsafe {
+        make(x.len(), chunk(run), |range, output| {
+            for (output, x) in output.chunks_mut(run).zip(x[range].chunks(run)) {
                 let by_channel = mean.iter().zip(&scale).zip(&shift);
                 for ((output, x), ((mean, scale), shift)) in output.iter_mut().zip(x).zip(by_channel) {
                     let y = (x - mean) * scale + shift;
                     // Not `max`, which would make a number of NaN.
-                    *output = if y < floor { floor } else { y };
+                    output.write(if y < floor { floor } else { y });
                 }
             }
-        });
-    });
-    output
+        })
+    }
 }
 
 /// Gradients of input `[.., C]`, gamma `[C]` and beta `[C]`. `output` is the forward pass's if that cut
@@ -97,11 +101,10 @@ pub fn backward(
         gamma_grad.iter().zip(&inverse).map(|(sum, inverse)| (sum / count) as f32 * inverse).collect();
     let scale: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
     let [shift, slope, scale] = [&shift, &slope, &scale].map(|values| repeated(values));
-    let mut x_grad = vec![0.0; x.len()];
-    let chunk = chunk(run);
-    let inputs = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(output.par_chunks(chunk));
-    x_grad.par_chunks_mut(chunk).zip(inputs).for_each(|(x_grad, ((x, grad), output))| {
-        Arch::new().dispatch(|| {
+    // Safety: all of a chunk is written.
+    let x_grad = unsafe {
+        make(x.len(), chunk(run), |range, x_grad| {
+            let (x, grad, output) = (&x[range.clone()], &grad[range.clone()], &output[range]);
             let runs = x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run));
             for (x_grad, ((x, grad), output)) in x_grad.chunks_mut(run).zip(runs) {
                 let by_channel = means.iter().zip(&shift).zip(slope.iter().zip(&scale));
@@ -109,13 +112,34 @@ pub fn backward(
                 for ((x_grad, ((x, grad), output)), ((mean, shift), (slope, scale))) in
                     x_grad.iter_mut().zip(inputs).zip(by_channel)
                 {
-                    *x_grad = (passed(*grad, *output) - shift - (x - mean) * slope) * scale;
+                    x_grad.write((passed(*grad, *output) - shift - (x - mean) * slope) * scale);
                 }
             }
-        });
-    });
+        })
+    };
     let single = |sums: Vec<f64>| sums.iter().map(|sum| *sum as f32).collect();
     (x_grad, single(gamma_grad), single(beta_grad))
+}
+
+/// A vector of which `write` makes each chunk.
+///
+/// # Safety
+/// `write` must write all of it.
+unsafe fn make(
+    len: usize,
+    chunk: usize,
+    write: impl Fn(Range<usize>, &mut [MaybeUninit<f32>]) + Sync + Send,
+) -> Vec<f32> {
+    let write = |output: Shared| {
+        parallel::for_each(len.div_ceil(chunk), |index| {
+            let range = index * chunk..len.min((index + 1) * chunk);
+            // Safety: every chunk is one task's.
+            let output = unsafe { output.unwritten(range.start, range.len()) };
+            Arch::new().dispatch(|| write(range, output));
+        });
+    };
+    // Safety: the chunks are all there is.
+    unsafe { parallel::make(len, write) }
 }
 
 /// Mean and biased variance of every channel, from those of chunks

@@ -17,7 +17,7 @@ use super::Geometry;
 use crate::direct::{
     Convolution, Kernel, MultiplyAdd, Packed, Precision, Runs, View, Weights, bf16, dispatch, lanes, vectors,
 };
-use crate::parallel::Shared;
+use crate::parallel::{self, Shared};
 
 /// Output pixels whose input is framed together, at least: few enough to stay in a core's cache, yet
 /// the weights, which are read once for all of them, should be read few times.
@@ -126,7 +126,6 @@ fn convolve(
     let [channels, height, width] = input;
     let [out, out_height, out_width] = outputs;
     let words = channels.div_ceil(precision.per_word());
-    let mut y = vec![0.0; batch * out_height * out_width * out];
     let frame = Frame::around(input, passes);
     let pixels = passes.iter().map(|pass| pass.pixels[0] * pass.pixels[1]).max().unwrap_or(0);
     let images = FRAMED_PIXELS.div_ceil(pixels.max(1)).min(batch.max(1));
@@ -134,39 +133,48 @@ fn convolve(
     let blocks = passes.first().map_or(0, |pass| pass.weights.blocks());
     // A batch that makes too few groups is cut by output channels too.
     let parts = TASKS.div_ceil(groups.max(1)).min(blocks);
-    let shared = Shared::new(&mut y);
-    (0..groups * parts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
-        let (group, part) = (task / parts, task % parts);
-        let count = images.min(batch - group * images);
-        let image_len = height * width * channels;
-        let x = &x[group * images * image_len..][..count * image_len];
-        let framed = frame.fill(input, x, precision, buffer);
-        for pass in passes {
-            let row = frame.width * words;
-            let place = |axis: usize| (pass.corner[axis] + frame.before as isize) as usize;
-            let convolution = Convolution {
-                x: framed,
-                from: View {
-                    start: place(0) * row + place(1) * words,
-                    steps: [frame.height * row, pass.stride * row, pass.stride * words],
-                },
-                runs: Runs { count: pass.kernel[0], len: pass.kernel[1] * words, apart: row },
-                weights: &pass.weights,
-                pixels: [count, pass.pixels[0], pass.pixels[1]],
-                to: View {
-                    start: ((group * images * out_height + pass.first[0]) * out_width + pass.first[1]) * out,
-                    steps: [out_height * out_width * out, pass.step * out_width * out, pass.step * out],
-                },
-                residual: None,
-                relu: false,
-            };
-            for block in blocks * part / parts..blocks * (part + 1) / parts {
-                // Safety: no other task has these images' block of channels, no other pass these pixels.
-                unsafe { convolution.run(block, 0..count * pass.pixels[0] * pass.pixels[1], shared) };
+    let write = |y: Shared| {
+        (0..groups * parts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
+            let (group, part) = (task / parts, task % parts);
+            let count = images.min(batch - group * images);
+            let image_len = height * width * channels;
+            let x = &x[group * images * image_len..][..count * image_len];
+            let framed = frame.fill(input, x, precision, buffer);
+            for pass in passes {
+                let row = frame.width * words;
+                let place = |axis: usize| (pass.corner[axis] + frame.before as isize) as usize;
+                let convolution = Convolution {
+                    x: framed,
+                    from: View {
+                        start: place(0) * row + place(1) * words,
+                        steps: [frame.height * row, pass.stride * row, pass.stride * words],
+                    },
+                    runs: Runs { count: pass.kernel[0], len: pass.kernel[1] * words, apart: row },
+                    weights: &pass.weights,
+                    pixels: [count, pass.pixels[0], pass.pixels[1]],
+                    to: View {
+                        start: ((group * images * out_height + pass.first[0]) * out_width + pass.first[1]) * out,
+                        steps: [out_height * out_width * out, pass.step * out_width * out, pass.step * out],
+                    },
+                    residual: None,
+                    relu: false,
+                };
+                for block in blocks * part / parts..blocks * (part + 1) / parts {
+                    // Safety: no other task has these images' block of channels, no other pass these pixels.
+                    unsafe { convolution.run(block, 0..count * pass.pixels[0] * pass.pixels[1], y) };
+                }
             }
-        }
-    });
-    y
+        });
+    };
+    let len = batch * out_height * out_width * out;
+    let made: usize = passes.iter().map(|pass| pass.pixels[0] * pass.pixels[1]).sum();
+    if made < out_height * out_width {
+        let mut y = vec![0.0; len];
+        write(Shared::new(&mut y));
+        return y;
+    }
+    // Safety: the passes make every pixel, of every image and channel.
+    unsafe { parallel::make(len, write) }
 }
 
 /// Zeros around an image, wide enough that no kernel hangs over.

@@ -9,6 +9,7 @@
 #[cfg(feature = "burn")]
 pub mod bf16;
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -109,6 +110,8 @@ impl<S: Simd> MultiplyAdd<S> for Fma {
 
 /// Numbers of a run between two tests for its end.
 const UNROLL: usize = 8;
+/// Numbers in the widest vector.
+const MOST_LANES: usize = 16;
 /// Input channels that are packed together, so that what is written stays in the nearest cache.
 const PACKED_TOGETHER: usize = 16;
 
@@ -314,7 +317,7 @@ impl Tiles<'_> {
             for p in 0..count {
                 let residual = residual.map(|(values, view)| &values[view.at(places[p]) + first..][..channels]);
                 // Safety: the caller's.
-                let y = unsafe { output.part(to.at(places[p]) + first, channels) };
+                let y = unsafe { output.unwritten(to.at(places[p]) + first, channels) };
                 store(simd, &sums[p], residual, *relu, y);
             }
         }
@@ -380,7 +383,13 @@ unsafe fn multiply<S: Simd, M: MultiplyAdd<S>, const V: usize, const P: usize>(
 
 /// Adds the residual, cuts at zero, and writes as many channels as `y` has.
 #[inline(always)]
-fn store<S: Simd, const V: usize>(simd: S, sums: &[S::f32s; V], residual: Option<&[f32]>, relu: bool, y: &mut [f32]) {
+fn store<S: Simd, const V: usize>(
+    simd: S,
+    sums: &[S::f32s; V],
+    residual: Option<&[f32]>,
+    relu: bool,
+    y: &mut [MaybeUninit<f32>],
+) {
     let zero = simd.splat_f32s(0.0);
     for (v, sum) in sums.iter().enumerate() {
         let start = v * S::F32_LANES;
@@ -396,6 +405,14 @@ fn store<S: Simd, const V: usize>(simd: S, sums: &[S::f32s; V], residual: Option
             // A comparison with NaN is false, so that NaN stays.
             value = simd.select_f32s(simd.less_than_f32s(value, zero), zero, value);
         }
-        simd.partial_store_f32s(&mut y[start..end], value);
+        let y = &mut y[start..end];
+        if y.len() == S::F32_LANES {
+            // Safety: as long as a vector, which is plain numbers.
+            unsafe { y.as_mut_ptr().cast::<S::f32s>().write_unaligned(value) };
+        } else {
+            let mut numbers = [0.0; MOST_LANES];
+            simd.partial_store_f32s(&mut numbers[..S::F32_LANES], value);
+            y.iter_mut().zip(numbers).for_each(|(y, number)| *y = MaybeUninit::new(number));
+        }
     }
 }

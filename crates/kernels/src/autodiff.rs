@@ -1,5 +1,7 @@
 //! The operators' derivatives. Second derivatives are not defined.
 
+use std::sync::{Arc, Mutex};
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend};
 use burn_autodiff::checkpoint::base::Checkpointer;
@@ -78,6 +80,22 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
         _: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         unimplemented_derivative()
+    }
+
+    fn kiln_fork(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let nodes = [x.node()];
+        let x = x.into_primitive();
+        let from_shortcut = Mailbox::<B>::default();
+        let branch = match Fork.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(from_shortcut.clone(), x.clone()),
+            OpsKind::UnTracked(prep) => prep.finish(x.clone()),
+        };
+        // A child of the branch, so that its gradient comes before the branch's.
+        let shortcut = match Shortcut.prepare::<C>([branch.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(from_shortcut, x),
+            OpsKind::UnTracked(prep) => prep.finish(x),
+        };
+        (branch, shortcut)
     }
 
     fn kiln_add_relu(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -192,5 +210,39 @@ impl<B: KernelBackend> Backward<B, 1> for GlobalAveragePool {
         if let Some(node) = node {
             grads.register::<B>(node.id, B::kiln_global_average_pool_backward(grad, height, width));
         }
+    }
+}
+
+/// Where a shortcut leaves its gradient for the fork.
+type Mailbox<B> = Arc<Mutex<Option<FloatTensor<B>>>>;
+
+#[derive(Debug)]
+struct Fork;
+
+impl<B: KernelBackend> Backward<B, 1> for Fork {
+    type State = Mailbox<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let shortcut = ops.state.lock().expect("nothing panics with the lock").take();
+        let sum = match shortcut {
+            Some(shortcut) => B::kiln_add(grad, shortcut),
+            None => grad,
+        };
+        for node in ops.parents.into_iter().flatten() {
+            grads.register::<B>(node.id, sum.clone());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shortcut;
+
+impl<B: KernelBackend> Backward<B, 1> for Shortcut {
+    type State = Mailbox<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        *ops.state.lock().expect("nothing panics with the lock") = Some(grad);
     }
 }

@@ -110,6 +110,18 @@ pub trait KernelBackend: Backend {
         (Self::float_sub(weights, times(&direction, step.lr)), momentum)
     }
 
+    /// See [`fork`](crate::fork()).
+    #[fusion(default)]
+    fn kiln_fork(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        (x.clone(), x)
+    }
+
+    /// The sum of two gradients `[N, C, H, W]`.
+    #[fusion(default)]
+    fn kiln_add(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_add(x, y)
+    }
+
     /// See [`add_relu`](crate::add_relu()).
     #[fusion(default)]
     fn kiln_add_relu(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -10,14 +10,14 @@ use burn_flex::{Flex, FlexTensor, Layout};
 use crate::backend::{KernelBackend, dims4};
 use crate::conv2d::{Geometry, Precision};
 use crate::sgd::SgdStep;
-use crate::{add_relu, batch_norm, conv2d, sgd};
+use crate::{add_relu, batch_norm, conv2d, pool, sgd};
 
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.is_contiguous() && tensor.layout().start_offset() == 0 { tensor } else { tensor.to_contiguous() }
 }
 
 /// `[N, C, H, W]` as `[N, H, W, C]` without gaps: no copy where the tensor lies so already, as all do
-/// that these operators make.
+/// that these operators make; images do not.
 fn channels_last(tensor: FlexTensor) -> FlexTensor {
     contiguous(tensor.permute(&[0, 2, 3, 1]))
 }
@@ -123,6 +123,16 @@ impl KernelBackend for Flex {
         channels_first(output, shape)
     }
 
+    fn kiln_global_average_pool(x: FlexTensor) -> FlexTensor {
+        let [n, c, h, w] = dims4(&x);
+        tensor(pool::cpu::forward(c, h * w, slice(&channels_last(x))), [n, c])
+    }
+
+    fn kiln_global_average_pool_backward(grad: FlexTensor, height: usize, width: usize) -> FlexTensor {
+        let [n, c] = grad.shape().dims();
+        channels_first(pool::cpu::backward(c, height * width, slice(&contiguous(grad))), [n, c, height, width])
+    }
+
     fn kiln_sgd(
         weights: FlexTensor,
         grad: FlexTensor,
@@ -132,6 +142,12 @@ impl KernelBackend for Flex {
         let [weights, grad, momentum] = [weights, grad, momentum].map(contiguous);
         let (new_weights, momentum) = sgd::cpu::step(slice(&weights), slice(&grad), slice(&momentum), step);
         (tensor(new_weights, weights.shape()), tensor(momentum, weights.shape()))
+    }
+
+    fn kiln_add(x: FlexTensor, y: FlexTensor) -> FlexTensor {
+        let shape = dims4(&x);
+        let (x, y) = (channels_last(x), channels_last(y));
+        channels_first(add_relu::cpu::add(slice(&x), slice(&y)), shape)
     }
 
     fn kiln_add_relu(x: FlexTensor, y: FlexTensor) -> FlexTensor {

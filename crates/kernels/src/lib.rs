@@ -27,6 +27,8 @@ pub mod device;
 mod direct;
 #[cfg(feature = "burn")]
 mod flex;
+#[cfg(feature = "burn")]
+mod fork;
 pub mod inference;
 mod parallel;
 pub mod peak;
@@ -44,6 +46,8 @@ pub use add_relu::add_relu;
 pub use batch_norm::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};
 #[cfg(feature = "burn")]
 pub use conv2d::{Precision, conv2d};
+#[cfg(feature = "burn")]
+pub use fork::fork;
 #[cfg(feature = "burn")]
 pub use pool::global_average_pool;
 #[cfg(feature = "burn")]

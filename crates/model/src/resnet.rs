@@ -106,9 +106,10 @@ impl Block {
 
     /// `[N, in, H, W]` -> `[N, out, H / stride, W / stride]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (x, shortcut) = kernels::fork(x);
         let shortcut = match &self.downsample {
-            Some(downsample) => downsample.forward(x.clone()),
-            None => x.clone(),
+            Some(downsample) => downsample.forward(shortcut),
+            None => shortcut,
         };
         let x = self.bn1.forward(self.conv1.forward(x), true);
         let x = match (&self.conv3, &self.bn3) {

@@ -12,6 +12,11 @@ pub fn forward(x: &[f32], y: &[f32]) -> Vec<f32> {
     combine(x, y, |x, y| if x + y < 0.0 { 0.0 } else { x + y })
 }
 
+/// `x + y`
+pub fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
+    combine(x, y, |x, y| x + y)
+}
+
 /// Gradient of each of the two inputs.
 pub fn backward(output: &[f32], grad: &[f32]) -> Vec<f32> {
     combine(output, grad, |output, grad| if output > 0.0 { grad } else { 0.0 })

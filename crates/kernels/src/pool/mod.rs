@@ -1,6 +1,8 @@
 //! Pooling over whole maps.
 
 #[cfg(feature = "burn")]
+pub(crate) mod cpu;
+#[cfg(feature = "burn")]
 pub(crate) mod cube;
 pub mod reference;
 #[cfg(feature = "burn")]

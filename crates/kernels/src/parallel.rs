@@ -16,6 +16,7 @@ pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
 ///
 /// # Safety
 /// `write` must write every number.
+#[cfg(feature = "burn")]
 pub unsafe fn make(len: usize, write: impl FnOnce(Shared)) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     write(Shared { start: values.as_mut_ptr(), len, slice: PhantomData });

@@ -4,7 +4,7 @@
 //!     bash tests/browser.sh
 #![cfg(target_family = "wasm")]
 
-use kiln_data::{Augment, Transform, crop_rgba, fill_batch, synthetic};
+use kiln_data::{Augment, Augmentation, Transform, crop_rgba, fill_batch, synthetic};
 use kiln_kernels::augment::{self, Change};
 use kiln_kernels::batch_norm;
 use kiln_kernels::check::{noise, relative_error};
@@ -163,12 +163,13 @@ async fn augmentation_gives_the_bits_of_the_training_loop() {
     let settings = Augment::default();
     let indices: Vec<u32> = (0..set.len() as u32).rev().collect();
     let change = |&index: &u32| {
-        let Transform { row, column, flip } = settings.draw(7, 1, index);
+        let Transform { row, column, flip, .. } = settings.draw(7, 1, index);
         Change { index, row: row as u32, column: column as u32, flip, cutout: [0; 4] }
     };
     let changes: Vec<_> = indices.iter().flat_map(|index| change(index).words()).collect();
     let mut expected = vec![];
-    fill_batch(&set, &indices, Some((&settings, 7, 1)), mean, std, &mut expected);
+    let augmentation = Augmentation { augment: &settings, seed: 7, epoch: 1, partners: &[] };
+    fill_batch(&set, &indices, Some(&augmentation), mean, std, &mut expected);
     let output = runner.poisoned(expected.len());
     let levels = runner.upload(augment::levels(mean, std).as_flattened());
     let launch = augment::wgsl::launch(indices.len(), set.height, set.width, settings.crop_padding);

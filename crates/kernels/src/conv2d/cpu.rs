@@ -1,6 +1,6 @@
 //! Convolution on a CPU. Tensors are `[N, H, W, C]` here (channels last), weights `[O, C, K, K]`.
 //!
-//! The forward pass and the gradient of the input are direct convolutions ([`crate::direct`]) of images
+//! The forward pass and the gradient of the input are direct convolutions (`direct`) of images
 //! that are copied, a few at a time, into a frame of zeros. The gradient of the weight sums, for a tile
 //! of input by output channels in registers, over the pixels of a few rows.
 //!

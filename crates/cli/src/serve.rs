@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -55,7 +55,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     })?;
     // Handed on to every connection. Without it, an answer's second packet waits 40 ms for the first to be acknowledged.
     SockRef::from(&listener).set_tcp_nodelay(true)?;
-    let url = format!("http://{}/", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let url = format!("http://{address}/");
     let server = Server::from_listener(listener, None).map_err(|error| anyhow!("cannot serve: {error}"))?;
     let signals = Signals::listen()?;
     println!("serving  {} at {url}\nstop     Ctrl-C", args.dir.display());
@@ -91,7 +92,10 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
             Ok(error) => bail!("the server stopped: {error}"),
             Err(RecvTimeoutError::Disconnected) => bail!("the server stopped"),
             Err(RecvTimeoutError::Timeout) if signals.stop() => return Ok(signals.exit_code()),
-            Err(RecvTimeoutError::Timeout) => {}
+            // tiny_http 0.12 can queue two connections for one idle thread; the second then waits until some
+            // connection closes, which browsers keep open. Another connection wakes or makes a thread, which
+            // takes the one that waits.
+            Err(RecvTimeoutError::Timeout) => drop(TcpStream::connect(address)),
         }
     }
 }

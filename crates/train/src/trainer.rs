@@ -430,7 +430,8 @@ mod tests {
 
     /// The network after `steps` steps of a small recipe with these changes.
     fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
-        let small = ["model.width=4", "training.batch_size=14", "model.norm=group", "model.groups=2"];
+        let network = ["model.width=4", "model.norm=group", "model.groups=2"];
+        let small = [&network[..], &["training.batch_size=14", "training.ema_decay=0"]].concat();
         let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
         let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
         let mut trainer = Trainer::new(recipe, data, Some(steps), &Device::flex()).unwrap();

@@ -21,7 +21,7 @@ pub enum RunDirError {
     Checkpoint { path: PathBuf, source: CheckpointError },
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
     move |source| RunDirError::Io { action, path: path.to_owned(), source }
 }
 
@@ -91,6 +91,11 @@ impl RunDir {
 
     pub fn recipe(&self) -> PathBuf {
         self.0.join("recipe.toml")
+    }
+
+    /// What `kiln eval` found of the bundle.
+    pub fn evaluation(&self) -> PathBuf {
+        self.0.join("evaluation.json")
     }
 
     /// Reads a checkpoint and checks it against its digest.

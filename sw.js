@@ -45,6 +45,8 @@ const FILES = [
   "web/stage.js",
   "web/status.js",
   "web/style.css",
+  "web/thread.js",
+  "web/threads.js",
   "web/worker.js",
 ];
 
@@ -70,7 +72,7 @@ addEventListener("fetch", (event) => {
 });
 
 async function networkFirst(request) {
-  const isPackage = new URL(request.url).pathname.includes("/web/pkg/");
+  const isPackage = /\/web\/pkg(-threads)?\//.test(new URL(request.url).pathname);
   try {
     // The package may be large: however slow, it comes.
     const response = isPackage ? await fetch(request) : await fetchSoon(request);

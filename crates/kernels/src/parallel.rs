@@ -1,4 +1,4 @@
-//! Work on several threads where there are any; in a browser on the one there is.
+//! Work on several threads where there are any; in a browser that is WebAssembly with atomics.
 #![allow(unsafe_code, reason = "threads write interleaved parts of one slice")]
 
 use std::marker::PhantomData;
@@ -6,9 +6,9 @@ use std::mem::MaybeUninit;
 
 /// Calls `task` with every number below `count`, in any order.
 pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
-    #[cfg(not(target_family = "wasm"))]
+    #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
     rayon::prelude::ParallelIterator::for_each(rayon::prelude::IntoParallelIterator::into_par_iter(0..count), task);
-    #[cfg(target_family = "wasm")]
+    #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
     (0..count).for_each(task);
 }
 

@@ -232,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        for plan in plans() {
+            let image = noise(plan.input.iter().product(), 1);
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| Executor::new(plan.clone()).unwrap().run(&image))
+            };
+            let one = run(1);
+            assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+        }
+    }
+
+    #[test]
     fn nothing_is_read_that_was_not_written() {
         for plan in plans() {
             let image = noise(plan.input.iter().product(), 1);

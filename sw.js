@@ -1,7 +1,7 @@
 // Keeps the page working offline. At the root, since its scope is the whole page.
 //
 // Network first: online, the page is always the newest, whatever was rebuilt. Only complete, good
-// answers are kept. Bundles and the wasm package are kept by the worker (web/bundle.js,
+// answers are kept. Bundles and the wasm packages are kept by the worker (web/bundle.js,
 // web/package.js) once they have proved to work, and bundles are not touched here.
 
 const SHELL = "kiln-shell-1";

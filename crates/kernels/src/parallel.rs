@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Calls `task` with every number below `count`, in any order.
 pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
@@ -10,6 +12,44 @@ pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     rayon::prelude::ParallelIterator::for_each(rayon::prelude::IntoParallelIterator::into_par_iter(0..count), task);
     #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
     (0..count).for_each(task);
+}
+
+/// Calls `run`, in which many short loops follow each other, and keeps the threads awake meanwhile: waking
+/// one for each loop would take as long as a small loop itself.
+pub fn awake<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
+    {
+        let is_over = &AtomicBool::new(false);
+        rayon::scope(|scope| {
+            let caller = rayon::current_thread_index();
+            scope.spawn_broadcast(move |_, context| {
+                if Some(context.index()) != caller {
+                    work_until(is_over);
+                }
+            });
+            let result = run();
+            is_over.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+    #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
+    run()
+}
+
+/// Takes part in the pool's work, and ends soon where there is none: another thread may wait for what this one
+/// has put off.
+#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
+fn work_until(is_over: &AtomicBool) {
+    const MOST_IDLE_ROUNDS: usize = 10_000;
+    let mut idle_rounds = 0;
+    while idle_rounds < MOST_IDLE_ROUNDS && !is_over.load(Ordering::Relaxed) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            idle_rounds = 0;
+        } else {
+            idle_rounds += 1;
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// A vector that `write` fills, for which nothing has to clear it before.

@@ -3,22 +3,23 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+
+pub use loops::{awake, for_each};
+
 #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-use std::sync::atomic::{AtomicBool, Ordering};
+mod loops {
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Calls `task` with every number below `count`, in any order.
-pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
-    #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-    rayon::prelude::ParallelIterator::for_each(rayon::prelude::IntoParallelIterator::into_par_iter(0..count), task);
-    #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
-    (0..count).for_each(task);
-}
+    use rayon::prelude::*;
 
-/// Calls `run`, in which many short loops follow each other, and keeps the threads awake meanwhile: waking
-/// one for each loop would take as long as a small loop itself.
-pub fn awake<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-    {
+    /// Calls `task` with every number below `count`, in any order.
+    pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
+        (0..count).into_par_iter().for_each(task);
+    }
+
+    /// Calls `run`, in which many short loops follow each other, and keeps the threads awake meanwhile: waking
+    /// one for each loop would take as long as a small loop itself.
+    pub fn awake<T: Send>(run: impl FnOnce() -> T + Send) -> T {
         let is_over = &AtomicBool::new(false);
         rayon::scope(|scope| {
             let caller = rayon::current_thread_index();
@@ -32,23 +33,32 @@ pub fn awake<T: Send>(run: impl FnOnce() -> T + Send) -> T {
             result
         })
     }
-    #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
-    run()
+
+    /// Takes part in the pool's work, and ends soon where there is none: another thread may wait for what this one
+    /// has put off.
+    fn work_until(is_over: &AtomicBool) {
+        const MOST_IDLE_ROUNDS: usize = 10_000;
+        let mut idle_rounds = 0;
+        while idle_rounds < MOST_IDLE_ROUNDS && !is_over.load(Ordering::Relaxed) {
+            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                idle_rounds = 0;
+            } else {
+                idle_rounds += 1;
+                std::thread::yield_now();
+            }
+        }
+    }
 }
 
-/// Takes part in the pool's work, and ends soon where there is none: another thread may wait for what this one
-/// has put off.
-#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-fn work_until(is_over: &AtomicBool) {
-    const MOST_IDLE_ROUNDS: usize = 10_000;
-    let mut idle_rounds = 0;
-    while idle_rounds < MOST_IDLE_ROUNDS && !is_over.load(Ordering::Relaxed) {
-        if rayon::yield_now() == Some(rayon::Yield::Executed) {
-            idle_rounds = 0;
-        } else {
-            idle_rounds += 1;
-            std::thread::yield_now();
-        }
+/// The same on the one thread there is.
+#[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
+mod loops {
+    pub fn for_each(count: usize, task: impl Fn(usize)) {
+        (0..count).for_each(task);
+    }
+
+    pub fn awake<T>(run: impl FnOnce() -> T) -> T {
+        run()
     }
 }
 

@@ -1,7 +1,7 @@
 // Keeps the page working offline. At the root, since its scope is the whole page.
 //
 // Network first: online, the page is always the newest, whatever was rebuilt. Only complete, good
-// answers are kept. Bundles and the wasm package are kept by the worker (web/bundle.js,
+// answers are kept. Bundles and the wasm packages are kept by the worker (web/bundle.js,
 // web/package.js) once they have proved to work, and bundles are not touched here.
 
 const SHELL = "kiln-shell-1";
@@ -45,6 +45,8 @@ const FILES = [
   "web/stage.js",
   "web/status.js",
   "web/style.css",
+  "web/thread.js",
+  "web/threads.js",
   "web/worker.js",
 ];
 
@@ -70,7 +72,7 @@ addEventListener("fetch", (event) => {
 });
 
 async function networkFirst(request) {
-  const isPackage = new URL(request.url).pathname.includes("/web/pkg/");
+  const isPackage = /\/web\/pkg(-threads)?\//.test(new URL(request.url).pathname);
   try {
     // The package may be large: however slow, it comes.
     const response = isPackage ? await fetch(request) : await fetchSoon(request);

@@ -17,11 +17,8 @@ from safetensors import safe_open
 EPSILON = 1e-5
 
 
-def main(bundle, output):
-    with safe_open(bundle, "numpy") as file:
-        metadata = json.loads(file.metadata()["kiln"])["contents"]
-        state = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-    size = metadata["image_size"]
+def model_of(state, size, classes):
+    """An ONNX model `images [N, 3, size, size] -> logits [N, classes]`; `state` holds arrays by torchvision's names."""
     nodes, constants = [], []
 
     def constant(name, values):
@@ -64,12 +61,19 @@ def main(bundle, output):
     nodes.append(helper.make_node("Gemm", head, ["logits"], transB=1))
 
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, size, size])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(metadata["classes"])])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])
     graph = helper.make_graph(nodes, "resnet", [images], [logits], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
     onnx.checker.check_model(model)
-    onnx.save(model, output)
+    return model
+
+
+def main(bundle, output):
+    with safe_open(bundle, "numpy") as file:
+        metadata = json.loads(file.metadata()["kiln"])["contents"]
+        state = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
+    onnx.save(model_of(state, metadata["image_size"], len(metadata["classes"])), output)
 
 
 if __name__ == "__main__":

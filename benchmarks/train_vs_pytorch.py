@@ -15,6 +15,7 @@ of it with machine and versions, --json prints that instead.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -47,6 +48,8 @@ def machine(device):
 
 def versions(args):
     found = {"kiln": kiln(args, "--version"), "torch": torch.__version__, "python": platform.python_version()}
+    if getattr(args, "onnxruntime", False):
+        found["onnxruntime"] = importlib.metadata.version("onnxruntime")
     if args.device == "cuda":
         driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
                                 capture_output=True, text=True).stdout.strip()

@@ -40,6 +40,8 @@ source web/build.sh
 
 step "crates/web in Chromium"
 export CARGO_TARGET_DIR="$PWD/target/web"
+# Seconds for a whole file of tests; its default of 20 is short on a busy machine.
+export WASM_BINDGEN_TEST_TIMEOUT="${WASM_BINDGEN_TEST_TIMEOUT:-120}"
 wasm-pack test --headless --chrome --chromedriver "${CHROMEDRIVER:-$(command -v chromedriver)}" --release crates/web
 step "crates/web in Firefox, whose WebGPU is switched off on Linux"
 wasm-pack test --headless --firefox --geckodriver "${GECKODRIVER:-$(command -v geckodriver)}" --release crates/web --features skip-webgpu

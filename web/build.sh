@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the page's WebAssembly package into web/pkg/. Installs what it lacks.
+# Builds the page's WebAssembly packages: web/pkg/, and web/pkg-threads/ for pages that may have several threads.
+# Installs what it lacks.
 #
 #     bash web/build.sh          # build, shrink, and print the sizes
 #     bash web/build.sh --tools  # only install the tools
@@ -45,6 +46,16 @@ ensure_target() {
     fi
 }
 
+# Threads share memory, for which the standard library must be built with atomics, from its source.
+has_library_source() {
+    local source
+    source="$(rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock"
+    if [ ! -e "$source" ] && command -v rustup >/dev/null; then
+        timeout 120 rustup component add rust-src 2>/dev/null || true
+    fi
+    [ -e "$source" ]
+}
+
 # wasm-bindgen's program must have the version of the library.
 ensure_bindgen() {
     local version
@@ -71,24 +82,44 @@ if [ "${1:-}" = --tools ]; then
     exit
 fi
 
+# package FOLDER BUILD_FOLDER CARGO_ARGUMENTS..
+package() {
+    local folder="$1" built="$2"
+    shift 2
+    cargo build --release --package kiln-web --target "$target" --target-dir "$built" "$@"
+    rm -rf "$folder.new"
+    wasm-bindgen --target web --out-dir "$folder.new" "$built/$target/release/kiln_web.wasm"
+    local wasm="$folder.new/kiln_web_bg.wasm"
+    if [ -x "$tools/node_modules/.bin/wasm-opt" ]; then
+        "$tools/node_modules/.bin/wasm-opt" -O3 --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue --enable-threads "$wasm" -o "$wasm.smaller"
+        mv "$wasm.smaller" "$wasm"
+    fi
+    # Whole or not at all: a page that loads meanwhile sees the old package or the new one.
+    rm -rf "$folder"
+    mv "$folder.new" "$folder"
+}
+
 export CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 export RUSTFLAGS="-C target-feature=+simd128"
-cargo build --release --package kiln-web --target "$target" --target-dir target/web
-made="target/web/$target/release/kiln_web.wasm"
-rm -rf web/pkg.new
-wasm-bindgen --target web --out-dir web/pkg.new "$made"
-wasm=web/pkg.new/kiln_web_bg.wasm
-if [ -x "$tools/node_modules/.bin/wasm-opt" ]; then
-    "$tools/node_modules/.bin/wasm-opt" -O3 --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue "$wasm" -o "$wasm.smaller"
-    mv "$wasm.smaller" "$wasm"
+package web/pkg target/web
+
+if has_library_source; then
+    # Memory that is shared cannot move when it grows: the browser sets so much of its address space aside.
+    address_space=$((2 << 30))
+    threads="$RUSTFLAGS,+atomics,+bulk-memory"
+    for argument in --shared-memory --import-memory --max-memory=$address_space --export=__wasm_init_tls --export=__tls_{size,align,base}; do
+        threads+=" -C link-arg=$argument"
+    done
+    # The variable lets a stable compiler build its own library.
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="$threads" package web/pkg-threads target/web-threads -Z build-std=std,panic_abort
+else
+    rm -rf web/pkg-threads
+    echo "note: without web/pkg-threads, as the standard library's source is missing (rustup component add rust-src): the page computes on one thread"
 fi
-# Whole or not at all: a page that loads meanwhile sees the old package or the new one.
-rm -rf web/pkg
-mv web/pkg.new web/pkg
 
 size() { printf '%-34s %9d bytes' "$1" "$(wc -c <"$1")"; }
 echo
-for file in web/pkg/kiln_web_bg.wasm web/pkg/kiln_web.js; do
+for file in web/pkg*/kiln_web_bg.wasm web/pkg*/kiln_web.js; do
     size "$file"
     if command -v node >/dev/null; then
         node -e 'const {brotliCompressSync} = require("zlib"); console.log(`  ${brotliCompressSync(require("fs").readFileSync(process.argv[1])).length} with brotli`)' "$file"

@@ -7,6 +7,8 @@ const MAX_CRASHES = 3;
 
 export class Engine {
   #worker;
+  /** What stops a thread is told here: the worker waits for that thread, and hears nothing. */
+  #alarm;
   #waiting = new Map();
   #lastId = 0;
   #crashes = 0;
@@ -27,7 +29,10 @@ export class Engine {
   /** Starts a worker if none runs, as after the kind "dead". */
   start() {
     if (this.#worker) return;
-    this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    const name = `kiln-${Math.random()}`;
+    this.#alarm = new BroadcastChannel(name);
+    this.#alarm.addEventListener("message", ({ data }) => this.#crash(data));
+    this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
     this.#worker.addEventListener("message", ({ data }) => this.#receive(data));
     this.#worker.addEventListener("error", (event) => {
       event.preventDefault();
@@ -63,6 +68,7 @@ export class Engine {
   #crash(message) {
     if (!this.#worker) return;
     this.#worker.terminate();
+    this.#alarm.close();
     this.#worker = undefined;
     this.#crashes += 1;
     const fault = new Fault(this.#crashes < MAX_CRASHES ? "crashed" : "dead", message);

@@ -76,7 +76,9 @@ async function setBackend({ backend }) {
 async function warmUp() {
   progress("warm")(0, 0);
   const timings = plainTimings(await classifier.warmUp());
-  const { backend, reason, device, classes, metadata } = classifier;
+  const { backend, device, classes, metadata } = classifier;
+  const isAlone = backend === "cpu" && wasm.oneThread;
+  const reason = isAlone ? `${classifier.reason}; one thread, as ${wasm.oneThread}` : classifier.reason;
   return { network: { backend, reason, device, classes, metadata }, cold: timings };
 }
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { askWorker, untilReady, WEBGPU } from "./browser.mjs";
+import { askWorker, untilReady, watchLogits, WEBGPU } from "./browser.mjs";
 import { readSample } from "./files.mjs";
 import { answerToFile, clickSample, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
 
@@ -12,16 +12,6 @@ const TOLERANCE = 1e-3;
 
 const withoutGpu = withBrowser(["--disable-gpu", "--disable-features=WebGPU"]);
 const withGpu = withBrowser(WEBGPU);
-
-/** Records the logits that the page gets. */
-async function watchLogits(page) {
-  await page.evaluate(() => {
-    window.kilnWatch.workers.at(-1).addEventListener("message", ({ data }) => {
-      if (data.result?.logits) window.kilnWatch.logits = [...data.result.logits];
-    });
-  });
-  return () => page.evaluate(() => window.kilnWatch.logits);
-}
 
 /** Until the change is announced, or the answer to the picture that is then classified again. */
 async function choose(page, backend) {

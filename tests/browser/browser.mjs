@@ -76,6 +76,16 @@ export function askWorker(page, type, payload = {}) {
   }), [type, payload]);
 }
 
+/** Records the logits that the page gets. @returns {Promise<() => Promise<number[]>>} the last */
+export async function watchLogits(page) {
+  await page.evaluate(() => {
+    window.kilnWatch.workers.at(-1).addEventListener("message", ({ data }) => {
+      if (data.result?.logits) window.kilnWatch.logits = [...data.result.logits];
+    });
+  });
+  return () => page.evaluate(() => window.kilnWatch.logits);
+}
+
 export async function untilReady(page) {
   await page.locator("#load[data-state=ready]").waitFor({ timeout: 60_000 });
 }

@@ -11,7 +11,7 @@ export const NEEDS_PACKAGE = hasPackage ? false : "web/pkg is missing: build it 
 /**
  * Starts a browser before the file's tests.
  * @returns {(use: (page, more: {watch, context, site}) => Promise<void>, options?: {replaced?: object, page?: object,
- *   path?: string}) => () => Promise<void>} makes a test of `use`. Whatever else it tests, it fails on an uncaught error,
+ *   isolated?: boolean}) => () => Promise<void>} makes a test of `use`. Whatever else it tests, it fails on an uncaught error,
  *   a violation of the content security policy, or a request to another host.
  */
 export function withBrowser(flags = []) {
@@ -20,8 +20,8 @@ export function withBrowser(flags = []) {
     browser = await launch(flags);
   });
   after(() => browser.close());
-  return (use, { replaced = {}, page: pageOptions = {} } = {}) => async () => {
-    const site = await serveSite(await replaced);
+  return (use, { replaced = {}, page: pageOptions = {}, isolated } = {}) => async () => {
+    const site = await serveSite(await replaced, { isolated });
     const { context, page, watch } = await openPage(browser, site.url, pageOptions);
     try {
       await use(page, { watch, context, site });

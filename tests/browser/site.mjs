@@ -26,6 +26,11 @@ const TYPES = {
 
 /** Whether the site has its wasm package: the one here, or that of KILN_SITE. */
 export const hasPackage = SITE !== undefined || existsSync(join(ROOT, "web/pkg/kiln_web_bg.wasm"));
+/** The same of the package with threads. */
+export const hasThreads = SITE !== undefined || existsSync(join(ROOT, "web/pkg-threads/kiln_web_bg.wasm"));
+
+/** What a page needs to share memory between threads, as `kiln serve` sends it. */
+const ISOLATING = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 /** Replacements that put the mock in the place of the wasm package. `trap`: "load", or at the "second" answer. */
 export async function mockPackage(settings = {}) {
@@ -41,13 +46,14 @@ export async function mockPackage(settings = {}) {
  * @param {Object<string, {status?: number, body?: string | Buffer, chunked?: boolean, cut?: number}>} replaced
  *   by path in the repository; may be changed while the site runs. `chunked` sends no Content-Length, `cut` sends
  *   this share of the body and then nothing more
+ * @param {{isolated?: boolean}} options `isolated`: with the headers that several threads need
  * @returns {Promise<{url: string, close: () => Promise<void>}>}
  */
-export async function serveSite(replaced = {}) {
+export async function serveSite(replaced = {}, { isolated = false } = {}) {
   const server = createServer(async (request, response) => {
     const path = pathOf(request);
     const { status, type, body, chunked, cut } = await answerTo(path, replaced);
-    const headers = { "Content-Type": type, "Cache-Control": "no-cache" };
+    const headers = { "Content-Type": type, "Cache-Control": "no-cache", ...(isolated && ISOLATING) };
     if (!chunked) headers["Content-Length"] = Buffer.byteLength(body);
     response.writeHead(status, headers);
     if (cut === undefined) response.end(body);

@@ -1,4 +1,4 @@
-//! Work on several threads where there are any; in a browser on the one there is.
+//! Work on several threads where there are any; in a browser that is WebAssembly with atomics.
 #![allow(unsafe_code, reason = "threads write interleaved parts of one slice")]
 
 use std::marker::PhantomData;
@@ -6,12 +6,62 @@ use std::mem::MaybeUninit;
 #[cfg(feature = "burn")]
 use std::ops::Range;
 
-/// Calls `task` with every number below `count`, in any order.
-pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
-    #[cfg(not(target_family = "wasm"))]
-    rayon::prelude::ParallelIterator::for_each(rayon::prelude::IntoParallelIterator::into_par_iter(0..count), task);
-    #[cfg(target_family = "wasm")]
-    (0..count).for_each(task);
+pub use loops::{awake, for_each};
+
+#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
+mod loops {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rayon::prelude::*;
+
+    /// Calls `task` with every number below `count`, in any order.
+    pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
+        (0..count).into_par_iter().for_each(task);
+    }
+
+    /// Calls `run`, in which many short loops follow each other, and keeps the threads awake meanwhile: waking
+    /// one for each loop would take as long as a small loop itself.
+    pub fn awake<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+        let is_over = &AtomicBool::new(false);
+        rayon::scope(|scope| {
+            let caller = rayon::current_thread_index();
+            scope.spawn_broadcast(move |_, context| {
+                if Some(context.index()) != caller {
+                    work_until(is_over);
+                }
+            });
+            let result = run();
+            is_over.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
+    /// Takes part in the pool's work, and ends soon where there is none: another thread may wait for what this one
+    /// has put off.
+    fn work_until(is_over: &AtomicBool) {
+        const MOST_IDLE_ROUNDS: usize = 10_000;
+        let mut idle_rounds = 0;
+        while idle_rounds < MOST_IDLE_ROUNDS && !is_over.load(Ordering::Relaxed) {
+            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                idle_rounds = 0;
+            } else {
+                idle_rounds += 1;
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// The same on the one thread there is.
+#[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
+mod loops {
+    pub fn for_each(count: usize, task: impl Fn(usize)) {
+        (0..count).for_each(task);
+    }
+
+    pub fn awake<T>(run: impl FnOnce() -> T) -> T {
+        run()
+    }
 }
 
 /// A vector that `write` fills, for which nothing has to clear it before.

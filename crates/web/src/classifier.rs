@@ -69,10 +69,10 @@ impl Classifier {
         self.engine.reason.clone()
     }
 
-    /// The adapter's name, or what kind of CPU path it is.
+    /// The adapter's name, or what kind of CPU path it is and on how many threads.
     #[wasm_bindgen(getter)]
     pub fn device(&self) -> String {
-        self.engine.device().into()
+        self.engine.device()
     }
 
     /// Names in the order of the logits.

@@ -9,6 +9,8 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_time::Instant;
 
+use crate::threads;
+
 /// What a page can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -111,11 +113,14 @@ impl Engine {
         }
     }
 
-    pub fn device(&self) -> &str {
+    pub fn device(&self) -> String {
         match &self.executor {
-            Executor::Cpu(_) if cfg!(target_feature = "simd128") => "CPU, WebAssembly SIMD, 1 thread",
-            Executor::Cpu(_) => "CPU, WebAssembly, 1 thread",
-            Executor::Gpu(executor) => executor.name(),
+            Executor::Cpu(_) => {
+                let simd = if cfg!(target_feature = "simd128") { " SIMD" } else { "" };
+                let threads = threads::count();
+                format!("CPU, WebAssembly{simd}, {threads} thread{}", if threads == 1 { "" } else { "s" })
+            }
+            Executor::Gpu(executor) => executor.name().into(),
         }
     }
 

@@ -46,7 +46,8 @@ impl Executor {
     pub fn run(&mut self, images: &[f32]) -> Vec<f32> {
         let len: usize = self.plan.input.iter().product();
         assert!(images.len().is_multiple_of(len), "images of {:?}", self.plan.input);
-        images.chunks(TOGETHER * len).flat_map(|images| self.run_together(images, images.len() / len)).collect()
+        let together = images.chunks(TOGETHER * len);
+        parallel::awake(|| together.flat_map(|images| self.run_together(images, images.len() / len)).collect())
     }
 
     fn run_together(&mut self, images: &[f32], count: usize) -> Vec<f32> {
@@ -229,6 +230,35 @@ mod tests {
             let alone: Vec<f32> = images.chunks(len).flat_map(|image| executor.run(image)).collect();
             assert_eq!(executor.run(&images), alone);
         }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        for plan in plans() {
+            let image = noise(plan.input.iter().product(), 1);
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| Executor::new(plan.clone()).unwrap().run(&image))
+            };
+            let one = run(1);
+            assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+        }
+    }
+
+    #[test]
+    fn plans_that_run_at_once_do_not_wait_for_each_other() {
+        let plan = plans().pop().unwrap();
+        let image = noise(plan.input.iter().product(), 1);
+        let expected = Executor::new(plan.clone()).unwrap().run(&image);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let mut executor = Executor::new(plan.clone()).unwrap();
+                    assert!((0..200).all(|_| pool.install(|| executor.run(&image)) == expected));
+                });
+            }
+        });
     }
 
     #[test]

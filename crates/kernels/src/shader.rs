@@ -107,9 +107,9 @@ pub struct Specialised {
 }
 
 impl Shader {
-    /// Whether it is WGSL as the standard has it, which browsers take.
+    /// Whether it needs no extension, so that every WebGPU device takes it.
     pub fn is_standard(self) -> bool {
-        !self.source.contains("enable wgpu_")
+        !self.source.contains("\nenable ")
     }
 
     pub fn with<const N: usize>(self, constants: [(&'static str, Value); N]) -> Specialised {

@@ -263,7 +263,7 @@ fn test(
         let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
         let score = |flip_tta| {
             let scoring = Scoring { flip_tta, ..trainer.scoring() };
-            evaluate(&model, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
+            evaluate(&model, &data.classes, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
         };
         let Some(plain) = score(false) else { return Ok(None) };
         let flip_tta = match best.header.recipe.training.flip_tta {

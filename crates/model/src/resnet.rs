@@ -158,7 +158,12 @@ impl ResNet {
 
     /// Class scores before softmax: `[N, 3, H, W]` -> `[N, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.fc.forward(self.features(images))
+        self.classify(self.features(images))
+    }
+
+    /// The head alone: features `[N, features]` -> `[N, classes]`.
+    pub fn classify(&self, features: Tensor<2>) -> Tensor<2> {
+        self.fc.forward(features)
     }
 
     /// What the head sees: `[N, 3, H, W]` -> `[N, features]`.

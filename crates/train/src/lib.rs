@@ -8,6 +8,9 @@ mod ema;
 mod evaluate;
 mod gradients;
 mod loss;
+mod lr_find;
+mod metrics;
+mod predictions;
 pub mod recipe;
 #[cfg(not(target_family = "wasm"))]
 pub mod run_dir;
@@ -17,9 +20,15 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
 pub use ema::Ema;
-pub use evaluate::{Evaluation, Scoring, evaluate};
+pub use evaluate::{Evaluation, evaluate};
 pub use gradients::{ParameterGradients, gradients};
 pub use loss::{cross_entropy, mixed_targets, soft_targets};
+pub use lr_find::{LrFind, LrPoint, RangeTest};
+pub use metrics::{
+    Averages, Bin, Calibration, ClassMetrics, Corrupted, EvaluationReport, Interval, Intervals, Metrics, MetricsError,
+    Temperature, TemperatureError, TemperatureScaling, temperature,
+};
+pub use predictions::{Predictions, Scoring, predict};
 pub use recipe::{Recipe, RecipeError};
 pub use sgd::Sgd;
 pub use trainer::{Event, HandlerError, Outcome, StepMetrics, TrainError, Trainer};

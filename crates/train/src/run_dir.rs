@@ -93,6 +93,11 @@ impl RunDir {
         self.0.join("recipe.toml")
     }
 
+    /// What `kiln eval` found of the bundle.
+    pub fn evaluation(&self) -> PathBuf {
+        self.0.join("evaluation.json")
+    }
+
     /// Reads a checkpoint and checks it against its digest.
     pub fn read(path: &Path) -> Result<Checkpoint, RunDirError> {
         let bytes = fs::read(path).map_err(failed("read", path))?;

@@ -9,8 +9,9 @@ use kiln_model::{ConfigError, ResNet, StateDict, StateError};
 use web_time::Instant;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
-use crate::evaluate::{Evaluation, Scoring, evaluate};
+use crate::evaluate::{Evaluation, evaluate};
 use crate::loss::{cross_entropy, mixed_targets};
+use crate::predictions::Scoring;
 use crate::{Ema, ParameterGradients, Recipe, Sgd};
 
 /// A run: network, optimiser, data and where it stands.
@@ -223,7 +224,7 @@ impl<'a> Trainer<'a> {
     /// How this run scores its images.
     pub fn scoring(&self) -> Scoring {
         let Header { mean, std, .. } = self.header;
-        Scoring { mean, std, batch_size: self.batch_size, flip_tta: false }
+        Scoring { mean, std, batch_size: self.batch_size, flip_tta: false, features: false }
     }
 
     /// Everything to go on from here.
@@ -258,7 +259,7 @@ impl<'a> Trainer<'a> {
                 return Ok(Outcome::Stopped);
             }
             let started = Instant::now();
-            self.step();
+            self.step(self.learning_rate(self.header.step));
             if self.pending.len() > self.max_pending || self.at_epoch_end() {
                 self.read_pending()?;
             }
@@ -282,11 +283,19 @@ impl<'a> Trainer<'a> {
     /// Scores the current weights on the validation images; `None` if `stop` said so.
     pub fn validate(&self, stop: &mut dyn FnMut() -> bool) -> Option<Evaluation> {
         let (data, device) = (&self.data.train, self.device.clone().inner());
-        evaluate(&self.model(), data, &self.split.validation, &self.scoring(), &device, stop)
+        let (classes, indices) = (&self.header.classes, &self.split.validation);
+        evaluate(&self.model(), classes, data, indices, &self.scoring(), &device, stop)
+    }
+
+    /// One step at a rate that is not the schedule's, and its loss, whatever that is.
+    pub(crate) fn step_at(&mut self, learning_rate: f64) -> f64 {
+        self.step(learning_rate);
+        let (loss, _) = self.pending.pop().expect("a step leaves its numbers");
+        loss.into_scalar::<f32>().into()
     }
 
     /// Forward, backward, update: one batch, in as many parts as the recipe says.
-    fn step(&mut self) {
+    fn step(&mut self, learning_rate: f64) {
         let Header { step, ref recipe, .. } = self.header;
         let (epoch, batch) = (step / self.steps_per_epoch, step % self.steps_per_epoch);
         if batch == 0 || self.order.is_empty() {
@@ -305,8 +314,7 @@ impl<'a> Trainer<'a> {
         if recipe.training.clip_norm > 0.0 {
             gradients = gradients.clip(recipe.training.clip_norm);
         }
-        let lr = self.learning_rate(step);
-        self.model = self.sgd.update(self.model.clone(), gradients, lr);
+        self.model = self.sgd.update(self.model.clone(), gradients, learning_rate);
         if let Some(ema) = &mut self.ema {
             ema.update(&self.model, step);
         }

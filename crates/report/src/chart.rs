@@ -1,14 +1,10 @@
-//! A panel with axes: lines, bars and marks, drawn by plotters.
+//! A panel with axes: lines, bars and marks.
 
 use std::ops::Range;
 
-use plotters::coord::ranged1d::BindKeyPoints;
-use plotters::coord::types::RangedCoordf64;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-
+use crate::drawing::{Anchor, Drawing, Point, Text};
 use crate::figure::Panel;
-use crate::theme::{INK, LINE, SOFT, UNIT, fitted, font, px, text_width};
+use crate::theme::{Colour, INK, LARGE, LINE, SMALL, SOFT, fitted, text_width};
 
 /// What is drawn between two axes.
 #[derive(Clone, Debug)]
@@ -24,7 +20,7 @@ pub(crate) struct Chart {
     /// Values with a ring around them and a text beside it.
     pub marks: Vec<([f64; 2], String)>,
     /// Colours and what they stand for, below the title.
-    pub legend: Vec<(RGBColor, String)>,
+    pub legend: Vec<(Colour, String)>,
 }
 
 /// One axis.
@@ -47,10 +43,10 @@ pub(crate) enum Scale {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    pub colour: RGBColor,
+    pub colour: Colour,
     /// In CSS pixels.
     pub width: f64,
-    /// Values that are no numbers leave a gap.
+    /// Values that are no numbers, or outside the axes, leave a gap.
     pub points: Vec<[f64; 2]>,
     /// Whether each value has a dot.
     pub dots: bool,
@@ -59,28 +55,27 @@ pub(crate) struct Line {
 /// A filled rectangle from corner to corner, in the axes' values.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
-    pub colour: RGBColor,
+    pub colour: Colour,
     pub opacity: f64,
     pub from: [f64; 2],
     pub to: [f64; 2],
 }
 
-/// A dashed line across, with a text at its end.
+/// A dashed line across.
 #[derive(Clone, Debug)]
 pub(crate) enum Rule {
+    /// At that height, with a text at its end.
     Horizontal(f64, String),
+    /// At that place, with a text at its top.
     Vertical(f64, String),
+    /// From corner to corner.
+    Diagonal,
 }
 
-/// Size of letters on axes and in legends, in CSS pixels.
-const SMALL: f64 = 11.5;
 /// Between a chart's edge and what is drawn in it.
 const MARGIN: f64 = 8.0;
-
-type Coord = BindKeyPoints<RangedCoordf64>;
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Context<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<Coord, Coord>>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+/// Right of the plot, where the last tick's text ends.
+const RIGHT: f64 = 18.0;
 
 impl Axis {
     /// An axis over the finite ones of `values`, a twentieth wider at both ends.
@@ -120,9 +115,15 @@ impl Axis {
         self
     }
 
-    /// Where a value lies for plotters.
-    fn place(&self, value: f64) -> f64 {
-        if self.scale == Scale::Log { value.log10() } else { value }
+    /// Where a value lies, 0 at the start of the axis and 1 at its end.
+    fn share(&self, value: f64) -> f64 {
+        let place = |value: f64| if self.scale == Scale::Log { value.log10() } else { value };
+        (place(value) - place(self.range.start)) / (place(self.range.end) - place(self.range.start))
+    }
+
+    /// Whether a value is on the axis; a rounding error is no reason to leave one out.
+    fn has(&self, value: f64) -> bool {
+        (-1e-9..=1.0 + 1e-9).contains(&self.share(value))
     }
 
     /// At most about that many values to be named, and the distance between them on a linear axis.
@@ -176,167 +177,182 @@ fn log_ticks(range: &Range<f64>, most: usize) -> Vec<f64> {
         let ticks = decades.flat_map(|decade| factors.iter().map(move |factor| factor * 10.0_f64.powi(decade)));
         ticks.filter(|tick| (range.start..=range.end * (1.0 + 1e-9)).contains(tick)).collect()
     };
-    let dense: [&[f64]; 3] =
-        [&[1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], &[1.0, 2.0, 5.0], &[1.0]];
+    let dense: [&[f64]; 3] = [&[1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], &[1.0, 2.0, 5.0], &[1.0]];
     let found = dense.into_iter().map(|factors| every(factors, 1)).find(|ticks| ticks.len() <= most);
     found.unwrap_or_else(|| every(&[1.0], (range.end / range.start).log10() as usize / most + 1))
+}
+
+/// Where the axes enclose, in a panel.
+struct Plot<'a> {
+    chart: &'a Chart,
+    at: Point,
+    size: [f64; 2],
 }
 
 impl Chart {
     /// Draws it.
     pub fn draw(&self) -> Panel {
-        let size = self.size.map(|pixels| px(pixels) as u32);
-        let mut svg = String::new();
-        let drawn = self.draw_on(SVGBackend::with_string(&mut svg, (size[0], size[1])).into_drawing_area());
-        drawn.expect("nothing fails in a string");
-        let start = svg.find('>').map_or(0, |end| end + 1);
-        let end = svg.rfind("</svg>").unwrap_or(svg.len());
-        Panel {
-            size: self.size,
-            view: size.map(f64::from),
-            contents: svg[start..end].trim().to_owned(),
-            label: self.title.clone(),
-        }
-    }
-
-    fn draw_on(&self, root: Area) -> Drawn {
-        let header = self.draw_header(&root)?;
+        let mut drawing = Drawing::default();
+        let top = self.header(&mut drawing);
         let (x_ticks, x_step) = self.x.ticks((self.size[0] / 60.0) as usize);
         let (y_ticks, y_step) = self.y.ticks((self.size[1] / 40.0) as usize);
-        let y_texts = y_ticks.iter().map(|tick| text_width(&self.y.text(*tick, y_step), SMALL));
-        let y_room = y_texts.fold(0.0, f64::max) + 12.0;
-        let named = |axis: &Axis| if axis.name.is_empty() { 0.0 } else { SMALL * 1.6 };
+        let y_texts: Vec<String> = y_ticks.iter().map(|tick| self.y.text(*tick, y_step)).collect();
+        let widest = y_texts.iter().map(|text| text_width(text, SMALL)).fold(0.0, f64::max);
+        let named = |axis: &Axis| if axis.name.is_empty() { 0.0 } else { 18.0 };
+        let at = [MARGIN + named(&self.y) + widest + 6.0, top];
+        let size = [self.size[0] - at[0] - RIGHT, self.size[1] - top - 22.0 - named(&self.x)];
+        let plot = Plot { chart: self, at, size };
+        let ([left, top], [width, height]) = (at, size);
+        let bottom = top + height;
 
-        let mut builder = ChartBuilder::on(&root);
-        builder
-            .margin_top(px(header))
-            .margin_left(px(MARGIN))
-            .margin_right(px(14.0))
-            .margin_bottom(px(4.0))
-            .x_label_area_size(px(SMALL * 1.8 + named(&self.x)))
-            .y_label_area_size(px(y_room + named(&self.y)));
-        let coord = |axis: &Axis, ticks: &[f64]| {
-            let ticks = ticks.iter().map(|tick| axis.place(*tick)).collect();
-            (axis.place(axis.range.start)..axis.place(axis.range.end)).with_key_points(ticks)
-        };
-        let mut chart = builder.build_cartesian_2d(coord(&self.x, &x_ticks), coord(&self.y, &y_ticks))?;
-        let value = |axis: &Axis, place: f64| if axis.scale == Scale::Log { 10.0_f64.powf(place) } else { place };
-        let small = font(SMALL).color(&SOFT);
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .bold_line_style(LINE.stroke_width(px(1.0) as u32))
-            .light_line_style(TRANSPARENT)
-            .axis_style(SOFT.stroke_width(px(1.0) as u32))
-            .set_all_tick_mark_size(px(4.0))
-            .label_style(small.clone())
-            .axis_desc_style(small)
-            .x_desc(self.x.name)
-            .y_desc(self.y.name)
-            .x_label_formatter(&|place| self.x.text(value(&self.x, *place), x_step))
-            .y_label_formatter(&|place| self.y.text(value(&self.y, *place), y_step))
-            .draw()?;
-        for Bar { colour, opacity, from, to } in &self.bars {
-            let corners = [from, to].map(|[x, y]| (self.x.place(*x), self.y.place(*y)));
-            chart.plotting_area().draw(&Rectangle::new(corners, colour.mix(*opacity).filled()))?;
+        for (tick, text) in y_ticks.iter().zip(y_texts) {
+            let y = plot.y(*tick);
+            drawing.path(vec![[left, y], [left + width, y]], LINE, 1.0);
+            drawing.text(Text::new(text, [left - 6.0, y], SMALL, SOFT).anchored(Anchor::End));
         }
-        self.rules.iter().try_for_each(|rule| self.draw_rule(&chart, rule))?;
-        self.lines.iter().try_for_each(|line| self.draw_line(&chart, line))?;
-        self.marks.iter().try_for_each(|(at, text)| self.draw_mark(&chart, *at, text))
+        drawing.path(vec![[left, bottom], [left + width, bottom]], SOFT, 1.0);
+        for tick in x_ticks {
+            let x = plot.x(tick);
+            drawing.path(vec![[x, bottom], [x, bottom + 4.0]], SOFT, 1.0);
+            drawing
+                .text(Text::new(self.x.text(tick, x_step), [x, bottom + 12.0], SMALL, SOFT).anchored(Anchor::Middle));
+        }
+        let middle = [left + width / 2.0, bottom + 29.0];
+        drawing.text(Text::new(self.x.name, middle, SMALL, SOFT).anchored(Anchor::Middle));
+        let middle = [MARGIN + 5.0, top + height / 2.0];
+        drawing.text(Text::new(self.y.name, middle, SMALL, SOFT).anchored(Anchor::Middle).upward());
+
+        self.bars.iter().for_each(|bar| plot.bar(&mut drawing, bar));
+        self.rules.iter().enumerate().for_each(|(index, rule)| plot.rule(&mut drawing, index, rule));
+        self.lines.iter().for_each(|line| plot.line(&mut drawing, line));
+        self.marks.iter().for_each(|(at, text)| plot.mark(&mut drawing, *at, text));
+        Panel { label: self.title.clone(), size: self.size, drawing }
     }
 
     /// Title and legend; the height that they take.
-    fn draw_header(&self, root: &Area) -> Result<f64, DrawingAreaErrorKind<std::io::Error>> {
-        let mut y = MARGIN + 8.0;
-        let anchor = Pos::new(HPos::Left, VPos::Center);
-        let title = fitted(&self.title, 14.0, self.size[0] - 2.0 * MARGIN);
-        root.draw(&Text::new(title, (px(MARGIN), px(y)), font(14.0).color(&INK).pos(anchor)))?;
-        if !self.legend.is_empty() {
-            y += 20.0;
-        }
-        let mut x = MARGIN;
-        for (colour, name) in &self.legend {
-            let name = fitted(name, SMALL, self.size[0] - 2.0 * MARGIN - 18.0);
-            let width = text_width(&name, SMALL) + 32.0;
-            if x > MARGIN && x + width - 14.0 > self.size[0] - MARGIN {
-                (x, y) = (MARGIN, y + 17.0);
-            }
-            let swatch = [(px(x), px(y - 1.5)), (px(x + 12.0), px(y + 1.5))];
-            root.draw(&Rectangle::new(swatch, colour.filled()))?;
-            root.draw(&Text::new(name, (px(x + 17.0), px(y)), font(SMALL).color(&INK).pos(anchor)))?;
-            x += width;
-        }
-        Ok(y + 16.0)
-    }
-
-    fn draw_rule(&self, chart: &Context, rule: &Rule) -> Drawn {
-        let area = chart.plotting_area();
-        let at = |x: f64, y: f64| area.map_coordinate(&(self.x.place(x), self.y.place(y)));
-        let (x, y) = (&self.x.range, &self.y.range);
-        let (from, to, text) = match rule {
-            Rule::Horizontal(value, text) => (at(x.start, *value), at(x.end, *value), text),
-            Rule::Vertical(value, text) => (at(*value, y.start), at(*value, y.end), text),
-        };
-        let root = area.strip_coord_spec();
-        // Of a stripped area, the corner is its origin.
-        let (left, top) = root.get_base_pixel();
-        let inside = |(x, y): (i32, i32)| (x - left, y - top);
-        let (from, to) = (inside(from), inside(to));
-        let style = SOFT.stroke_width(px(1.2) as u32);
-        root.draw(&DashedPathElement::new(vec![from, to], px(5.0), px(4.0), style))?;
-        let (anchor, place) = match rule {
-            Rule::Horizontal(..) => (Pos::new(HPos::Right, VPos::Bottom), (to.0 - px(2.0), to.1 - px(2.0))),
-            Rule::Vertical(..) => (Pos::new(HPos::Left, VPos::Top), (to.0 + px(3.0), to.1 + px(1.0))),
-        };
-        root.draw(&Text::new(text.clone(), place, font(SMALL).color(&SOFT).pos(anchor)))
-    }
-
-    fn draw_line(&self, chart: &Context, line: &Line) -> Drawn {
-        let style = line.colour.stroke_width(px(line.width) as u32);
-        let place = |[x, y]: &[f64; 2]| (self.x.place(*x), self.y.place(*y));
-        let finite = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
-        let places: Vec<_> = line.points.iter().map(place).collect();
-        let area = chart.plotting_area();
-        for run in places.split(|place| !finite(place)).filter(|run| !run.is_empty()) {
-            if let [_, _, ..] = run {
-                area.draw(&PathElement::new(run, style))?;
-            }
-            if line.dots || run.len() == 1 {
-                for place in run {
-                    area.draw(&Circle::new(*place, px(line.width * 1.3), line.colour.filled()))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn draw_mark(&self, chart: &Context, [x, y]: [f64; 2], text: &str) -> Drawn {
-        let area = chart.plotting_area();
-        let (at_x, at_y) = area.map_coordinate(&(self.x.place(x), self.y.place(y)));
-        let root = area.strip_coord_spec();
-        let (left, top) = root.get_base_pixel();
-        let (at_x, at_y) = (at_x - left, at_y - top);
-        root.draw(&Circle::new((at_x, at_y), px(5.0), INK.stroke_width(px(1.5) as u32)))?;
-        let (width, height) = root.dim_in_pixel();
-        // Where there is room: on the side that is further from the edge, below where the ring is at the top.
-        let right = at_x > width as i32 / 2;
-        let below = at_y < height as i32 / 2;
-        let anchor =
-            Pos::new(if right { HPos::Right } else { HPos::Left }, if below { VPos::Top } else { VPos::Bottom });
-        let place = (at_x, at_y + if below { px(9.0) } else { px(-9.0) });
-        root.draw(&Text::new(text.to_owned(), place, font(SMALL).color(&INK).pos(anchor)))
+    fn header(&self, drawing: &mut Drawing) -> f64 {
+        drawing.title(fitted(&self.title, LARGE, self.size[0] - 2.0 * MARGIN));
+        let y = legend(drawing, &self.legend, self.size[0]);
+        y + 16.0
     }
 }
 
-/// A panel that plotters draws without axes, by pixels of CSS times [`UNIT`].
-pub(crate) fn canvas(label: String, size: [f64; 2], draw: impl FnOnce(&Area) -> Drawn) -> Panel {
-    let units = size.map(|pixels| px(pixels) as u32);
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (units[0], units[1])).into_drawing_area();
-        draw(&root).and_then(|()| root.present()).expect("nothing fails in a string");
+/// Colours and what they stand for, in as many lines as they need below a title; the middle of the last.
+pub(crate) fn legend(drawing: &mut Drawing, entries: &[(Colour, String)], width: f64) -> f64 {
+    let mut y = if entries.is_empty() { 16.0 } else { 36.0 };
+    let mut x = MARGIN;
+    for (colour, name) in entries {
+        let name = fitted(name, SMALL, width - 2.0 * MARGIN - 17.0);
+        let length = 17.0 + text_width(&name, SMALL);
+        if x > MARGIN && x + length > width - MARGIN {
+            (x, y) = (MARGIN, y + 17.0);
+        }
+        drawing.rectangle([x, y - 2.0], [12.0, 4.0], *colour, 1.0);
+        drawing.text(Text::new(name, [x + 17.0, y], SMALL, INK));
+        x += length + 16.0;
     }
-    let start = svg.find('>').map_or(0, |end| end + 1);
-    let end = svg.rfind("</svg>").unwrap_or(svg.len());
-    Panel { size, view: units.map(f64::from), contents: svg[start..end].trim().to_owned(), label }
+    y
+}
+
+impl Plot<'_> {
+    fn x(&self, value: f64) -> f64 {
+        self.at[0] + self.size[0] * self.chart.x.share(value)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        self.at[1] + self.size[1] * (1.0 - self.chart.y.share(value))
+    }
+
+    fn bar(&self, drawing: &mut Drawing, Bar { colour, opacity, from, to }: &Bar) {
+        let ([x0, x1], [y0, y1]) = ([self.x(from[0]), self.x(to[0])], [self.y(from[1]), self.y(to[1])]);
+        drawing.rectangle([x0.min(x1), y0.min(y1)], [(x1 - x0).abs(), (y1 - y0).abs()], *colour, *opacity);
+    }
+
+    /// The `index`th rule; the texts of upright ones stand one below the other.
+    fn rule(&self, drawing: &mut Drawing, index: usize, rule: &Rule) {
+        let ([left, top], [width, height]) = (self.at, self.size);
+        let (right, bottom) = (left + width, top + height);
+        let text = match rule {
+            Rule::Horizontal(value, text) => {
+                let y = self.y(*value);
+                drawing.dashes([left, y], [right, y], SOFT);
+                Text::new(text, [right - 2.0, y - 8.0], SMALL, SOFT).anchored(Anchor::End)
+            }
+            Rule::Vertical(value, text) => {
+                let x = self.x(*value);
+                drawing.dashes([x, bottom], [x, top], SOFT);
+                let y = top + 7.0 + 16.0 * index as f64;
+                match x < left + 0.66 * width {
+                    true => Text::new(text, [x + 4.0, y], SMALL, SOFT),
+                    false => Text::new(text, [x - 4.0, y], SMALL, SOFT).anchored(Anchor::End),
+                }
+            }
+            Rule::Diagonal => return drawing.dashes([left, bottom], [right, top], SOFT),
+        };
+        drawing.text(text.with_halo());
+    }
+
+    fn line(&self, drawing: &mut Drawing, Line { colour, width, points, dots }: &Line) {
+        let (x, y) = (&self.chart.x, &self.chart.y);
+        let visible = |point: &[f64; 2]| x.has(point[0]) && y.has(point[1]);
+        for run in points.split(|point| !visible(point)).filter(|run| !run.is_empty()) {
+            let places: Vec<Point> = run.iter().map(|point| [self.x(point[0]), self.y(point[1])]).collect();
+            if *dots || run.len() == 1 {
+                drawing.dots(places.clone(), *colour, width * 1.3, 1.0);
+            }
+            if run.len() > 1 {
+                drawing.path(places, *colour, *width);
+            }
+        }
+    }
+
+    fn mark(&self, drawing: &mut Drawing, [x, y]: [f64; 2], text: &str) {
+        let at = [self.x(x), self.y(y)];
+        drawing.ring(at, 5.0, INK);
+        // Where there is room: towards the middle, and below where the ring is high up.
+        let anchor = if at[0] > self.at[0] + self.size[0] / 2.0 { Anchor::End } else { Anchor::Start };
+        let below = at[1] < self.at[1] + self.size[1] / 2.0;
+        let place = [at[0], at[1] + if below { 16.0 } else { -16.0 }];
+        drawing.text(Text::new(text, place, SMALL, INK).anchored(anchor).with_halo());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(scale: Scale, values: &[f64]) -> Axis {
+        Axis::over("", scale, values.iter().copied())
+    }
+
+    #[test]
+    fn ticks_are_round_numbers_within_the_axis() {
+        let texts = |axis: &Axis, most| {
+            let (ticks, step) = axis.ticks(most);
+            ticks.iter().map(|tick| axis.text(*tick, step)).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&axis(Scale::Linear, &[0.12, 2.31]), 5), ["0.5", "1.0", "1.5", "2.0"]);
+        assert_eq!(texts(&axis(Scale::Linear, &[0.0, 1.0]), 4), ["0.00", "0.25", "0.50", "0.75", "1.00"]);
+        assert_eq!(texts(&axis(Scale::Whole, &[1.0, 3.0]), 7), ["1", "2", "3"]);
+        assert_eq!(texts(&axis(Scale::Whole, &[1.0]), 7), ["1"]);
+        assert_eq!(texts(&axis(Scale::Log, &[1e-5, 0.2]), 7), ["0.00001", "0.0001", "0.001", "0.01", "0.1"]);
+        assert_eq!(texts(&axis(Scale::Log, &[0.05, 0.2]), 7), ["0.05", "0.1", "0.2"]);
+    }
+
+    #[test]
+    fn axes_have_a_length_whatever_the_values() {
+        for values in [&[][..], &[0.0], &[3.0, 3.0], &[f64::NAN], &[f64::INFINITY, 1.0], &[-1e300, 1e300], &[1e-320]] {
+            for scale in [Scale::Linear, Scale::Whole, Scale::Log] {
+                let axis = axis(scale, values);
+                let Range { start, end } = axis.range;
+                assert!(start.is_finite() && end.is_finite() && end > start, "{axis:?} of {values:?}");
+                assert!(axis.ticks(7).0.len() < 30, "{axis:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn learning_rates_are_short() {
+        assert_eq!([0.1, 0.05, 3e-4, 1e-6, 0.0, 0.123456].map(rate), ["0.1", "0.05", "3e-4", "1e-6", "0", "0.123"]);
+    }
 }

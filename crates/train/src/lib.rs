@@ -18,7 +18,7 @@ mod schedule;
 mod sgd;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
+pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running, best_epoch};
 pub use ema::Ema;
 pub use evaluate::{Evaluation, evaluate};
 pub use gradients::{ParameterGradients, gradients};

@@ -4,68 +4,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A network so small that a step takes milliseconds.
-const TINY: [&str; 4] = ["--set", "model.width=2", "--set", "training.batch_size=16"];
+mod program;
 
-fn kiln(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.current_dir(folder).stdin(Stdio::null());
-    command
-}
-
-/// `kiln train` of the tiny network on a little of the synthetic set, on the CPU.
-fn train(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = kiln(folder);
-    command.args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu"]).args(arguments);
-    command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Asserts that the program failed with `code` and said all of `words` on stderr, without a panic.
-fn fails(output: &Output, code: i32, words: &[&str]) {
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{error}");
-    assert!(!error.contains("panicked"), "{error}");
-    for word in words {
-        assert!(error.contains(word), "'{word}' is not in: {error}");
-    }
-}
-
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// A grey picture, written without a library: binary PPM is no format that Kiln reads, so BMP.
-fn bitmap(shade: u8, size: u32) -> Vec<u8> {
-    let row = (size as usize * 3).next_multiple_of(4);
-    let len = 54 + row * size as usize;
-    let mut bytes = b"BM".to_vec();
-    for number in [len as u32, 0, 54, 40, size, size, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
-        bytes.extend(number.to_le_bytes());
-    }
-    bytes.resize(len, shade);
-    bytes
-}
-
-/// `train/<class>/` with `images` bright and dark pictures.
-fn image_folder(folder: &Path, images: u8) {
-    for (class, base) in [("dark", 10), ("light", 200)] {
-        let class = folder.join("train").join(class);
-        fs::create_dir_all(&class).unwrap();
-        for index in 0..images {
-            fs::write(class.join(format!("{index:03}.bmp")), bitmap(base + index, 32)).unwrap();
-        }
-    }
-}
+use program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
 
 #[test]
 fn a_run_leaves_everything_that_the_summary_names() {
@@ -123,7 +69,7 @@ fn training_evaluating_and_predicting_on_a_folder_of_images_work_together() {
     let evaluated =
         kiln(folder.path()).args(["eval", "run", "--data", ".", "--device", "cpu", "--json"]).output().unwrap();
     let evaluated: serde_json::Value = serde_json::from_str(&succeeds(&evaluated)).unwrap();
-    let accuracy = evaluated["evaluation"]["accuracy"].as_f64().unwrap();
+    let accuracy = evaluated["metrics"]["accuracy"].as_f64().unwrap();
     assert!(accuracy > 0.9, "light and dark are easily told apart: {accuracy}");
 
     let predict =
@@ -275,15 +221,12 @@ fn averaged_weights_are_what_is_scored_and_kept() {
     assert_eq!(kiln_model::Bundle::from_bytes(&bundle).unwrap().state, checkpoint.ema);
     assert_ne!(checkpoint.ema, checkpoint.model);
 
-    let eval = |arguments: &[&str]| {
-        let mut command = kiln(folder.path());
-        command.args(["eval", "run", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--json"]);
-        let printed = succeeds(&command.args(arguments).output().unwrap());
-        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
-        printed["evaluation"]["accuracy"].clone()
-    };
+    let eval = ["eval", "run", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--tta", "--json"];
+    let evaluated = succeeds(&kiln(folder.path()).args(eval).output().unwrap());
+    let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
     let best = named("best").unwrap();
-    assert_eq!((eval(&[]), eval(&["--tta"])), (best["accuracy"].clone(), best["flip_tta_accuracy"].clone()));
+    assert_eq!(evaluated["metrics"]["accuracy"], best["accuracy"]);
+    assert_eq!(evaluated["flip_tta"]["accuracy"], best["flip_tta_accuracy"]);
 }
 
 #[test]
@@ -567,9 +510,9 @@ fn an_exported_network_scores_what_the_export_said() {
             let eval = ["eval", model, "--dataset", "synthetic"];
             let evaluated = succeeds(&kiln(folder.path()).args([&eval[..], &data].concat()).output().unwrap());
             let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
-            let evaluation = &evaluated["evaluation"];
-            assert_eq!(evaluation["accuracy"].as_f64(), accuracy, "{model}");
-            assert_eq!((&evaluation["samples"], &evaluation["loss"]), (&record.samples.into(), &printed[loss]));
+            let metrics = &evaluated["metrics"];
+            assert_eq!(metrics["accuracy"].as_f64(), accuracy, "{model}");
+            assert_eq!((&metrics["samples"], &metrics["loss"]), (&record.samples.into(), &printed[loss]));
         }
     }
     let copy = ["export", "run", "--format", "safetensors", "--output", "copy.safetensors"];

@@ -24,6 +24,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Score a trained network on a dataset's test images
     Eval(EvalArgs),
+    /// Try out learning rates: train a little while the rate grows, and suggest one
+    LrFind(LrFindArgs),
     /// Classify image files
     Predict(PredictArgs),
     /// Make a trained network small enough for the browser
@@ -121,6 +123,9 @@ pub struct TrainArgs {
     /// Folder for the run; by default the next free runs/<recipe>-<n>
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Write an event file for TensorBoard into the run's folder; a resumed run goes on with its own
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Go on with the run in this folder, on the same data
     #[arg(long, value_name = "DIR", conflicts_with_all = ["epochs", "budget", "out"])]
     pub resume: Option<PathBuf>,
@@ -130,12 +135,21 @@ pub struct TrainArgs {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "Of a run's folder, the results are also kept there, as evaluation.json, and a temperature is \
+    fitted on the images that its training kept for validation.")]
 pub struct EvalArgs {
     /// A run's folder or a bundle
     pub model: PathBuf,
-    /// Average over each image and its mirror image (test-time augmentation)
+    /// Also average over each image and its mirror image (test-time augmentation)
     #[arg(long)]
     pub tta: bool,
+    /// Also score on images with noise, blur, more brightness, less contrast and as JPEG, each at five
+    /// severities: 25 times as many images
+    #[arg(long)]
+    pub corruptions: bool,
+    /// Decides the draws of the confidence intervals and of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
     #[command(flatten)]
     pub data: DataArgs,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
@@ -144,6 +158,40 @@ pub struct EvalArgs {
     /// Images a batch
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "A learning-rate range test (Smith 2015): the rate grows by the same factor each step, until the \
+    smoothed loss is four times its least. Leaves no run behind."
+)]
+pub struct LrFindArgs {
+    /// A built-in recipe (see kiln recipes) or a TOML file; by default quick on a CPU, resnet18 on a GPU
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Change a field of the recipe, such as training.batch_size=256 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Rate of the first step
+    #[arg(long, value_name = "RATE", default_value_t = 1e-5)]
+    pub start: f64,
+    /// Rate of the last step
+    #[arg(long, value_name = "RATE", default_value_t = 10.0)]
+    pub end: f64,
+    /// Steps from one to the other
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..))]
+    pub steps: u16,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "auto")]
+    pub device: Request,
+    /// File for the curve as JSON; of a folder, such as a run's, its lr-find.json
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

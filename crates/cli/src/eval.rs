@@ -1,16 +1,22 @@
 //! `kiln eval`, and how it and the other commands find a trained network.
 
+mod table;
+
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
-use kiln_data::{Dataset, ImageSet};
+use indicatif::{ProgressBar, ProgressStyle};
+use kiln_data::{Corruption, Dataset, ImageSet, SEVERITIES, corrupt};
 use kiln_kernels::device::choose;
-use kiln_model::Bundle;
-use kiln_train::run_dir::RunDir;
-use kiln_train::{Evaluation, Scoring, evaluate};
-use serde_json::json;
+use kiln_model::{Bundle, ResNet};
+use kiln_train::run_dir::{RunDir, write_whole};
+use kiln_train::{
+    Corrupted, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Scoring, Temperature,
+    TemperatureScaling, predict,
+};
 
 use crate::args::EvalArgs;
 use crate::data;
@@ -21,55 +27,118 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     data_args.image_size.get_or_insert(bundle.metadata.image_size);
     let chosen = choose(args.device)?;
     let data = data::dataset(&data_args, bundle.metadata.seed)?;
-    let (split, _) = test_images(&data);
-    let evaluation = score(&bundle, &data, args.batch_size.into(), args.tta, &chosen.device)?;
+    let network = Network::new(&bundle, &data, args.batch_size.into(), &chosen.device)?;
+    let (split, set) = test_images(&data);
+
+    let predictions = network.predict(set, false);
+    let of = format!("{} cannot be evaluated on {}", path.display(), data.name);
+    let run = args.model.is_dir().then(|| RunDir::open(&args.model));
+    let report = EvaluationReport {
+        model: path.display().to_string(),
+        dataset: data.name.clone(),
+        split: split.to_owned(),
+        metrics: Metrics::of(&predictions).context(of)?,
+        intervals: Intervals::of(&predictions, args.seed)?,
+        flip_tta: if args.tta { Some(Metrics::of(&network.predict(set, true))?) } else { None },
+        temperature: fit_temperature(&network, run.as_ref(), &data, &predictions),
+        corruptions: if args.corruptions { corruptions(&network, set, args.seed)? } else { vec![] },
+    };
+    let json = serde_json::to_string(&report)?;
     if args.json {
-        let event = json!({
-            "model": path, "dataset": data.name, "split": split, "flip_tta": args.tta, "evaluation": evaluation,
-        });
-        println!("{event}");
+        println!("{json}")
     } else {
-        let tta = if args.tta { ", averaged over mirror images" } else { "" };
-        println!("{} on {} ({split}, {} images{tta})", path.display(), data.name, evaluation.samples);
-        print_scores(&evaluation, &data.classes);
+        print!("{}", table::of(&report))
+    }
+    if let Some(run) = run {
+        write_whole(&run.evaluation(), (json + "\n").as_bytes())?;
+        if !args.json {
+            println!("\nsaved {}", run.evaluation().display());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Scores a bundle on the images to test on.
-pub fn score(
-    bundle: &Bundle,
-    data: &Dataset,
+/// A trained network that can be asked about images.
+struct Network<'a> {
+    bundle: &'a Bundle,
+    model: ResNet,
     batch_size: usize,
-    flip_tta: bool,
-    device: &Device,
-) -> Result<Evaluation> {
-    check_classes(bundle, data)?;
-    let model = bundle.model(device)?;
-    let (_, set) = test_images(data);
-    let indices: Vec<u32> = (0..set.len() as u32).collect();
-    let scoring = Scoring { mean: bundle.metadata.mean, std: bundle.metadata.std, batch_size, flip_tta };
-    let evaluation = evaluate(&model, set, &indices, &scoring, device, &mut || false);
-    evaluation.context("the evaluation was stopped")
+    device: &'a Device,
 }
 
-/// Accuracy, loss and a line a class.
-fn print_scores(evaluation: &Evaluation, classes: &[String]) {
-    println!(
-        "accuracy {:.2} %   top-5 {:.2} %   loss {:.4}\n",
-        100.0 * evaluation.accuracy,
-        100.0 * evaluation.top5,
-        evaluation.loss
-    );
-    let width = classes.iter().map(String::len).max().unwrap_or(0).max(5);
-    println!("{:<width$}  images  accuracy  most often taken for", "class");
-    for (label, row) in evaluation.confusion.iter().enumerate() {
-        let images: usize = row.iter().sum();
-        let wrong = (0..row.len()).filter(|other| *other != label).max_by_key(|other| row[*other]);
-        let wrong = wrong.filter(|other| row[*other] > 0).map(|other| format!("{} ({})", classes[other], row[other]));
-        let accuracy = 100.0 * row[label] as f64 / images.max(1) as f64;
-        println!("{:<width$}  {images:>6}  {accuracy:>6.2} %  {}", classes[label], wrong.unwrap_or_default());
+impl<'a> Network<'a> {
+    /// Refuses data with other classes than the network's.
+    fn new(bundle: &'a Bundle, data: &Dataset, batch_size: usize, device: &'a Device) -> Result<Self> {
+        check_classes(bundle, data)?;
+        Ok(Self { bundle, model: bundle.model(device)?, batch_size, device })
     }
+
+    fn predict(&self, set: &ImageSet, flip_tta: bool) -> Predictions {
+        let indices: Vec<u32> = (0..set.len() as u32).collect();
+        self.predict_some(set, &indices, flip_tta)
+    }
+
+    fn predict_some(&self, set: &ImageSet, indices: &[u32], flip_tta: bool) -> Predictions {
+        let (metadata, batch_size) = (&self.bundle.metadata, self.batch_size);
+        let scoring = Scoring { mean: metadata.mean, std: metadata.std, batch_size, flip_tta, features: false };
+        predict(&self.model, &metadata.classes, set, indices, &scoring, self.device, &mut || false)
+            .expect("nothing stops it")
+    }
+}
+
+/// Scores a bundle on the images to test on.
+pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation> {
+    let network = Network::new(bundle, data, batch_size, device)?;
+    Ok(Evaluation::of(&network.predict(test_images(data).1, false)))
+}
+
+/// A temperature from the images that the run's training kept for validation, if these are known.
+fn fit_temperature(network: &Network, run: Option<&RunDir>, data: &Dataset, tested: &Predictions) -> Temperature {
+    let skipped = |reason: &str| Temperature::Skipped(reason.to_owned());
+    let Some(run) = run else {
+        return skipped("a bundle alone does not say which images were kept for validation");
+    };
+    if data.test.is_none() {
+        return skipped("there are no test images apart from those of the training");
+    }
+    if data.digest() != network.bundle.metadata.dataset_digest {
+        return skipped("by their digest, these are not the images of the run's training");
+    }
+    let validation = match validation_images(run, data) {
+        Ok(indices) if indices.is_empty() => return skipped("the recipe keeps no images for validation"),
+        Ok(indices) => network.predict_some(&data.train, &indices, false),
+        Err(error) => return skipped(&format!("{error:#}")),
+    };
+    match TemperatureScaling::fit(&validation, tested) {
+        Ok(fitted) => Temperature::Fitted(fitted),
+        Err(error) => skipped(&error.to_string()),
+    }
+}
+
+/// Those that the run's training kept for validation.
+fn validation_images(run: &RunDir, data: &Dataset) -> Result<Vec<u32>> {
+    let path = run.recipe();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let recipe = Recipe::parse(&text, &[]).with_context(|| format!("{} is no recipe", path.display()))?;
+    Ok(recipe.split(&data.train.labels)?.validation)
+}
+
+/// Every corruption at every severity.
+fn corruptions(network: &Network, set: &ImageSet, seed: u64) -> Result<Vec<Corrupted>> {
+    let passes = Corruption::ALL.len() * SEVERITIES;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(passes as u64) } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template("corrupted images {bar:24} {pos}/{len} ETA {eta}")?);
+    let mut results = vec![];
+    for corruption in Corruption::ALL {
+        for severity in 1..=SEVERITIES {
+            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false))?;
+            let corruption = corruption.name().to_owned();
+            results.push(Corrupted { corruption, severity, accuracy: metrics.accuracy, loss: metrics.loss });
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(results)
 }
 
 /// The images to test on: the test split, or all images of a set that is not split.

@@ -131,8 +131,8 @@ fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Meas
     Ok(Measured {
         dataset: data.name.clone(),
         split: test_images(&data).0,
-        before: score(bundle, &data, batch_size, false, &device)?,
-        after: score(&exported, &data, batch_size, false, &device)?,
+        before: score(bundle, &data, batch_size, &device)?,
+        after: score(&exported, &data, batch_size, &device)?,
     })
 }
 

@@ -8,6 +8,7 @@ mod devices;
 mod doctor;
 mod eval;
 mod export;
+mod lr_find;
 mod machine;
 mod predict;
 mod recipes;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::LrFind(args) => lr_find::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Export(args) => export::run(args),
         Command::Serve(args) => serve::run(args),

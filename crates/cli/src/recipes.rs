@@ -28,6 +28,11 @@ fn summary(text: &str) -> String {
     comment.split_once(". ").map_or(comment.clone(), |(first, _)| first.to_owned())
 }
 
+/// What is trained where no recipe is named.
+pub fn default_name(is_gpu: bool) -> &'static str {
+    if is_gpu { "resnet18" } else { "quick" }
+}
+
 /// The recipe of that name, or the file.
 pub fn text(name: &str) -> Result<String> {
     if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {

@@ -13,6 +13,7 @@ use kiln_kernels::device::{Chosen, choose};
 use kiln_model::{Bundle, Metadata, Summary};
 use kiln_train::recipe::Training;
 use kiln_train::run_dir::{RunDir, write_whole};
+use kiln_train::tensorboard::{self, EventFile};
 use kiln_train::{
     Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Recipe, Scoring, StepMetrics, TrainError, Trainer, evaluate,
 };
@@ -50,6 +51,9 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
     .with_max_pending(if chosen.is_gpu { 16 } else { 0 });
     write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
+    let (history, seconds) = (&trainer.header().history, trainer.header().seconds);
+    let with_events = args.tensorboard || tensorboard::path(run.path()).exists();
+    let events = with_events.then(|| EventFile::create(run.path(), history, seconds)).transpose()?;
     describe(&trainer, &data, &run, &screen);
 
     let progress = Progress::new(&trainer, &screen);
@@ -58,6 +62,9 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             Event::Step(metrics) => progress.step(metrics),
             Event::Epoch { metrics, is_best, checkpoint } => {
                 run.save(&checkpoint(), is_best)?;
+                if let Some(events) = &events {
+                    events.append(metrics)?;
+                }
                 progress.epoch(metrics, is_best);
             }
         }
@@ -88,7 +95,7 @@ fn resolve_recipe(args: &TrainArgs, resumed: Option<&Checkpoint>, is_gpu: bool) 
     let text = match (&args.recipe, resumed) {
         (Some(name), _) => recipes::text(name)?,
         (None, Some(checkpoint)) => checkpoint.header.recipe.to_toml(),
-        (None, None) => recipes::text(if is_gpu { "resnet18" } else { "quick" })?,
+        (None, None) => recipes::text(recipes::default_name(is_gpu))?,
     };
     let mut overrides = args.overrides.clone();
     overrides.extend(args.epochs.map(|epochs| format!("training.epochs={epochs}")));

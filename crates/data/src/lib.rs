@@ -33,6 +33,8 @@ mod synthetic;
 #[cfg(not(target_family = "wasm"))]
 mod archive;
 #[cfg(not(target_family = "wasm"))]
+mod corrupt;
+#[cfg(not(target_family = "wasm"))]
 pub mod download;
 #[cfg(not(target_family = "wasm"))]
 mod folder;
@@ -52,6 +54,7 @@ pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
 #[cfg(not(target_family = "wasm"))]
 pub use {
     archive::unpack_cifar,
+    corrupt::{Corruption, SEVERITIES, corrupt},
     decode::decode_image_file,
     download::{Digest, DownloadError, download},
     load::{LoadOptions, Loaded, Mirror, Source, load},

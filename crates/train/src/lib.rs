@@ -16,6 +16,8 @@ pub mod recipe;
 pub mod run_dir;
 mod schedule;
 mod sgd;
+#[cfg(not(target_family = "wasm"))]
+pub mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running, best_epoch};

@@ -233,8 +233,12 @@ mod tests {
 
     #[test]
     fn large_logits_overflow_nowhere() {
-        let predictions =
-            Predictions { classes: vec!["a".into(), "b".into()], labels: vec![1], logits: vec![2e4, -2e4], features: vec![] };
+        let predictions = Predictions {
+            classes: vec!["a".into(), "b".into()],
+            labels: vec![1],
+            logits: vec![2e4, -2e4],
+            features: vec![],
+        };
         assert_eq!((predictions.probabilities(0), predictions.loss()), (vec![1.0, 0.0], 4e4));
     }
 }

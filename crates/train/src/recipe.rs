@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use kiln_data::Augment;
+use kiln_data::{Augment, DataError, Split, Validation, split};
 use kiln_kernels::Precision;
 use kiln_model::{ConfigError, Init, NormKind, Preset, ResNetConfig, Stem};
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,15 @@ impl Recipe {
         let config = ResNetConfig { stem, width, norm, groups, init, ..ResNetConfig::preset(preset, classes) };
         config.validate()?;
         Ok(config)
+    }
+
+    /// Images to train and to validate on, of those with these labels `[N]`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`kiln_data::split`].
+    pub fn split(&self, labels: &[u32]) -> Result<Split, DataError> {
+        split(labels, Validation::Fraction(self.training.validation), self.training.seed)
     }
 
     /// The augmentation of a step, counted from 0.

@@ -21,7 +21,7 @@ pub enum RunDirError {
     Checkpoint { path: PathBuf, source: CheckpointError },
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
     move |source| RunDirError::Io { action, path: path.to_owned(), source }
 }
 

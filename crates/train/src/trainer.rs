@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kiln_data::{Augmentation, DataError, Dataset, Split, Validation, epoch_order, fill_batch, split, targets};
+use kiln_data::{Augmentation, DataError, Dataset, Split, epoch_order, fill_batch, targets};
 use kiln_kernels::Precision;
 use kiln_kernels::device::Path;
 use kiln_model::{ConfigError, ResNet, StateDict, StateError};
@@ -109,7 +109,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self, TrainError> {
         let architecture = recipe.architecture(data.classes.len())?;
         let seed = recipe.training.seed;
-        let split = split(&data.train.labels, Validation::Fraction(recipe.training.validation), seed)?;
+        let split = recipe.split(&data.train.labels)?;
         if split.train.is_empty() {
             return Err(TrainError::NoImages(data.train.len(), split.validation.len()));
         }

@@ -97,7 +97,8 @@ fn draw(samples: &[Sample], classes: usize, seed: u64, resample: u64) -> Drawn {
         sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
     }
     let [accuracy, top_k_accuracy, loss, brier] = sums.map(|sum| sum / samples.len() as f64);
-    let f1: Vec<f64> = counts.iter().filter_map(|&[correct, taken, support]| scores(correct, taken, support)[2]).collect();
+    let f1: Vec<f64> =
+        counts.iter().filter_map(|&[correct, taken, support]| scores(correct, taken, support)[2]).collect();
     [accuracy, top_k_accuracy, loss, brier, f1.iter().sum::<f64>() / f1.len() as f64]
 }
 
@@ -137,7 +138,10 @@ mod tests {
         // 1.96 standard deviations of 1000 draws with a chance of 0.8.
         let reach = 1.96 * (0.8 * 0.2 / 1000.0_f64).sqrt();
         let Interval { low, high } = intervals.accuracy;
-        assert!((low - (0.8 - reach)).abs() < 0.1 * reach && (high - (0.8 + reach)).abs() < 0.1 * reach, "{low} {high}");
+        assert!(
+            (low - (0.8 - reach)).abs() < 0.1 * reach && (high - (0.8 + reach)).abs() < 0.1 * reach,
+            "{low} {high}"
+        );
         assert_eq!(intervals.top_k_accuracy, Interval { low: 1.0, high: 1.0 }, "both classes are among five");
         assert!((intervals.f1.low - low).abs() < 0.01, "classes alike: F1 is near accuracy");
     }

@@ -97,3 +97,111 @@ fn brier(predictions: &Predictions, index: usize) -> f64 {
     distances[predictions.labels[index]] -= 1.0;
     distances.iter().map(|distance| distance * distance).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The cases of tests/metrics/make_fixtures.py.
+    fn cases() -> Vec<(Predictions, Value)> {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/metrics/metrics.json");
+        let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(fixture).unwrap()).unwrap();
+        let predictions = |case: &Value| Predictions {
+            classes: (0..case["classes"].as_u64().unwrap()).map(|class| format!("class {class}")).collect(),
+            labels: serde_json::from_value(case["labels"].clone()).unwrap(),
+            logits: serde_json::from_value::<Vec<Vec<f32>>>(case["logits"].clone()).unwrap().concat(),
+            features: vec![],
+        };
+        cases.into_iter().map(|case| (predictions(&case), case)).collect()
+    }
+
+    /// Asserts that numbers agree to 1e-6 and everything else exactly, however deep they are.
+    fn agrees(ours: &Value, theirs: &Value, what: &str) {
+        match (ours, theirs) {
+            (Value::Number(a), Value::Number(b)) => {
+                let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+                assert!((a - b).abs() <= 1e-6, "{what}: {a} here, {b} there");
+            }
+            (Value::Array(a), Value::Array(b)) => {
+                assert_eq!(a.len(), b.len(), "{what}");
+                a.iter().zip(b).enumerate().for_each(|(index, (a, b))| agrees(a, b, &format!("{what}[{index}]")));
+            }
+            (Value::Object(_), Value::Object(b)) => {
+                b.iter().for_each(|(key, b)| agrees(&ours[key], b, &format!("{what}.{key}")));
+            }
+            _ => assert_eq!(ours, theirs, "{what}"),
+        }
+    }
+
+    #[test]
+    fn every_metric_is_scikit_learns() {
+        let cases = cases();
+        assert!(cases.len() >= 5);
+        for (predictions, case) in &cases {
+            let name = case["name"].as_str().unwrap();
+            let ours = serde_json::to_value(Metrics::of(predictions).unwrap()).unwrap();
+            for key in ["accuracy", "top_k_accuracy", "loss", "brier", "macro_average", "weighted_average", "confusion"]
+            {
+                agrees(&ours[key], &case[key], &format!("{name}: {key}"));
+            }
+            for key in ["precision", "recall", "f1", "support"] {
+                let column = ours["classes"].as_array().unwrap().iter().map(|class| class[key].clone()).collect();
+                agrees(&Value::Array(column), &case[key], &format!("{name}: {key}"));
+            }
+            for key in ["expected_calibration_error", "bins"] {
+                agrees(&ours["calibration"][key], &case[key], &format!("{name}: {key}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_temperature_is_where_scipy_finds_the_least_loss() {
+        for (predictions, case) in cases() {
+            let name = &case["name"];
+            let Some(expected) = case["temperature"].as_f64() else {
+                assert_eq!(temperature(&predictions), Err(TemperatureError::OutOfRange), "{name}");
+                continue;
+            };
+            let found = temperature(&predictions).unwrap();
+            assert!((found - expected).abs() < 1e-6 * expected, "{name}: {found} here, {expected} there");
+            let scaled = TemperatureScaling::fit(&predictions, &predictions).unwrap();
+            assert!(scaled.loss <= predictions.loss() && scaled.fitted_on == predictions.len(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_report_comes_back_from_json_as_it_was() {
+        let (predictions, _) = &cases()[3];
+        let report = EvaluationReport {
+            model: "model.safetensors".into(),
+            dataset: "cifar100".into(),
+            split: "test".into(),
+            metrics: Metrics::of(predictions).unwrap(),
+            intervals: Intervals::of(predictions, 0).unwrap(),
+            flip_tta: None,
+            temperature: Temperature::Fitted(TemperatureScaling::fit(predictions, predictions).unwrap()),
+            corruptions: vec![],
+        };
+        assert!(report.metrics.classes.iter().any(|class| class.recall.is_none()), "a class without images");
+        let json = serde_json::to_string(&report).unwrap();
+        let back: EvaluationReport = serde_json::from_str(&json).unwrap();
+        // serde_json's own reading of numbers may be off in the last place.
+        agrees(&serde_json::to_value(&back).unwrap(), &serde_json::to_value(&report).unwrap(), "report");
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_and_sets_without_images_are_refused() {
+        let (mut predictions, _) = cases().swap_remove(0);
+        for damage in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            predictions.logits[10 * 7 + 2] = damage;
+            assert_eq!(Metrics::of(&predictions), Err(MetricsError::NotFinite { index: 7 }));
+            assert_eq!(Intervals::of(&predictions, 0), Err(MetricsError::NotFinite { index: 7 }));
+            assert!(TemperatureScaling::fit(&predictions, &predictions).is_err());
+        }
+        let none = Predictions { labels: vec![], logits: vec![], ..predictions };
+        assert_eq!(Metrics::of(&none), Err(MetricsError::NoImages));
+        assert_eq!((none.loss(), none.accuracy()), (0.0, 0.0));
+    }
+}

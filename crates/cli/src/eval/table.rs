@@ -1,0 +1,137 @@
+//! An evaluation as text, at most 100 columns wide.
+
+use kiln_train::{Averages, Corrupted, EvaluationReport, Interval, Metrics, Temperature};
+
+const COLUMNS: usize = 100;
+/// Longest class name that is shown whole.
+const NAME: usize = 20;
+
+/// The whole report, each part a paragraph.
+pub fn of(report: &EvaluationReport) -> String {
+    let EvaluationReport { model, dataset, split, metrics, .. } = report;
+    let title = format!("{model} on {dataset} ({split}, {} images)\n", metrics.samples);
+    let mut parts = vec![title, headline(report), by_class(metrics)];
+    parts.extend(confusion(metrics));
+    if !report.corruptions.is_empty() {
+        parts.push(corrupted(&report.corruptions, metrics.accuracy));
+    }
+    parts.join("\n")
+}
+
+/// A line a metric, with its interval.
+fn headline(report: &EvaluationReport) -> String {
+    let EvaluationReport { metrics, intervals, flip_tta, temperature, .. } = report;
+    let line =
+        |name: &str, value: String, note: String| format!("{:<20}{value:>10}   {note}", name).trim_end().to_owned();
+    let shares = |Interval { low, high }: Interval| format!("{:.2} to {:.2} %", 100.0 * low, 100.0 * high);
+    let numbers = |Interval { low, high }: Interval| format!("{low:.4} to {high:.4}");
+    let header = line("", "".into(), format!("{:.0} % interval", 100.0 * intervals.level));
+    let mut lines = vec![header, line("accuracy", percent(metrics.accuracy), shares(intervals.accuracy))];
+    if let Some(averaged) = flip_tta {
+        let points = 100.0 * (averaged.accuracy - metrics.accuracy);
+        lines.push(line("  over mirror images", percent(averaged.accuracy), format!("{points:+.2} points")));
+    }
+    let k = metrics.top_k_accuracy.len();
+    if let Some(accuracy) = metrics.top_k_accuracy.last().filter(|_| k < metrics.classes.len()) {
+        lines.push(line(&format!("top-{k} accuracy"), percent(*accuracy), shares(intervals.top_k_accuracy)));
+    }
+    lines.push(line("macro F1", percent(metrics.macro_average.f1), shares(intervals.f1)));
+    lines.push(line("loss (NLL)", format!("{:.4}", metrics.loss), numbers(intervals.loss)));
+    lines.push(line("Brier score", format!("{:.4}", metrics.brier), numbers(intervals.brier)));
+    let error = metrics.calibration.expected_calibration_error;
+    lines.push(line("calibration error", percent(error), "expected, in 15 bins".into()));
+    lines.push(match temperature {
+        Temperature::Skipped(reason) => line("temperature", "skipped".into(), reason.clone()),
+        Temperature::Fitted(fitted) => line(
+            "temperature",
+            format!("{:.3}", fitted.temperature),
+            format!(
+                "from {} validation images; loss {:.4}, calibration error {}",
+                fitted.fitted_on,
+                fitted.loss,
+                percent(fitted.calibration.expected_calibration_error)
+            ),
+        ),
+    });
+    lines.join("\n") + "\n"
+}
+
+/// Precision, recall and F1 of each class and on average.
+fn by_class(metrics: &Metrics) -> String {
+    let names = metrics.classes.iter().map(|class| class.class.chars().count()).max().unwrap_or(0);
+    let width = names.clamp("weighted average".len(), NAME);
+    let mut text = format!("{:<width$}  images  precision    recall        F1  most often taken for\n", "class");
+    for (label, class) in metrics.classes.iter().enumerate() {
+        let [precision, recall, f1] =
+            [class.precision, class.recall, class.f1].map(|share| share.map_or("-".into(), percent));
+        let row = &metrics.confusion[label];
+        // The first of equals.
+        let wrong = (0..row.len()).rev().filter(|other| *other != label).max_by_key(|other| row[*other]);
+        let wrong = wrong.filter(|other| row[*other] > 0);
+        let wrong = wrong.map(|other| format!("{} ({})", shortened(&metrics.classes[other].class, NAME), row[other]));
+        let (name, images) = (shortened(&class.class, width), class.support);
+        let line =
+            format!("{name:<width$}  {images:>6}  {precision:>9} {recall:>9} {f1:>9}  {}", wrong.unwrap_or_default());
+        text += &(line.trim_end().to_owned() + "\n");
+    }
+    for (name, averages) in [("macro average", metrics.macro_average), ("weighted average", metrics.weighted_average)] {
+        let Averages { precision, recall, f1 } = averages;
+        let [precision, recall, f1] = [precision, recall, f1].map(percent);
+        text += &format!("{name:<width$}  {:>6}  {precision:>9} {recall:>9} {f1:>9}\n", metrics.samples);
+    }
+    text
+}
+
+/// The confusion matrix, if it is narrow enough.
+fn confusion(metrics: &Metrics) -> Option<String> {
+    let names = metrics.classes.iter().map(|class| class.class.chars().count()).max()?;
+    let digits = metrics.confusion.iter().flatten().max()?.to_string().len();
+    let first = names.clamp("class".len(), NAME);
+    let column = (names + 1).min((COLUMNS - first) / metrics.classes.len());
+    if column < digits.max(3) + 1 {
+        return None;
+    }
+    let cells = |cells: Vec<String>| cells.iter().map(|cell| format!("{cell:>column$}")).collect::<String>();
+    let header = metrics.classes.iter().map(|class| shortened(&class.class, column - 1)).collect();
+    let mut text = format!("{:<first$}{}  (taken for)\n", "class", cells(header));
+    if text.chars().count() > COLUMNS + 1 {
+        text = text.replace("  (taken for)", "");
+    }
+    for (class, row) in metrics.classes.iter().zip(&metrics.confusion) {
+        let row = row.iter().map(|images| if *images == 0 { ".".into() } else { images.to_string() }).collect();
+        text += &format!("{:<first$}{}\n", shortened(&class.class, first), cells(row));
+    }
+    Some(text)
+}
+
+/// Accuracies by corruption and severity.
+fn corrupted(results: &[Corrupted], clean: f64) -> String {
+    let mean = |accuracies: &[f64]| accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+    let all: Vec<f64> = results.iter().map(|result| result.accuracy).collect();
+    let mut text =
+        format!("{:<20}  severity 1         2         3         4         5      mean\n", "corrupted images");
+    for results in results.chunk_by(|a, b| a.corruption == b.corruption) {
+        let mut accuracies: Vec<f64> = results.iter().map(|result| result.accuracy).collect();
+        accuracies.push(mean(&accuracies));
+        let cells: String = accuracies.into_iter().map(|accuracy| format!("{:>10}", percent(accuracy))).collect();
+        text += &format!("{:<22}{cells}\n", results[0].corruption);
+    }
+    let fall = 100.0 * (clean - mean(&all));
+    text + &format!(
+        "{:<22}{:>60}\n{fall:.2} points below the accuracy on images as they are\n",
+        "mean",
+        percent(mean(&all))
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// At most `width` characters, the last of them an ellipsis where something is left out.
+fn shortened(name: &str, width: usize) -> String {
+    if name.chars().count() <= width {
+        return name.to_owned();
+    }
+    name.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}

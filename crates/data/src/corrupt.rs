@@ -1,0 +1,227 @@
+//! Corrupted images, to see how a network does on others than those it was trained for: five of the corruptions
+//! of CIFAR-10-C (Hendrycks & Dietterich 2019, <https://arxiv.org/abs/1903.12261>) with the strengths that its
+//! authors made it with.
+//!
+//! Those are for images of 32 pixels a side; larger ones are corrupted by the same amounts. Noise is drawn from
+//! [`random`](crate::random), and no other image or thread changes it.
+
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use rayon::prelude::*;
+
+use crate::{dataset::ImageSet, decode::decode_image, random::KeyedRng};
+
+/// Something that happens to images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Corruption {
+    /// Added to every value by itself.
+    GaussianNoise,
+    /// Borders go on as their outermost pixels.
+    GaussianBlur,
+    /// Added to the value of hue, saturation and value.
+    Brightness,
+    /// Less of each channel's distance from its mean.
+    Contrast,
+    /// Compression with half the resolution in colour, and back.
+    Jpeg,
+}
+
+impl Corruption {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::GaussianNoise, Self::GaussianBlur, Self::Brightness, Self::Contrast, Self::Jpeg];
+
+    /// As CIFAR-10-C names it, but for `jpeg`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GaussianNoise => "gaussian_noise",
+            Self::GaussianBlur => "gaussian_blur",
+            Self::Brightness => "brightness",
+            Self::Contrast => "contrast",
+            Self::Jpeg => "jpeg",
+        }
+    }
+
+    /// At severities 1 to 5: standard deviations as shares of 255, those in pixels, a share of 255, a factor, and a
+    /// quality.
+    fn strengths(self) -> [f64; SEVERITIES] {
+        match self {
+            Self::GaussianNoise => [0.04, 0.06, 0.08, 0.09, 0.10],
+            Self::GaussianBlur => [0.4, 0.6, 0.7, 0.8, 1.0],
+            Self::Brightness => [0.05, 0.1, 0.15, 0.2, 0.3],
+            Self::Contrast => [0.75, 0.5, 0.4, 0.3, 0.15],
+            Self::Jpeg => [80.0, 65.0, 58.0, 50.0, 40.0],
+        }
+    }
+}
+
+/// Strengths of each corruption, from 1.
+pub const SEVERITIES: usize = 5;
+
+/// The set with every image corrupted. Noise is a function of (seed, severity, index of the image).
+///
+/// # Panics
+///
+/// If `severity` is not 1 to 5.
+pub fn corrupt(set: &ImageSet, corruption: Corruption, severity: usize, seed: u64) -> ImageSet {
+    let strength = corruption.strengths()[severity - 1];
+    let size = [set.height, set.width];
+    let mut corrupted = set.clone();
+    corrupted.images.par_chunks_exact_mut(set.image_len().max(1)).enumerate().for_each(
+        |(index, image)| match corruption {
+            Corruption::GaussianNoise => {
+                let rng = KeyedRng::new(b"corrupt.", seed, severity as u64, index as u64);
+                add_noise(image, 255.0 * strength, rng);
+            }
+            Corruption::GaussianBlur => image.chunks_exact_mut(size[0] * size[1]).for_each(|plane| {
+                blur(plane, size, strength);
+            }),
+            Corruption::Brightness => brighten(image, 255.0 * strength),
+            Corruption::Contrast => {
+                image.chunks_exact_mut(size[0] * size[1]).for_each(|plane| flatten(plane, strength));
+            }
+            Corruption::Jpeg => compress(image, size, strength as u8),
+        },
+    );
+    corrupted
+}
+
+/// Adds normal noise with that standard deviation.
+fn add_noise(image: &mut [u8], deviation: f64, mut rng: KeyedRng) {
+    for pair in image.chunks_mut(2) {
+        // Box and Muller's transform of two uniform numbers; the first is not 0.
+        let radius = (-2.0 * libm::log(1.0 - f64::from(rng.uniform(0.0, 1.0)))).sqrt();
+        let angle = std::f64::consts::TAU * f64::from(rng.uniform(0.0, 1.0));
+        for (value, normal) in pair.iter_mut().zip([radius * libm::cos(angle), radius * libm::sin(angle)]) {
+            *value = byte(f64::from(*value) + deviation * normal);
+        }
+    }
+}
+
+/// Blurs one channel `[H, W]` with a kernel cut off at four standard deviations.
+fn blur(plane: &mut [u8], [height, width]: [usize; 2], deviation: f64) {
+    let radius = (4.0 * deviation + 0.5) as isize;
+    let mut kernel: Vec<f64> = (-radius..=radius).map(|at| libm::exp(-0.5 * (at as f64 / deviation).powi(2))).collect();
+    let sum: f64 = kernel.iter().sum();
+    kernel.iter_mut().for_each(|weight| *weight /= sum);
+
+    // Along an axis of `length` values, `value` giving those.
+    let filtered = |at: usize, length: usize, value: &dyn Fn(usize) -> f64| -> f64 {
+        let weighted = (-radius..)
+            .zip(&kernel)
+            .map(|(offset, weight)| weight * value((at as isize + offset).clamp(0, length as isize - 1) as usize));
+        weighted.sum()
+    };
+    let columns: Vec<f64> = (0..plane.len())
+        .map(|at| filtered(at / width, height, &|row| f64::from(plane[row * width + at % width])))
+        .collect();
+    for (at, value) in plane.iter_mut().enumerate() {
+        let row = &columns[at / width * width..][..width];
+        *value = byte(filtered(at % width, width, &|column| row[column]));
+    }
+}
+
+/// Adds to the largest of each pixel's channels and scales the others with it, which keeps hue and saturation.
+fn brighten(image: &mut [u8], more: f64) {
+    let plane = image.len() / 3;
+    for at in 0..plane {
+        let pixel = [0, 1, 2].map(|channel| f64::from(image[channel * plane + at]));
+        let value = pixel.into_iter().fold(0.0, f64::max);
+        let brighter = (value + more).min(255.0);
+        for (channel, old) in pixel.into_iter().enumerate() {
+            image[channel * plane + at] = byte(if value > 0.0 { old * brighter / value } else { brighter });
+        }
+    }
+}
+
+/// Brings one channel nearer to its mean.
+fn flatten(plane: &mut [u8], factor: f64) {
+    let total: u64 = plane.iter().map(|value| u64::from(*value)).sum();
+    let mean = total as f64 / plane.len() as f64;
+    plane.iter_mut().for_each(|value| *value = byte((f64::from(*value) - mean) * factor + mean));
+}
+
+/// Through a JPEG file of that quality with 4:2:0 sampling, as libjpeg writes them by default.
+fn compress(image: &mut [u8], [height, width]: [usize; 2], quality: u8) {
+    let plane = height * width;
+    let pixels: Vec<u8> = (0..plane).flat_map(|at| [0, 1, 2].map(|channel| image[channel * plane + at])).collect();
+    let mut file = vec![];
+    let mut encoder = Encoder::new(&mut file, quality);
+    encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
+    // Sets are made of squares of up to 1024 pixels a side, which JPEG has no trouble with.
+    encoder.encode(&pixels, width as u16, height as u16, ColorType::Rgb).expect("an image that fits a JPEG");
+    image.copy_from_slice(&decode_image(&file, height).expect("a JPEG that was just written"));
+}
+
+/// Cut to 0..255, and down to whole levels as the authors' conversion does.
+fn byte(value: f64) -> u8 {
+    value as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    /// Root mean square difference of all pixels.
+    fn distance(a: &ImageSet, b: &ImageSet) -> f64 {
+        let squares = a.images.iter().zip(&b.images).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+        (squares.sum::<f64>() / a.images.len() as f64).sqrt()
+    }
+
+    #[test]
+    fn a_higher_severity_changes_images_more_and_keeps_their_labels() {
+        let set = synthetic(20, 0, 0).train;
+        for corruption in Corruption::ALL {
+            let changed = (1..=SEVERITIES).map(|severity| {
+                let corrupted = corrupt(&set, corruption, severity, 0);
+                assert_eq!((&corrupted.labels, corrupted.images.len()), (&set.labels, set.images.len()));
+                distance(&set, &corrupted)
+            });
+            let changed: Vec<f64> = changed.collect();
+            assert!(changed[0] > 0.5 && changed.is_sorted(), "{corruption:?}: {changed:?}");
+        }
+    }
+
+    #[test]
+    fn noise_is_normal_and_depends_on_seed_severity_and_image_alone() {
+        let grey = ImageSet { height: 64, width: 64, images: vec![128; 4 * 3 * 64 * 64], labels: vec![0; 4] };
+        let noisy = corrupt(&grey, Corruption::GaussianNoise, 5, 7);
+        let differences = || noisy.images.iter().map(|value| f64::from(*value) - 128.0);
+        let count = noisy.images.len() as f64;
+        let mean = differences().sum::<f64>() / count;
+        let deviation = (differences().map(|d| (d - mean).powi(2)).sum::<f64>() / count).sqrt();
+        // Cutting down takes half a level off the mean.
+        assert!((mean + 0.5).abs() < 0.3 && (deviation - 25.5).abs() < 0.3, "{mean} {deviation}");
+        let beyond = differences().filter(|d| (d - mean).abs() > 2.0 * deviation).count() as f64 / count;
+        assert!((beyond - 0.0455).abs() < 0.005, "{beyond} of it beyond two deviations");
+
+        assert_eq!(corrupt(&grey, Corruption::GaussianNoise, 5, 7), noisy);
+        assert_ne!(corrupt(&grey, Corruption::GaussianNoise, 5, 8), noisy);
+        let fewer = ImageSet { images: grey.images[..3 * 64 * 64].to_vec(), labels: vec![0], ..grey };
+        assert_eq!(corrupt(&fewer, Corruption::GaussianNoise, 5, 7).images, noisy.image(0));
+    }
+
+    /// What scikit-image and Pillow make of one picture, as CIFAR-10-C's authors use them.
+    #[test]
+    fn blur_brightness_contrast_and_jpeg_are_those_of_the_authors() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/metrics/corruptions.json");
+        let fixture: serde_json::Value = serde_json::from_slice(&std::fs::read(fixture).unwrap()).unwrap();
+        let pixels = |value: &serde_json::Value| -> Vec<u8> { serde_json::from_value(value.clone()).unwrap() };
+        let side = fixture["side"].as_u64().unwrap() as usize;
+        let set = ImageSet { height: side, width: side, images: pixels(&fixture["image"]), labels: vec![0] };
+        for corruption in Corruption::ALL {
+            let Some(expected) = fixture[corruption.name()].as_array() else { continue };
+            assert_eq!(expected.len(), SEVERITIES);
+            for (severity, expected) in (1..).zip(expected) {
+                let expected = ImageSet { images: pixels(expected), ..set.clone() };
+                let corrupted = corrupt(&set, corruption, severity, 0);
+                let pairs = corrupted.images.iter().zip(&expected.images);
+                let largest = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+                let (off, changed) = (distance(&corrupted, &expected), distance(&set, &expected));
+                // Encoders round differently; the others differ where a value lies at the edge of a level.
+                let limit = if corruption == Corruption::Jpeg { 0.5 * changed } else { 1.0 };
+                assert!(off < limit, "{corruption:?} {severity}: {off} off, where the picture changed by {changed}");
+                assert!(corruption == Corruption::Jpeg || largest <= 1, "{corruption:?} {severity}: {largest}");
+            }
+        }
+    }
+}

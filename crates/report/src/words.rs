@@ -12,7 +12,7 @@ pub(crate) fn points(share: f64) -> String {
 }
 
 /// `10,000`
-pub(crate) fn grouped(number: usize) -> String {
+pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -30,7 +30,7 @@ pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
 }
 
 /// `45 s`, `12 min 03 s` or `2 h 05 min`
-pub(crate) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -9,6 +9,9 @@ use crate::words::{count, list, percent, points};
 /// Training accuracy this far above validation counts as overfitting.
 pub const OVERFITTING_GAP: f64 = 0.05;
 
+/// Rise of the accuracy at the end beyond which a run is called unfinished.
+const RISING: f64 = 0.005;
+
 /// What a run's history amounts to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
@@ -26,6 +29,8 @@ pub struct History {
     pub overfitting: Option<bool>,
     /// Epoch of the least validation loss, and by what share the last epoch's is above it.
     pub least_loss: Option<(usize, f64)>,
+    /// How much higher the last epoch's accuracy is than that a tenth of the epochs before it; of ten epochs or more.
+    pub late_rise: Option<f64>,
     /// Epochs with a loss or an accuracy that is no number.
     pub broken: Vec<usize>,
 }
@@ -46,8 +51,12 @@ impl History {
             let validation = [epoch.validation_loss, epoch.validation_accuracy].into_iter().flatten();
             [epoch.train_loss, epoch.train_accuracy].into_iter().chain(validation).any(|value| !value.is_finite())
         };
+        let tenth = history.len().div_ceil(10);
+        let earlier = (history.len() >= 10).then(|| score(&history[history.len() - 1 - tenth]));
+        let late_rise = earlier.map(|earlier| score(last) - earlier).filter(|rise| rise.is_finite());
         Self {
             epochs: history.len(),
+            late_rise,
             best_epoch: best.epoch,
             best_accuracy: score(best),
             validated: best.validation_accuracy.is_some(),
@@ -69,9 +78,9 @@ impl History {
                 let verdict = if overfitting { "yes" } else { "no" };
                 sentences.push(format!(
                     "Overfitting: {verdict}. In the last epoch training accuracy is {} {side} validation accuracy; more \
-                     than {} above counts as overfitting.",
+                     than {:.0} points above counts as overfitting.",
                     points(gap.abs()),
-                    points(OVERFITTING_GAP)
+                    100.0 * OVERFITTING_GAP
                 ));
                 if !overfitting && is_augmented(recipe) {
                     sentences.push(
@@ -91,16 +100,18 @@ impl History {
                 points(self.improvement)
             ));
         }
-        let of = match self.epochs {
-            1 => "the only one".to_owned(),
-            epochs if epochs == self.best_epoch => format!("the last of {epochs}: a longer run might do better still"),
-            epochs => format!("of {epochs}"),
-        };
+        let of = if self.epochs == 1 { "the only one".to_owned() } else { format!("of {}", self.epochs) };
         let accuracy = match self.best_accuracy.is_finite() {
             true => format!(", with {} {on} accuracy", percent(self.best_accuracy)),
             false => String::new(),
         };
         sentences.push(format!("Best epoch: {}, {of}{accuracy}.", self.best_epoch));
+        if let Some(rise) = self.late_rise.filter(|rise| *rise > RISING) {
+            sentences.push(format!(
+                "Over the last tenth of the epochs {on} accuracy still rose by {}: a longer run might do better.",
+                points(rise)
+            ));
+        }
         if let Some((epoch, above)) = self.least_loss.filter(|(_, above)| *above > 0.05) {
             sentences.push(format!(
                 "Validation loss was least in epoch {epoch} and ended {:.0} % above that: the later epochs made the network \
@@ -110,9 +121,9 @@ impl History {
         }
         if !self.broken.is_empty() {
             let epochs: Vec<String> = self.broken.iter().map(usize::to_string).collect();
-            let (epoch, stand) = if epochs.len() == 1 { ("epoch", "is") } else { ("epochs", "are") };
             sentences.push(format!(
-                "Some numbers of {epoch} {} {stand} missing, since they were not finite; curves have gaps there.",
+                "Some numbers of {} {} are missing, since they were not finite; curves have gaps there.",
+                if epochs.len() == 1 { "epoch" } else { "epochs" },
                 list(&epochs)
             ));
         }
@@ -237,13 +248,13 @@ pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
     };
     let mut sentences = vec![format!(
         "{verdict}: its mean confidence is {}, and {} of its answers are right; confidence and accuracy are {} apart on \
-         average (expected calibration error, of which less than {} counts as calibrated here).",
+         average (the expected calibration error; below {:.0} points a network is called calibrated here).",
         percent(confidence),
         percent(accuracy),
         points(error),
-        points(CALIBRATED)
+        100.0 * CALIBRATED
     )];
-    let sure: Vec<Bin> = bins.iter().filter(|bin| bin.lower > 0.89).copied().collect();
+    let sure: Vec<Bin> = bins.iter().filter(|bin| bin.lower > 0.79).copied().collect();
     let samples: usize = sure.iter().map(|bin| bin.samples).sum();
     if samples > 0 {
         let right = weight(&sure, |bin| bin.accuracy);

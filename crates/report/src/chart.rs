@@ -17,8 +17,8 @@ pub(crate) struct Chart {
     pub bars: Vec<Bar>,
     pub lines: Vec<Line>,
     pub rules: Vec<Rule>,
-    /// Values with a ring around them and a text beside it.
-    pub marks: Vec<([f64; 2], String)>,
+    /// Values with a ring around them.
+    pub marks: Vec<[f64; 2]>,
     /// Colours and what they stand for, below the title.
     pub legend: Vec<(Colour, String)>,
 }
@@ -91,7 +91,11 @@ impl Axis {
         }
         let length = range.end - range.start;
         // Of one value, or of values that differ in their last digits alone, too.
-        let room = if length > 1e-9 * range.end.abs() { 0.05 * length } else { 0.5 * range.end.abs().max(1.0) };
+        let room = match length > 1e-9 * range.end.abs() {
+            true => 0.05 * length,
+            false if scale == Scale::Log => 0.5,
+            false => 0.5 * range.end.abs().max(1.0),
+        };
         range = range.start - room..range.end + room;
         if scale == Scale::Log {
             range = 10.0_f64.powf(range.start)..10.0_f64.powf(range.end);
@@ -131,8 +135,8 @@ impl Axis {
         match self.scale {
             Scale::Log => (log_ticks(&self.range, most), 0.0),
             scale => {
-                let least = if scale == Scale::Whole { 1.0 } else { 0.0 };
-                let step = step(self.range.end - self.range.start, most).max(least);
+                let length = self.range.end - self.range.start;
+                let step = step(length, most, if scale == Scale::Whole { 1.0 } else { 0.0 });
                 let first = (self.range.start / step).ceil() as i64;
                 let last = (self.range.end / step + 1e-9).floor() as i64;
                 ((first..=last).map(|tick| tick as f64 * step).collect(), step)
@@ -160,12 +164,14 @@ pub(crate) fn rate(value: f64) -> String {
     if (1e-3..1e4).contains(&rounded.abs()) || rounded == 0.0 { format!("{rounded}") } else { format!("{rounded:e}") }
 }
 
-/// 1, 2, 2.5 or 5 times a power of ten, so that at most about `most` of them make `length`.
-fn step(length: f64, most: usize) -> f64 {
-    let least = length / most as f64;
+/// 1, 2, 2.5 or 5 times a power of ten, so that at most about `most` of them make `length`; a multiple of `whole`
+/// unless that is 0.
+fn step(length: f64, most: usize, whole: f64) -> f64 {
+    let least = (length / most as f64).max(whole);
     let power = 10.0_f64.powf(least.log10().floor());
-    let factor = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|factor| factor * power >= least * 0.999);
-    factor.unwrap_or(10.0) * power
+    let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
+    let fits = |step: &f64| *step >= least * 0.999 && (whole == 0.0 || (step / whole).fract() < 1e-9);
+    steps.into_iter().find(fits).unwrap_or(10.0 * power)
 }
 
 /// Powers of ten in the range; also their double and fivefold, or their ninefold and all between, where
@@ -225,7 +231,7 @@ impl Chart {
         self.bars.iter().for_each(|bar| plot.bar(&mut drawing, bar));
         self.rules.iter().enumerate().for_each(|(index, rule)| plot.rule(&mut drawing, index, rule));
         self.lines.iter().for_each(|line| plot.line(&mut drawing, line));
-        self.marks.iter().for_each(|(at, text)| plot.mark(&mut drawing, *at, text));
+        self.marks.iter().for_each(|[x, y]| drawing.ring([plot.x(*x), plot.y(*y)], 5.0, INK));
         Panel { label: self.title.clone(), size: self.size, drawing }
     }
 
@@ -305,16 +311,6 @@ impl Plot<'_> {
             }
         }
     }
-
-    fn mark(&self, drawing: &mut Drawing, [x, y]: [f64; 2], text: &str) {
-        let at = [self.x(x), self.y(y)];
-        drawing.ring(at, 5.0, INK);
-        // Where there is room: towards the middle, and below where the ring is high up.
-        let anchor = if at[0] > self.at[0] + self.size[0] / 2.0 { Anchor::End } else { Anchor::Start };
-        let below = at[1] < self.at[1] + self.size[1] / 2.0;
-        let place = [at[0], at[1] + if below { 16.0 } else { -16.0 }];
-        drawing.text(Text::new(text, place, SMALL, INK).anchored(anchor).with_halo());
-    }
 }
 
 #[cfg(test)]
@@ -332,9 +328,10 @@ mod tests {
             ticks.iter().map(|tick| axis.text(*tick, step)).collect::<Vec<_>>()
         };
         assert_eq!(texts(&axis(Scale::Linear, &[0.12, 2.31]), 5), ["0.5", "1.0", "1.5", "2.0"]);
-        assert_eq!(texts(&axis(Scale::Linear, &[0.0, 1.0]), 4), ["0.00", "0.25", "0.50", "0.75", "1.00"]);
+        assert_eq!(texts(&axis(Scale::Linear, &[0.0, 1.0]), 5), ["0.00", "0.25", "0.50", "0.75", "1.00"]);
         assert_eq!(texts(&axis(Scale::Whole, &[1.0, 3.0]), 7), ["1", "2", "3"]);
         assert_eq!(texts(&axis(Scale::Whole, &[1.0]), 7), ["1"]);
+        assert_eq!(texts(&axis(Scale::Whole, &[1.0, 14.0]), 7), ["2", "4", "6", "8", "10", "12", "14"]);
         assert_eq!(texts(&axis(Scale::Log, &[1e-5, 0.2]), 7), ["0.00001", "0.0001", "0.001", "0.01", "0.1"]);
         assert_eq!(texts(&axis(Scale::Log, &[0.05, 0.2]), 7), ["0.05", "0.1", "0.2"]);
     }

@@ -194,7 +194,7 @@ fn reliability(scored: &[(&str, &EvaluationReport)]) -> Figure {
     let axis = |name| Axis { name, range: 0.0..100.0, scale: Scale::Linear };
     let chart = Chart {
         title: "Right answers over confidence".to_owned(),
-        size: [440.0, 380.0],
+        size: [400.0, 360.0],
         x: axis("confidence in %"),
         y: axis("right answers in %"),
         bars: vec![],

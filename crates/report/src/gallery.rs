@@ -50,11 +50,11 @@ pub struct Filters {
 }
 
 /// Side in CSS pixels that an image is shown at.
-const SHOWN: f64 = 84.0;
+const SHOWN: f64 = 74.0;
 
 /// Images with each augmentation, row by row as the network gets them in the first epoch.
 pub fn augmented(rows: &[AugmentedRow]) -> Figure {
-    const SIDE: f64 = 52.0;
+    const SIDE: f64 = 46.0;
     const STEP: f64 = SIDE + 4.0;
     let panel = |row: &AugmentedRow| {
         let mut drawing = Drawing::default();
@@ -76,17 +76,17 @@ pub fn augmented(rows: &[AugmentedRow]) -> Figure {
     }
 }
 
-/// The first test images and the answers to them.
+/// Some test images and the answers to them.
 pub fn predictions(shown: &[Shown], classes: &[String]) -> Figure {
     let panel = |shown: &Shown| {
         let mut drawing = Drawing::default();
         draw(&mut drawing, &shown.image, [0.0, 0.0], SHOWN);
         let label = title(&mut drawing, shown, classes, SHOWN + 10.0);
-        Panel { label, size: [SHOWN + 26.0, SHOWN + 36.0], drawing }
+        Panel { label, size: [SHOWN + 16.0, SHOWN + 34.0], drawing }
     };
     Figure {
         name: "predictions",
-        title: "Answers to the first test images".to_owned(),
+        title: "Answers to some test images".to_owned(),
         caption: "Green answers are right; below a red one stands what the image is.".to_owned(),
         panels: shown.iter().map(panel).collect(),
         columns: 8,
@@ -134,10 +134,10 @@ fn explained(shown: &Shown, classes: &[String]) -> Panel {
     draw(&mut drawing, &activation_map(shown), [SHOWN + 4.0, y], SHOWN);
     y += SHOWN + 12.0;
     for (class, probability) in ranked(&shown.probabilities).into_iter().take(3) {
-        drawing.text(Text::new(fitted(&classes[class], SMALL, 78.0), [0.0, y], SMALL, INK));
-        drawing.rectangle([82.0, y - 4.0], [44.0, 8.0], LINE, 1.0);
-        drawing.rectangle([82.0, y - 4.0], [44.0 * probability, 8.0], BLUE, 1.0);
-        drawing.text(Text::new(format!("{:.1} %", 100.0 * probability), [132.0, y], SMALL, SOFT));
+        drawing.text(Text::new(fitted(&classes[class], SMALL, 68.0), [0.0, y], SMALL, INK));
+        drawing.rectangle([72.0, y - 4.0], [40.0, 8.0], LINE, 1.0);
+        drawing.rectangle([72.0, y - 4.0], [40.0 * probability, 8.0], BLUE, 1.0);
+        drawing.text(Text::new(format!("{:.0} %", 100.0 * probability), [118.0, y], SMALL, SOFT));
         y += 17.0;
     }
     Panel { label, size: [WIDTH, y - 5.0], drawing }
@@ -146,7 +146,7 @@ fn explained(shown: &Shown, classes: &[String]) -> Panel {
 /// Writes what the network says at that height and, where that is wrong, what it is; also as words.
 fn title(drawing: &mut Drawing, shown: &Shown, classes: &[String], y: f64) -> String {
     let (answer, probability) = ranked(&shown.probabilities)[0];
-    let room = SHOWN - 14.0;
+    let room = SHOWN - 16.0;
     let mut lines = vec![format!("{} {:.0} %", fitted(&classes[answer], SMALL, room), 100.0 * probability)];
     let colour = if answer == shown.label { RIGHT } else { WRONG };
     if answer != shown.label {

@@ -10,7 +10,7 @@ use crate::figure::{Figure, Panel};
 use crate::theme::{BLUE, Colour, RUNS, VERMILLION};
 use crate::words::percent;
 
-const SIZE: [f64; 2] = [440.0, 300.0];
+const SIZE: [f64; 2] = [400.0, 280.0];
 /// More epochs than this have no dots.
 const DOTS: usize = 40;
 
@@ -109,11 +109,10 @@ fn accuracy(runs: &[&Run]) -> Panel {
         let Some(value) = validation_accuracy(best).or(train_accuracy(best)).filter(|value| value.is_finite()) else {
             continue;
         };
-        let text = match runs {
-            [_] => format!("{} in epoch {}", percent(value / 100.0), best.epoch),
-            _ => String::new(),
-        };
-        chart.marks.push(([best.epoch as f64, value], text));
+        chart.marks.push([best.epoch as f64, value]);
+        if runs.len() == 1 {
+            chart.title = format!("Accuracy, best {} in epoch {}", percent(value / 100.0), best.epoch);
+        }
     }
     chart.draw()
 }
@@ -151,7 +150,7 @@ fn gap_panel(runs: &[&Run]) -> Option<Panel> {
     let mut chart = chart(title, "percentage points", Scale::Linear, runs, series);
     let line = 100.0 * OVERFITTING_GAP;
     chart.y.range.start = chart.y.range.start.min(-0.5);
-    chart.y.range.end = chart.y.range.end.max(1.3 * line);
+    chart.y.range.end = chart.y.range.end.max(2.0 * line);
     chart.rules = vec![Rule::Horizontal(line, format!("overfitting beyond {line} points"))];
     Some(chart.draw())
 }

@@ -33,7 +33,8 @@ pub struct Evidence {
     pub predictions: Option<Predictions>,
     pub embedding: Option<Embedding>,
     pub augmented: Vec<AugmentedRow>,
-    pub first: Vec<Shown>,
+    /// Images from all over the test set.
+    pub some: Vec<Shown>,
     pub errors: Vec<Shown>,
     pub confused: Vec<ConfusedPair>,
     pub filters: Option<Filters>,
@@ -142,7 +143,7 @@ impl Report<'_> {
 
     fn quality(&self, evaluation: &EvaluationReport) -> Section {
         let mut figures = vec![quality::classes(&evaluation.metrics)];
-        let shown = &self.evidence.first;
+        let shown = &self.evidence.some;
         if !shown.is_empty() {
             figures.push(gallery::predictions(shown, &self.names(evaluation)));
         }
@@ -250,18 +251,23 @@ impl Section {
         html! {
             section {
                 h2 { (self.title) }
-                @for sentence in &self.text { p { (sentence) } }
+                @for sentence in &self.text { p { (unbroken(sentence)) } }
                 @if let Some(table) = &self.table { (table) }
                 @for figure in &self.figures {
                     figure {
                         h3 { (figure.title) }
                         div.(figure.name).panels { @for panel in &figure.panels { (panel.element(None)) } }
-                        figcaption { (figure.caption) }
+                        figcaption { (unbroken(&figure.caption)) }
                     }
                 }
             }
         }
     }
+}
+
+/// The text with no line ending between a number and its per cent sign.
+fn unbroken(text: &str) -> String {
+    text.replace(" %", "\u{a0}%")
 }
 
 /// The headline metrics with their intervals.
@@ -287,8 +293,9 @@ fn scores(evaluation: &EvaluationReport) -> Markup {
     }
     if let Temperature::Fitted(scaling) = &evaluation.temperature {
         let error = scaling.calibration.expected_calibration_error;
-        rows.push((format!("Loss at temperature {:.3}", scaling.temperature), nats(scaling.loss), String::new()));
-        rows.push(("Expected calibration error there".to_owned(), nats(error), String::new()));
+        let at = format!("at temperature {:.3}", scaling.temperature);
+        rows.push((format!("Loss {at}"), nats(scaling.loss), String::new()));
+        rows.push((format!("Calibration error {at}"), nats(error), String::new()));
     }
     let level = format!("{:.0} % interval", 100.0 * intervals.level);
     html! {

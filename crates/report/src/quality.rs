@@ -5,7 +5,7 @@ use kiln_train::{Bin, Calibration, EvaluationReport, LrFind, Metrics, Temperatur
 use crate::chart::{Axis, Bar, Chart, Line, Rule, Scale, legend, rate};
 use crate::drawing::{Anchor, Drawing, Text};
 use crate::figure::{Figure, Panel};
-use crate::theme::{BLUE, Colour, GREEN, HEAT, INK, LINE, ON_HEAT, SMALL, SOFT, VERMILLION, fitted, text_width};
+use crate::theme::{BLUE, Colour, GREEN, HEAT, INK, LINE, ON_HEAT, SKY, SMALL, SOFT, VERMILLION, fitted, text_width};
 use crate::words::points;
 
 /// Larger matrices have neither names nor numbers: they would be too small to read.
@@ -59,13 +59,13 @@ struct Cell {
 /// `12`, or `0.4` where that would round to nothing.
 fn shortest_percent(share: f64) -> String {
     let percent = 100.0 * share;
-    if percent < 0.95 { format!("{percent:.1}").replacen("0.", ".", 1) } else { format!("{percent:.0}") }
+    if percent < 0.95 { format!("{percent:.1}") } else { format!("{percent:.0}") }
 }
 
 fn matrix(title: &str, names: &[&str], rows: &[Vec<Cell>]) -> Panel {
     let classes = names.len();
     let named = classes <= NAMED_CLASSES;
-    let cell = if named { (360.0 / classes as f64).clamp(15.0, 44.0) } else { (600.0 / classes as f64).max(3.0) };
+    let cell = if named { (320.0 / classes as f64).clamp(15.0, 44.0) } else { (600.0 / classes as f64).max(3.0) };
     let names: Vec<String> = names.iter().map(|name| fitted(name, SMALL, 90.0)).collect();
     let widest = names.iter().map(|name| text_width(name, SMALL)).fold(0.0, f64::max);
     let room = if named { widest + 10.0 } else { 30.0 };
@@ -132,7 +132,7 @@ pub(crate) fn class_bars(names: &[&str], series: &[Series]) -> Vec<Panel> {
 const MANY_CLASSES: usize = 25;
 
 fn class_rows(names: &[&str], series: &[Series], range: std::ops::Range<usize>) -> Panel {
-    const WIDTH: f64 = 440.0;
+    const WIDTH: f64 = 400.0;
     let row = if names.len() > MANY_CLASSES { 16.0 } else { 6.0 * series.len().max(3) as f64 + 7.0 };
     let names: Vec<String> = names.iter().map(|name| fitted(name, SMALL, 110.0)).collect();
     let widest = names.iter().map(|name| text_width(name, SMALL)).fold(0.0, f64::max);
@@ -176,8 +176,9 @@ pub fn reliability(evaluation: &EvaluationReport) -> Figure {
     Figure {
         name: "reliability",
         title: "Reliability".to_owned(),
-        caption: "Answers in 15 bins of confidence: blue is how many are right, orange how far that is from the mean \
-                  confidence; on the dashed line both would be the same. Below, the share of the answers in each bin."
+        caption: "Answers in 15 bins of confidence: blue is how many are right, light blue what of that is beyond the mean \
+                  confidence, orange what is missing to it; on the dashed line both would be the same. Below, the share \
+                  of the answers in each bin."
             .to_owned(),
         panels,
         columns,
@@ -193,24 +194,32 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
         let x = [bin.lower + inset, bin.upper - inset].map(|x| 100.0 * x);
         Bar { colour, opacity, from: [x[0], 100.0 * from], to: [x[1], 100.0 * to] }
     };
-    let mut bars: Vec<Bar> = filled.iter().map(|bin| bar(bin, BLUE, 1.0, 0.0, bin.accuracy)).collect();
-    bars.extend(filled.iter().map(|bin| bar(bin, VERMILLION, 0.45, bin.accuracy, bin.confidence)));
+    let mut bars: Vec<Bar> =
+        filled.iter().map(|bin| bar(bin, BLUE, 1.0, 0.0, bin.accuracy.min(bin.confidence))).collect();
+    bars.extend(filled.iter().map(|bin| match bin.confidence > bin.accuracy {
+        true => bar(bin, VERMILLION, 0.45, bin.accuracy, bin.confidence),
+        false => bar(bin, SKY, 1.0, bin.confidence, bin.accuracy),
+    }));
     let axis = |name| Axis { name, range: 0.0..100.0, scale: Scale::Linear };
     let diagram = Chart {
         title: format!("{} apart {title}", points(calibration.expected_calibration_error)),
-        size: [440.0, 320.0],
+        size: [400.0, 300.0],
         x: axis("confidence in %"),
         y: axis("right answers in %"),
         bars,
         lines: vec![],
         rules: vec![Rule::Diagonal],
         marks: vec![],
-        legend: vec![(BLUE, "right".to_owned()), (VERMILLION, "gap to the confidence".to_owned())],
+        legend: vec![
+            (BLUE, "right".to_owned()),
+            (SKY, "right, and not sure of it".to_owned()),
+            (VERMILLION, "sure, and not right".to_owned()),
+        ],
     };
     let share = |bin: &Bin| bin.samples as f64 / samples.max(1) as f64;
     let spread = Chart {
         title: format!("Answers by confidence, {title}"),
-        size: [440.0, 160.0],
+        size: [400.0, 150.0],
         x: axis("confidence in %"),
         y: Axis::over("% of answers", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin))).from_zero(),
         bars: filled.iter().map(|bin| bar(bin, SOFT, 0.8, 0.0, share(bin))).collect(),
@@ -235,7 +244,7 @@ pub fn lr_find(found: &LrFind) -> Figure {
     let smoothed = found.points.iter().map(|point| point.smoothed);
     let chart = Chart {
         title: "Learning-rate range test".to_owned(),
-        size: [640.0, 340.0],
+        size: [560.0, 320.0],
         x: Axis::over("learning rate", Scale::Log, found.points.iter().map(|point| point.learning_rate)),
         y: Axis::over("loss in nats", Scale::Linear, smoothed),
         bars: vec![],

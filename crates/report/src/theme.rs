@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_dark_style_replaces_colours_that_there_are() {
-        let known = [INK, SOFT, LINE, GROUND, RIGHT, WRONG].into_iter().chain(RUNS).chain(CLASSES);
+        let known = [INK, SOFT, LINE, GROUND, HEAT, RIGHT, WRONG].into_iter().chain(RUNS).chain(CLASSES);
         let known: Vec<String> = known.map(Colour::hex).collect();
         let rules = include_str!("report.css").lines().filter_map(|line| line.split_once("=\"#"));
         let replaced: Vec<String> = rules.map(|(_, rest)| format!("#{}", &rest[..6])).collect();

@@ -5,7 +5,7 @@
 //! Those are for images of 32 pixels a side; larger ones are corrupted by the same amounts. Noise is drawn from
 //! [`random`](crate::random), and no other image or thread changes it.
 
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 use rayon::prelude::*;
 
 use crate::{dataset::ImageSet, decode::decode_image, random::KeyedRng};
@@ -146,6 +146,7 @@ fn compress(image: &mut [u8], [height, width]: [usize; 2], quality: u8) {
     let mut file = vec![];
     let mut encoder = Encoder::new(&mut file, quality);
     encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     // Sets are made of squares of up to 1024 pixels a side, which JPEG has no trouble with.
     encoder.encode(&pixels, width as u16, height as u16, ColorType::Rgb).expect("an image that fits a JPEG");
     image.copy_from_slice(&decode_image(&file, height).expect("a JPEG that was just written"));
@@ -217,8 +218,9 @@ mod tests {
                 let pairs = corrupted.images.iter().zip(&expected.images);
                 let largest = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
                 let (off, changed) = (distance(&corrupted, &expected), distance(&set, &expected));
-                // Encoders round differently; the others differ where a value lies at the edge of a level.
-                let limit = if corruption == Corruption::Jpeg { 0.5 * changed } else { 1.0 };
+                // JPEG's colours are interpolated by other filters; the others differ where a value lies at the edge
+                // of a level.
+                let limit = if corruption == Corruption::Jpeg { 0.2 * changed } else { 1.0 };
                 assert!(off < limit, "{corruption:?} {severity}: {off} off, where the picture changed by {changed}");
                 assert!(corruption == Corruption::Jpeg || largest <= 1, "{corruption:?} {severity}: {largest}");
             }

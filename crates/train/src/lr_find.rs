@@ -55,12 +55,14 @@ impl RangeTest {
             let loss = trainer.step_at(learning_rate);
             average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
             let smoothed = average / (1.0 - SMOOTHING.powi(step as i32 + 1));
-            // Not at the end of a comparison that a loss beyond all numbers would pass.
-            if !(smoothed <= DIVERGED * least) {
+            if !smoothed.is_finite() {
                 break;
             }
             least = least.min(smoothed);
             points.push(LrPoint { learning_rate, loss, smoothed });
+            if smoothed > DIVERGED * least {
+                break;
+            }
         }
         LrFind::of(points)
     }

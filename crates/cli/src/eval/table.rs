@@ -1,4 +1,4 @@
-//! An evaluation as text, at most 100 columns wide.
+//! An evaluation as text, at most 100 columns wide, paths apart.
 
 use kiln_train::{Averages, Corrupted, EvaluationReport, Interval, Metrics, Temperature};
 
@@ -21,8 +21,6 @@ pub fn of(report: &EvaluationReport) -> String {
 /// A line a metric, with its interval.
 fn headline(report: &EvaluationReport) -> String {
     let EvaluationReport { metrics, intervals, flip_tta, temperature, .. } = report;
-    let line =
-        |name: &str, value: String, note: String| format!("{:<20}{value:>10}   {note}", name).trim_end().to_owned();
     let shares = |Interval { low, high }: Interval| format!("{:.2} to {:.2} %", 100.0 * low, 100.0 * high);
     let numbers = |Interval { low, high }: Interval| format!("{low:.4} to {high:.4}");
     let header = line("", "".into(), format!("{:.0} % interval", 100.0 * intervals.level));
@@ -54,6 +52,23 @@ fn headline(report: &EvaluationReport) -> String {
         ),
     });
     lines.join("\n") + "\n"
+}
+
+/// A note that does not fit goes on below its beginning.
+fn line(name: &str, value: String, note: String) -> String {
+    let mut text = format!("{name:<20}{value:>10}  ");
+    let indent = text.chars().count();
+    let mut column = indent;
+    for word in note.split(' ') {
+        let width = word.chars().count() + 1;
+        if column + width > COLUMNS && column > indent {
+            text += &format!("\n{:indent$}", "");
+            column = indent;
+        }
+        text += &format!(" {word}");
+        column += width;
+    }
+    text.trim_end().to_owned()
 }
 
 /// Precision, recall and F1 of each class and on average.

@@ -170,7 +170,7 @@ fn step(length: f64, most: usize, whole: f64) -> f64 {
     let least = (length / most as f64).max(whole);
     let power = 10.0_f64.powf(least.log10().floor());
     let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
-    let fits = |step: &f64| *step >= least * 0.999 && (whole == 0.0 || (step / whole).fract() < 1e-9);
+    let fits = |step: &f64| *step >= least * 0.95 && (whole == 0.0 || (step / whole).fract() < 1e-9);
     steps.into_iter().find(fits).unwrap_or(10.0 * power)
 }
 

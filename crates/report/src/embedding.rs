@@ -57,8 +57,9 @@ const PERPLEXITY: usize = 30;
 fn neighbors(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
     let nearest = |(row, features): (usize, &&[f32])| {
         let others = rows.iter().enumerate().filter(|(index, _)| *index != row);
-        let mut found: Vec<_> =
-            others.map(|(index, other)| Neighbor { index, distance: squared_distance(features, other).sqrt() }).collect();
+        let mut found: Vec<_> = others
+            .map(|(index, other)| Neighbor { index, distance: squared_distance(features, other).sqrt() })
+            .collect();
         let order =
             |a: &Neighbor<f32>, b: &Neighbor<f32>| a.distance.total_cmp(&b.distance).then(a.index.cmp(&b.index));
         found.select_nth_unstable_by(count - 1, order);

@@ -85,7 +85,7 @@ impl History {
                 if !overfitting && is_augmented(recipe) {
                     sentences.push(
                         "Training images are scored as they are trained on, augmented, which is harder: on plain ones the \
-                         gap would be wider."
+                         gap would likely be wider."
                             .to_owned(),
                     );
                 }

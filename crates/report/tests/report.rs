@@ -386,6 +386,40 @@ fn the_verdict_on_overfitting_follows_the_gap() {
 }
 
 #[test]
+fn sentences_count_what_the_answers_are() {
+    let classes = ["cat", "dog", "ship"].map(str::to_owned);
+    // Of 40 cats 10 are taken for dogs, of 40 dogs 5 for cats, of 40 ships none for anything; the network is always
+    // nearly certain.
+    let answer = |image: usize| match (image % 3, image / 3) {
+        (0, ..10) => 1,
+        (1, ..5) => 0,
+        (label, _) => label,
+    };
+    let logits = |image: usize| (0..3).map(move |class| if class == answer(image) { 9.0 } else { 0.0 });
+    let predictions = Predictions {
+        classes: classes.to_vec(),
+        labels: (0..120).map(|image| image % 3).collect(),
+        logits: (0..120).flat_map(logits).collect(),
+        features: vec![],
+    };
+    let mut run = run(6);
+    run.evaluation = Some(evaluation(&predictions));
+    let evidence = Evidence { predictions: Some(predictions), ..Evidence::default() };
+    let (html, _) = report(&run, &evidence, None);
+    for sentence in [
+        "Cat is taken for dog in 10 of 40 images (25.00\u{a0}%).",
+        "Dog is taken for cat in 5 of 40 images (12.50\u{a0}%).",
+        "Cat and dog alone make 100.00\u{a0}% of all 15 errors.",
+        "The network is too sure of itself: its mean confidence is 99.98\u{a0}%, and 87.50\u{a0}% of its answers are right",
+        "Of 120 answers given with more than 80\u{a0}% confidence, 87.50\u{a0}% are right.",
+        "where it says dog: 77.78\u{a0}% of 45 such answers are right",
+        "Best told from the others is ship (F1 1.000), worst cat (F1 0.800).",
+    ] {
+        assert!(html.contains(sentence), "'{sentence}' is not in: {}", html.split_once("How good").unwrap().1);
+    }
+}
+
+#[test]
 fn damaged_files_are_named_with_what_is_wrong() {
     let folder = TempDir::new().unwrap();
     let error = |folder: &Path| Run::read(folder).unwrap_err();

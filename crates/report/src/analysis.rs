@@ -100,12 +100,12 @@ impl History {
                 points(self.improvement)
             ));
         }
-        let of = if self.epochs == 1 { "the only one".to_owned() } else { format!("of {}", self.epochs) };
+        let of = if self.epochs == 1 { ", the only one".to_owned() } else { format!(" of {}", self.epochs) };
         let accuracy = match self.best_accuracy.is_finite() {
             true => format!(", with {} {on} accuracy", percent(self.best_accuracy)),
             false => String::new(),
         };
-        sentences.push(format!("Best epoch: {}, {of}{accuracy}.", self.best_epoch));
+        sentences.push(format!("Best epoch: {}{of}{accuracy}.", self.best_epoch));
         if let Some(rise) = self.late_rise.filter(|rise| *rise > RISING) {
             sentences.push(format!(
                 "Over the last tenth of the epochs {on} accuracy still rose by {}: a longer run might do better.",

@@ -200,7 +200,7 @@ impl Chart {
     pub fn draw(&self) -> Panel {
         let mut drawing = Drawing::default();
         let top = self.header(&mut drawing);
-        let (x_ticks, x_step) = self.x.ticks((self.size[0] / 60.0) as usize);
+        let (x_ticks, x_step) = self.x.ticks((self.size[0] / 50.0) as usize);
         let (y_ticks, y_step) = self.y.ticks((self.size[1] / 40.0) as usize);
         let y_texts: Vec<String> = y_ticks.iter().map(|tick| self.y.text(*tick, y_step)).collect();
         let widest = y_texts.iter().map(|text| text_width(text, SMALL)).fold(0.0, f64::max);
@@ -239,7 +239,7 @@ impl Chart {
     fn header(&self, drawing: &mut Drawing) -> f64 {
         drawing.title(fitted(&self.title, LARGE, self.size[0] - 2.0 * MARGIN));
         let y = legend(drawing, &self.legend, self.size[0]);
-        y + 16.0
+        y + 18.0
     }
 }
 

@@ -13,7 +13,7 @@ use tiny_skia::{
     StrokeDash, Transform,
 };
 
-use crate::theme::{Colour, FONT, GROUND, INK, LARGE, font_scale, text_width};
+use crate::theme::{Colour, FONT, GROUND, INK, LARGE, advance, font_scale};
 
 /// A point, in CSS pixels from the upper left corner.
 pub(crate) type Point = [f64; 2];
@@ -244,7 +244,7 @@ impl Text {
     }
 
     fn paint(&self, pixels: &mut Pixmap, transform: Transform) {
-        let width = text_width(&self.words, self.size);
+        let width = advance(&self.words, self.size);
         let start = match self.anchor {
             Anchor::Start => 0.0,
             Anchor::Middle => -width / 2.0,

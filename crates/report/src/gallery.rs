@@ -50,7 +50,7 @@ pub struct Filters {
 }
 
 /// Side in CSS pixels that an image is shown at.
-const SHOWN: f64 = 74.0;
+const SHOWN: f64 = 76.0;
 
 /// Images with each augmentation, row by row as the network gets them in the first epoch.
 pub fn augmented(rows: &[AugmentedRow]) -> Figure {
@@ -81,8 +81,8 @@ pub fn predictions(shown: &[Shown], classes: &[String]) -> Figure {
     let panel = |shown: &Shown| {
         let mut drawing = Drawing::default();
         draw(&mut drawing, &shown.image, [0.0, 0.0], SHOWN);
-        let label = title(&mut drawing, shown, classes, SHOWN + 10.0);
-        Panel { label, size: [SHOWN + 16.0, SHOWN + 34.0], drawing }
+        let label = title(&mut drawing, shown, classes, SHOWN + 10.0, 72.0);
+        Panel { label, size: [SHOWN + 24.0, SHOWN + 34.0], drawing }
     };
     Figure {
         name: "predictions",
@@ -128,25 +128,25 @@ const READING: &str = "Beside each image is its class activation map (Zhou et al
 fn explained(shown: &Shown, classes: &[String]) -> Panel {
     const WIDTH: f64 = 2.0 * SHOWN + 4.0;
     let mut drawing = Drawing::default();
-    let label = title(&mut drawing, shown, classes, 8.0);
+    let label = title(&mut drawing, shown, classes, 8.0, 110.0);
     let mut y = 36.0;
     draw(&mut drawing, &shown.image, [0.0, y], SHOWN);
     draw(&mut drawing, &activation_map(shown), [SHOWN + 4.0, y], SHOWN);
     y += SHOWN + 12.0;
     for (class, probability) in ranked(&shown.probabilities).into_iter().take(3) {
-        drawing.text(Text::new(fitted(&classes[class], SMALL, 68.0), [0.0, y], SMALL, INK));
-        drawing.rectangle([72.0, y - 4.0], [40.0, 8.0], LINE, 1.0);
-        drawing.rectangle([72.0, y - 4.0], [40.0 * probability, 8.0], BLUE, 1.0);
-        drawing.text(Text::new(format!("{:.0} %", 100.0 * probability), [118.0, y], SMALL, SOFT));
+        drawing.text(Text::new(fitted(&classes[class], SMALL, 74.0), [0.0, y], SMALL, INK));
+        drawing.rectangle([78.0, y - 4.0], [36.0, 8.0], LINE, 1.0);
+        drawing.rectangle([78.0, y - 4.0], [36.0 * probability, 8.0], BLUE, 1.0);
+        drawing.text(Text::new(format!("{:.0} %", 100.0 * probability), [119.0, y], SMALL, SOFT));
         y += 17.0;
     }
     Panel { label, size: [WIDTH, y - 5.0], drawing }
 }
 
-/// Writes what the network says at that height and, where that is wrong, what it is; also as words.
-fn title(drawing: &mut Drawing, shown: &Shown, classes: &[String], y: f64) -> String {
+/// Writes what the network says at that height and, where that is wrong, what it is, names no wider than `room`;
+/// also as words.
+fn title(drawing: &mut Drawing, shown: &Shown, classes: &[String], y: f64, room: f64) -> String {
     let (answer, probability) = ranked(&shown.probabilities)[0];
-    let room = SHOWN - 16.0;
     let mut lines = vec![format!("{} {:.0} %", fitted(&classes[answer], SMALL, room), 100.0 * probability)];
     let colour = if answer == shown.label { RIGHT } else { WRONG };
     if answer != shown.label {

@@ -299,7 +299,7 @@ fn scores(evaluation: &EvaluationReport) -> Markup {
     }
     let level = format!("{:.0} % interval", 100.0 * intervals.level);
     html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "Metric" } th.number { "Value" } th.number { (level) } } }
             tbody {
                 @for (name, value, interval) in &rows {
@@ -328,7 +328,7 @@ fn class_table(evaluation: &EvaluationReport) -> Markup {
     html! {
         details open[metrics.classes.len() <= 20] {
             summary { "Every class" }
-            div.scroll { table {
+            div.scroll tabindex="0" { table {
                 thead { tr {
                     th { "Class" } th.number { "Precision" } th.number { "Recall" } th.number { "F1" } th.number { "Images" }
                 } }
@@ -350,7 +350,7 @@ fn confusion_table(evaluation: &EvaluationReport) -> Option<Markup> {
     let name = |class: usize| &metrics.classes[class].class;
     let share = |found: &Confusion| percent(found.images as f64 / metrics.classes[found.label].support as f64);
     let table = html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "Class" } th { "Taken for" } th.number { "Images" } th.number { "Of the class" } } }
             tbody {
                 @for found in &found {

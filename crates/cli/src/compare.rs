@@ -1,5 +1,6 @@
 //! `kiln compare`
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,7 +11,12 @@ use crate::args::CompareArgs;
 use crate::report::write_figures;
 
 pub fn run(args: CompareArgs) -> Result<ExitCode> {
-    let runs = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;
+    let names: BTreeSet<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    if names.len() < runs.len() {
+        // Folders of one name lie in different places.
+        runs.iter_mut().zip(&args.runs).for_each(|(run, folder)| run.name = folder.display().to_string());
+    }
     let runs: Vec<&Run> = runs.iter().collect();
     let comparison = Comparison::of(&runs);
     if args.json {

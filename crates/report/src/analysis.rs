@@ -189,8 +189,9 @@ pub(crate) fn quality(evaluation: &EvaluationReport) -> Vec<String> {
     let empty: Vec<String> =
         metrics.classes.iter().filter(|class| class.support == 0).map(|class| class.class.clone()).collect();
     if !empty.is_empty() {
-        let verb = if empty.len() == 1 { "has" } else { "have" };
-        sentences.push(format!("{} {verb} no image here, so that nothing is said about it.", shortened(&empty)));
+        let (verb, them) = if empty.len() == 1 { ("has", "it") } else { ("have", "them") };
+        let names = capitalised(&shortened(&empty));
+        sentences.push(format!("{names} {verb} no image here, so that nothing is said about {them}."));
     }
     sentences
 }

@@ -113,7 +113,7 @@ impl Axis {
     }
 
     /// The same, from 0.
-    pub fn from_zero(mut self) -> Self {
+    pub fn starting_at_zero(mut self) -> Self {
         self.range.start = 0.0;
         self.range.end = self.range.end.max(f64::MIN_POSITIVE);
         self

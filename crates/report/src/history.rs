@@ -68,7 +68,7 @@ pub fn curves(runs: &[&Run]) -> Figure {
 pub fn throughput(runs: &[&Run]) -> Figure {
     let series = each(runs, |epoch| Some(epoch.images_per_second), 2.0);
     let mut chart = chart("Training images a second", "", Scale::Linear, runs, series);
-    chart.y = chart.y.from_zero();
+    chart.y = chart.y.starting_at_zero();
     Figure {
         name: "throughput",
         title: title("Throughput", runs),

@@ -221,7 +221,7 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
         title: format!("Answers by confidence, {title}"),
         size: [400.0, 150.0],
         x: axis("confidence in %"),
-        y: Axis::over("% of answers", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin))).from_zero(),
+        y: Axis::over("% of answers", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin))).starting_at_zero(),
         bars: filled.iter().map(|bin| bar(bin, SOFT, 0.8, 0.0, share(bin))).collect(),
         lines: vec![],
         rules: vec![],

@@ -362,7 +362,7 @@ fn a_hundred_classes_one_of_them_without_images_are_reported() {
     let mut run = run(6);
     run.evaluation = Some(evaluation(&predictions));
     let (html, figures) = report(&run, &evidence(predictions), None);
-    assert!(html.contains("class 99 has no image here"), "{html}");
+    assert!(html.contains("Class 99 has no image here"), "{html}");
     assert!(html.contains("<summary>Every class</summary>") && !html.contains("<details open"));
     let figure = |name| figures.iter().find(|figure: &&Figure| figure.name == name).unwrap();
     let [width, _] = figure("confusion").panels[0].size;

@@ -65,7 +65,8 @@ machine() {
     python3 -c 'import torch; print("torch", torch.__version__, "cuda", torch.version.cuda, "cudnn", torch.backends.cudnn.version())'
 }
 
-# Kiln and PyTorch in turn, for each way that PyTorch can be run.
+# Kiln and PyTorch in turn, for each way that PyTorch can be run; the last time Kiln in f16 too, which
+# fails on a GPU whose matrix units it does not take.
 against_pytorch() {
     local name=$1 script=$2 mode
     shift 2
@@ -75,6 +76,9 @@ against_pytorch() {
         measure "$name${mode// --/-}" python3 "$here/$script" --json --kiln "$kiln" \
             --kiln-args="--device $device" --device "$torch" --rounds "$rounds" "$@" $mode
     done
+    # shellcheck disable=SC2086
+    measure "$name-f16${mode// --/-}" python3 "$here/$script" --json --kiln "$kiln" \
+        --kiln-args="--device $device --precision f16" --device "$torch" --rounds "$rounds" "$@" $mode
 }
 
 train() {

@@ -9,6 +9,7 @@
 //
 // The host replaces the `const` lines down to the empty one; lengths and offsets count vec4.
 
+alias Number = f32;         // what is stored; sums are f32
 const KERNEL = 3u;
 const STRIDE = 1u;
 const IN_CHANNELS = 1u;     // per pixel
@@ -25,14 +26,18 @@ const RESIDUAL_START = 70u;
 const RELU = true;
 
 // [O / 8, K, K, C / 4, 2]: columns are input channels, rows output channels.
-@group(0) @binding(0) var<storage, read> weight: array<mat4x4f>;
-@group(0) @binding(1) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(2) var<storage, read> input: array<vec4f>;
-@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> output: array<vec4f>;
+@group(0) @binding(0) var<storage, read> weight: array<mat4x4<Number>>;
+@group(0) @binding(1) var<storage, read> bias: array<vec4<Number>>;
+@group(0) @binding(2) var<storage, read> input: array<vec4<Number>>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<Number>>;
+@group(0) @binding(4) var<storage, read_write> output: array<vec4<Number>>;
 
 const GROUPS = (PIXELS + 7u) / 8u;
 const RUN = KERNEL * IN_CHANNELS;
+
+fn wide(matrix: mat4x4<Number>) -> mat4x4f {
+    return mat4x4f(vec4f(matrix[0]), vec4f(matrix[1]), vec4f(matrix[2]), vec4f(matrix[3]));
+}
 
 // Where the runs under a pixel start. A group over the end makes the last pixel several times.
 fn start_of(pixel: u32) -> u32 {
@@ -46,13 +51,13 @@ fn finish(pixel: u32, channel: u32, sums: vec4f) {
         let column = pixel % OUT_WIDTH * OUT_CHANNELS + channel;
         var value = sums;
         if RESIDUAL {
-            value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column];
+            value += vec4f(residual[RESIDUAL_START + row * RESIDUAL_ROW + column]);
         }
         if RELU {
             // Not `max`, which may make a number of NaN.
             value = select(value, vec4f(), value < vec4f());
         }
-        output[OUT_START + row * OUT_ROW + column] = value;
+        output[OUT_START + row * OUT_ROW + column] = vec4<Number>(value);
     }
 }
 
@@ -71,7 +76,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let i5 = start_of(pixel + 5u);
     let i6 = start_of(pixel + 6u);
     let i7 = start_of(pixel + 7u);
-    var a0 = bias[channel];
+    var a0 = vec4f(bias[channel]);
     var a1 = a0;
     var a2 = a0;
     var a3 = a0;
@@ -79,7 +84,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     var a5 = a0;
     var a6 = a0;
     var a7 = a0;
-    var b0 = bias[channel + 1u];
+    var b0 = vec4f(bias[channel + 1u]);
     var b1 = b0;
     var b2 = b0;
     var b3 = b0;
@@ -90,31 +95,31 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     var w = channel * KERNEL * RUN;
     for (var row = 0u; row < KERNEL * IN_ROW; row += IN_ROW) {
         for (var k = row; k < row + RUN; k++) {
-            let wa = weight[w];
-            let wb = weight[w + 1u];
+            let wa = wide(weight[w]);
+            let wb = wide(weight[w + 1u]);
             w += 2u;
-            let x0 = input[i0 + k];
+            let x0 = vec4f(input[i0 + k]);
             a0 += wa * x0;
             b0 += wb * x0;
-            let x1 = input[i1 + k];
+            let x1 = vec4f(input[i1 + k]);
             a1 += wa * x1;
             b1 += wb * x1;
-            let x2 = input[i2 + k];
+            let x2 = vec4f(input[i2 + k]);
             a2 += wa * x2;
             b2 += wb * x2;
-            let x3 = input[i3 + k];
+            let x3 = vec4f(input[i3 + k]);
             a3 += wa * x3;
             b3 += wb * x3;
-            let x4 = input[i4 + k];
+            let x4 = vec4f(input[i4 + k]);
             a4 += wa * x4;
             b4 += wb * x4;
-            let x5 = input[i5 + k];
+            let x5 = vec4f(input[i5 + k]);
             a5 += wa * x5;
             b5 += wb * x5;
-            let x6 = input[i6 + k];
+            let x6 = vec4f(input[i6 + k]);
             a6 += wa * x6;
             b6 += wb * x6;
-            let x7 = input[i7 + k];
+            let x7 = vec4f(input[i7 + k]);
             a7 += wa * x7;
             b7 += wb * x7;
         }

@@ -5,6 +5,7 @@
 // kernel positions and channels, an invocation each, that are added through workgroup memory. The
 // host replaces the `const` lines down to the empty one; lengths and offsets count vec4.
 
+alias Number = f32;         // what is stored; sums are f32
 const KERNEL = 3u;
 const STRIDE = 1u;
 const IN_CHANNELS = 1u;     // per pixel
@@ -21,11 +22,11 @@ const RESIDUAL_START = 70u;
 const RELU = true;
 
 // [O / 8, K, K, C / 4, 2]: columns are input channels, rows output channels.
-@group(0) @binding(0) var<storage, read> weight: array<mat4x4f>;
-@group(0) @binding(1) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(2) var<storage, read> input: array<vec4f>;
-@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> output: array<vec4f>;
+@group(0) @binding(0) var<storage, read> weight: array<mat4x4<Number>>;
+@group(0) @binding(1) var<storage, read> bias: array<vec4<Number>>;
+@group(0) @binding(2) var<storage, read> input: array<vec4<Number>>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<Number>>;
+@group(0) @binding(4) var<storage, read_write> output: array<vec4<Number>>;
 
 const GROUPS = (PIXELS + 3u) / 4u;
 const RUN = KERNEL * IN_CHANNELS;
@@ -36,6 +37,10 @@ const PART = (STEPS + PARTS - 1u) / PARTS;
 
 // Columns are pixels.
 var<workgroup> sums: array<mat4x4f, 64>;
+
+fn wide(matrix: mat4x4<Number>) -> mat4x4f {
+    return mat4x4f(vec4f(matrix[0]), vec4f(matrix[1]), vec4f(matrix[2]), vec4f(matrix[3]));
+}
 
 // Where the runs under a pixel start. A group over the end makes the last pixel several times.
 fn start_of(pixel: u32) -> u32 {
@@ -49,13 +54,13 @@ fn finish(pixel: u32, channel: u32, sums: vec4f) {
         let column = pixel % OUT_WIDTH * OUT_CHANNELS + channel;
         var value = sums;
         if RESIDUAL {
-            value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column];
+            value += vec4f(residual[RESIDUAL_START + row * RESIDUAL_ROW + column]);
         }
         if RELU {
             // Not `max`, which may make a number of NaN.
             value = select(value, vec4f(), value < vec4f());
         }
-        output[OUT_START + row * OUT_ROW + column] = value;
+        output[OUT_START + row * OUT_ROW + column] = vec4<Number>(value);
     }
 }
 
@@ -78,11 +83,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var a3 = vec4f();
     for (var step = part * PART; step < min(STEPS, part * PART + PART); step++) {
         let k = step / RUN * IN_ROW + step % RUN;
-        let w = weight[weights + step * 2u];
-        a0 += w * input[i0 + k];
-        a1 += w * input[i1 + k];
-        a2 += w * input[i2 + k];
-        a3 += w * input[i3 + k];
+        let w = wide(weight[weights + step * 2u]);
+        a0 += w * vec4f(input[i0 + k]);
+        a1 += w * vec4f(input[i1 + k]);
+        a2 += w * vec4f(input[i2 + k]);
+        a3 += w * vec4f(input[i3 + k]);
     }
     sums[thread] = mat4x4f(a0, a1, a2, a3);
     workgroupBarrier();
@@ -90,7 +95,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if part >= 4u || channel >= OUT_CHANNELS {
         return;
     }
-    var sum = bias[channel];
+    var sum = vec4f(bias[channel]);
     for (var other = 0u; other < PARTS; other++) {
         sum += sums[other * TILES + thread % TILES][part];
     }

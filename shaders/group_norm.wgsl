@@ -2,6 +2,7 @@
 // an image; mean and variance take a pass each, as the sum of squares alone would lose digits. The
 // host replaces the `const` lines down to the empty one; lengths and offsets count numbers.
 
+alias Number = f32;         // what is stored; sums are f32
 const GROUP = 4u;           // channels of a group
 const EPSILON = 1e-5;
 const IN_CHANNELS = 8u;     // per pixel, padding included
@@ -17,11 +18,11 @@ const RESIDUAL_ROW = 272u;
 const RESIDUAL_START = 0u;
 const RELU = true;
 
-@group(0) @binding(0) var<storage, read> weight: array<f32>;
-@group(0) @binding(1) var<storage, read> bias: array<f32>;
-@group(0) @binding(2) var<storage, read> input: array<f32>;
-@group(0) @binding(3) var<storage, read> residual: array<f32>;
-@group(0) @binding(4) var<storage, read_write> output: array<f32>;
+@group(0) @binding(0) var<storage, read> weight: array<Number>;
+@group(0) @binding(1) var<storage, read> bias: array<Number>;
+@group(0) @binding(2) var<storage, read> input: array<Number>;
+@group(0) @binding(3) var<storage, read> residual: array<Number>;
+@group(0) @binding(4) var<storage, read_write> output: array<Number>;
 
 const THREADS = 64u;
 const COUNT = GROUP * PIXELS;
@@ -30,7 +31,7 @@ var<workgroup> partial: array<f32, THREADS>;
 fn load(index: u32, first: u32) -> f32 {
     let pixel = index / GROUP;
     let at = pixel / OUT_WIDTH * IN_ROW + pixel % OUT_WIDTH * IN_CHANNELS;
-    return input[IN_START + at + first + index % GROUP];
+    return f32(input[IN_START + at + first + index % GROUP]);
 }
 
 // The sum of every invocation's value.
@@ -64,13 +65,13 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) threa
         let channel = first + index % GROUP;
         let row = index / GROUP / OUT_WIDTH;
         let column = index / GROUP % OUT_WIDTH;
-        var value = (load(index, first) - mean) * scale * weight[channel] + bias[channel];
+        var value = (load(index, first) - mean) * scale * f32(weight[channel]) + f32(bias[channel]);
         if RESIDUAL {
-            value += residual[RESIDUAL_START + row * RESIDUAL_ROW + column * OUT_CHANNELS + channel];
+            value += f32(residual[RESIDUAL_START + row * RESIDUAL_ROW + column * OUT_CHANNELS + channel]);
         }
         if RELU {
             value = select(value, 0.0, value < 0.0);
         }
-        output[OUT_START + row * OUT_ROW + column * OUT_CHANNELS + channel] = value;
+        output[OUT_START + row * OUT_ROW + column * OUT_CHANNELS + channel] = Number(value);
     }
 }

@@ -2,6 +2,7 @@
 // 4 channels of a pixel. The host replaces the `const` lines down to the empty one; lengths and
 // offsets count vec4 (see conv2d_fused.wgsl).
 
+alias Number = f32;         // what is stored; sums are f32
 const KERNEL = 3u;
 const STRIDE = 2u;
 const PADDING = 1u;
@@ -19,9 +20,9 @@ const RESIDUAL_ROW = 68u;
 const RESIDUAL_START = 70u;
 const RELU = false;
 
-@group(0) @binding(2) var<storage, read> input: array<vec4f>;
-@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> output: array<vec4f>;
+@group(0) @binding(2) var<storage, read> input: array<vec4<Number>>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<Number>>;
+@group(0) @binding(4) var<storage, read_write> output: array<vec4<Number>>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -39,16 +40,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             let i = row * STRIDE + di - PADDING;
             let j = column * STRIDE + dj - PADDING;
             if i < IN_HEIGHT && j < IN_WIDTH {
-                value = max(value, input[IN_START + i * IN_ROW + j * OUT_CHANNELS + channel]);
+                value = max(value, vec4f(input[IN_START + i * IN_ROW + j * OUT_CHANNELS + channel]));
             }
         }
     }
     let at = column * OUT_CHANNELS + channel;
     if RESIDUAL {
-        value += residual[RESIDUAL_START + row * RESIDUAL_ROW + at];
+        value += vec4f(residual[RESIDUAL_START + row * RESIDUAL_ROW + at]);
     }
     if RELU {
         value = select(value, vec4f(), value < vec4f());
     }
-    output[OUT_START + row * OUT_ROW + at] = value;
+    output[OUT_START + row * OUT_ROW + at] = vec4<Number>(value);
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kiln_kernels::device::AdapterClass;
 use tempfile::TempDir;
 
 mod program;
@@ -182,8 +183,8 @@ fn a_run_starts_with_the_weights_of_another_and_a_head_for_its_own_classes() {
         let bytes = fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
         kiln_model::Bundle::from_bytes(&bytes).unwrap().state
     };
-    // A rate of zero: weights stay as they are at the start.
-    let still = ["--epochs", "1", "--set", "optimizer.lr=0", "--init", "first"];
+    // A rate of zero: weights stay as they are at the start, but for the rounding of their average.
+    let still = ["--epochs", "1", "--set", "optimizer.lr=0", "--set", "training.ema_decay=0", "--init", "first"];
     let own = ["train", "--data", ".", "--device", "cpu", "--no-report", "--out", "own"];
     let printed = succeeds(&kiln(folder.path()).args(own).args(TINY).args(still).output().unwrap());
     assert!(printed.contains("weights of first/model.safetensors, with a new head"), "{printed}");
@@ -248,7 +249,7 @@ fn ten_steps_on_wgpu_follow_the_cpus_losses() {
 
 #[test]
 fn ten_steps_in_bf16_follow_those_in_f32_where_the_cpu_has_it() {
-    if !kiln_kernels::Precision::Bf16.is_available() {
+    if !kiln_kernels::Precision::Bf16.is_on_cpu() {
         eprintln!("this CPU lacks AVX512-BF16: only the error is tested");
         let folder = TempDir::new().unwrap();
         let train = ["train", "--dataset", "synthetic", "--device", "cpu", "--set", "training.precision=bf16"];
@@ -258,6 +259,30 @@ fn ten_steps_in_bf16_follow_those_in_f32_where_the_cpu_has_it() {
     assert_ne!(f32, bf16);
     for (step, (f32, bf16)) in f32.iter().zip(&bf16).enumerate() {
         assert!((f32 - bf16).abs() < 0.03 * f32, "step {step}: {f32} in f32, {bf16} in bf16");
+    }
+}
+
+#[test]
+fn ten_steps_in_f16_follow_those_in_f32_where_an_adapter_has_matrix_units() {
+    if std::env::var_os("KILN_SKIP_GPU").is_some() {
+        return eprintln!("skipped: KILN_SKIP_GPU is set");
+    }
+    let adapters = kiln_kernels::device::adapters();
+    let device = if adapters[0].class == AdapterClass::Software { "software" } else { "gpu" };
+    if adapters[0].matrix_units().is_none() {
+        eprintln!("{} shows no matrix units of Kiln's kind: only the error is tested", adapters[0].name);
+        let folder = TempDir::new().unwrap();
+        let train = ["train", "--dataset", "synthetic", "--device", device, "--set", "training.precision=f16"];
+        return fails(
+            &kiln(folder.path()).args(train).output().unwrap(),
+            1,
+            &["does not multiply f16", "matrix units"],
+        );
+    }
+    let (f32, f16) = (ten_losses(device, "f32"), ten_losses(device, "f16"));
+    assert_ne!(f32, f16);
+    for (step, (f32, f16)) in f32.iter().zip(&f16).enumerate() {
+        assert!((f32 - f16).abs() < 0.01 * f32, "step {step}: {f32} in f32, {f16} in f16");
     }
 }
 
@@ -272,7 +297,7 @@ fn doctor(device: &str) -> Vec<serde_json::Value> {
     }
     let rows = report["rows"].as_array().unwrap().clone();
     for row in &rows {
-        assert!(row["relative_error"].as_f64().unwrap() <= 1e-5 && row["device"] == device, "{row}");
+        assert!(row["relative_error"].as_f64() <= row["limit"].as_f64() && row["device"] == device, "{row}");
     }
     rows
 }

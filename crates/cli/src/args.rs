@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
+use kiln_kernels::Precision;
 use kiln_kernels::device::{DeviceError, Request};
 use kiln_model::container::Storage;
 
@@ -469,6 +470,9 @@ pub enum Bench {
         /// Batches that are timed, after 3 that are not
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
+        /// What a plan's numbers are stored in: f32, or f16 on a GPU that has it
+        #[arg(long, default_value_t = Precision::F32)]
+        precision: Precision,
         /// auto, cpu, gpu, gpu:N or software
         #[arg(long, default_value = "auto")]
         device: Request,
@@ -487,9 +491,9 @@ pub enum Bench {
         /// Steps that are timed, after as many as 3 that are not
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
-        /// What convolutions multiply
-        #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
-        precision: String,
+        /// What convolutions multiply: f32, bf16 or f16
+        #[arg(long, default_value_t = Precision::F32)]
+        precision: Precision,
         /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
         #[arg(long, default_value = "auto")]
         device: Request,

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::synthetic;
-use kiln_kernels::device::{Chosen, Path, Request, choose};
-use kiln_kernels::peak;
+use kiln_kernels::device::{Chosen, Path, Request, choose, multiplies};
+use kiln_kernels::{Precision, peak};
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
 use serde_json::{Value, json};
 
@@ -22,9 +22,11 @@ const WARM_UP: usize = 3;
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
     match args.what {
         Bench::TrainStep { width, batch, steps, precision, device, json } => {
-            train_step([width, batch], steps, &precision, device, json)
+            train_step([width, batch], steps, precision, device, json)
         }
-        Bench::Inference { width, batch, runs, device, json } => inference::run([width, batch], runs, device, json),
+        Bench::Inference { width, batch, runs, precision, device, json } => {
+            inference::run([width, batch], runs, precision, device, json)
+        }
         Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
     }
 }
@@ -57,7 +59,7 @@ fn print_peak(peak: Option<f64>) {
 fn train_step(
     [width, batch]: [usize; 2],
     steps: u32,
-    precision: &str,
+    precision: Precision,
     device: Request,
     json: bool,
 ) -> Result<ExitCode> {
@@ -69,12 +71,13 @@ fn train_step(
         format!("training.precision={precision}"),
     ];
     let recipe = Recipe::parse(recipe::BUILT_IN[0].1, &overrides)?;
+    ensure!(multiplies(&chosen.device, precision), "{} does not multiply {precision}", chosen.name);
     let bare = bare_step(&recipe, batch, steps as usize, &chosen.device)?;
     let whole = whole_step(&recipe, batch, steps as usize, &chosen)?;
     let rate = |seconds: f64| batch as f64 / seconds;
     if json {
         let fields = json!({
-            "width": width, "batch": batch, "steps": steps, "precision": precision,
+            "width": width, "batch": batch, "steps": steps, "precision": precision.to_string(),
             "images_per_second": rate(bare), "loop_images_per_second": rate(whole),
         });
         print_json(&chosen, peak(&chosen)?, fields);

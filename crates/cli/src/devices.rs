@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use kiln_kernels::Precision;
 use kiln_kernels::device::{Request, adapters, choose};
 use serde_json::json;
 
@@ -14,7 +15,10 @@ pub fn run(args: DevicesArgs) -> Result<ExitCode> {
     if args.json {
         let list: Vec<_> = adapters
             .iter()
-            .map(|a| json!({"name": a.name, "api": a.api, "driver": a.driver, "class": a.class.to_string()}))
+            .map(|a| {
+                json!({"name": a.name, "api": a.api, "driver": a.driver, "class": a.class.to_string(),
+                "f16": a.for_inference().stores(Precision::F16), "matrix_units": a.matrix_units().is_some()})
+            })
             .collect();
         println!("{}", json!({"chosen": chosen.name, "reason": chosen.reason, "adapters": list}));
         return Ok(ExitCode::SUCCESS);
@@ -28,7 +32,9 @@ pub fn run(args: DevicesArgs) -> Result<ExitCode> {
             gpus += 1;
             format!("gpu:{}", gpus - 1)
         };
-        println!("{name:<11} {} ({}, {}, {})", adapter.name, adapter.api, adapter.class, adapter.driver);
+        let f16 = if adapter.for_inference().stores(Precision::F16) { ", f16" } else { "" };
+        let units = if adapter.matrix_units().is_some() { ", matrix units" } else { "" };
+        println!("{name:<11} {} ({}, {}, {}{f16}{units})", adapter.name, adapter.api, adapter.class, adapter.driver);
     }
     println!("\n--device auto takes {}: {}", chosen.name, chosen.reason);
     Ok(ExitCode::SUCCESS)

@@ -32,12 +32,12 @@ impl KernelBackend for CubeBackend {
         weight: FloatTensor<Self>,
         stride: usize,
         padding: usize,
-        _: Precision,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         if !takes_wgsl(&x) {
             return Self::conv2d(x, weight, None, conv_options(stride, padding));
         }
-        conv2d::cube::forward(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, weight)
+        conv2d::cube::forward(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, weight, precision)
     }
 
     fn kiln_conv2d_backward_data(
@@ -46,12 +46,12 @@ impl KernelBackend for CubeBackend {
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
-        _: Precision,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         if !takes_wgsl(&x) {
             return Self::conv2d_x_backward(x, weight, grad, conv_options(stride, padding));
         }
-        conv2d::cube::backward_data(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), weight, grad)
+        conv2d::cube::backward_data(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), weight, grad, precision)
     }
 
     fn kiln_conv2d_backward_weight(
@@ -60,12 +60,12 @@ impl KernelBackend for CubeBackend {
         grad: FloatTensor<Self>,
         stride: usize,
         padding: usize,
-        _: Precision,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         if !takes_wgsl(&x) {
             return Self::conv2d_weight_backward(x, weight, grad, conv_options(stride, padding));
         }
-        conv2d::cube::backward_weight(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, grad)
+        conv2d::cube::backward_weight(&Geometry::new(dims4(&x), dims4(&weight), stride, padding), x, grad, precision)
     }
 
     fn kiln_batch_norm_train(

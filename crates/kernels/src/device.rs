@@ -6,6 +6,8 @@ use std::str::FromStr;
 use burn::backend::{Backend, Dispatch};
 use burn::tensor::{Device, DeviceKind};
 
+use crate::conv2d::Precision;
+use crate::conv2d::matrix::MatrixUnits;
 use crate::cube::WGSL_RUNTIME;
 use crate::inference::gpu;
 
@@ -40,6 +42,24 @@ impl Adapter {
     /// The same adapter for [`crate::inference::gpu`].
     pub fn for_inference(&self) -> gpu::Adapter {
         gpu::Adapter::new(self.adapter.clone())
+    }
+
+    /// The matrix units that convolutions can take, if it has any of their kind.
+    pub fn matrix_units(&self) -> Option<MatrixUnits> {
+        use wgpu::{CooperativeScalarType as Scalar, Features};
+
+        let needed = Features::SHADER_F16 | Features::SUBGROUP | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let info = self.adapter.get_info();
+        if !self.adapter.features().contains(needed) || info.subgroup_min_size != info.subgroup_max_size {
+            return None;
+        }
+        let units = MatrixUnits::of_subgroups(info.subgroup_max_size)?;
+        let side = units.side() as u32;
+        let fits = |found: &wgpu::CooperativeMatrixProperties| {
+            [found.m_size, found.n_size, found.k_size] == [side; 3]
+                && (found.ab_type, found.cr_type) == (Scalar::F16, Scalar::F32)
+        };
+        self.adapter.cooperative_matrix_properties().iter().any(fits).then_some(units)
     }
 }
 
@@ -82,6 +102,19 @@ impl Path {
             name if name.contains("flex") => Self::Cpu,
             name if name.contains(WGSL_RUNTIME) => Self::Wgsl,
             _ => Self::Burn(name),
+        }
+    }
+}
+
+/// Whether convolutions on a device can multiply numbers of that precision.
+pub fn multiplies(device: &Device, precision: Precision) -> bool {
+    let path = Path::of(device);
+    match precision {
+        Precision::F32 => true,
+        Precision::Bf16 => path == Path::Cpu && precision.is_on_cpu(),
+        Precision::F16 => {
+            let is_it = |adapter: &Adapter| Device::wgpu(adapter.kind.clone()) == device.clone().inner();
+            path == Path::Wgsl && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
         }
     }
 }

@@ -44,8 +44,9 @@ pub mod variants;
 pub use add_relu::add_relu;
 #[cfg(feature = "burn")]
 pub use batch_norm::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};
+pub use conv2d::Precision;
 #[cfg(feature = "burn")]
-pub use conv2d::{Precision, conv2d};
+pub use conv2d::conv2d;
 #[cfg(feature = "burn")]
 pub use fork::fork;
 #[cfg(feature = "burn")]

@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+#[cfg(feature = "burn")]
+use std::ops::Range;
 
 /// Calls `task` with every number below `count`, in any order.
 pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
@@ -23,6 +25,28 @@ pub unsafe fn make(len: usize, write: impl FnOnce(Shared)) -> Vec<f32> {
     // Safety: there is room for so many, and the caller has written them.
     unsafe { values.set_len(len) };
     values
+}
+
+/// A vector of which `write` makes each chunk, with this machine's vectors.
+///
+/// # Safety
+/// `write` must write all of it.
+#[cfg(feature = "burn")]
+pub unsafe fn make_chunks(
+    len: usize,
+    chunk: usize,
+    write: impl Fn(Range<usize>, &mut [MaybeUninit<f32>]) + Sync + Send,
+) -> Vec<f32> {
+    let write = |values: Shared| {
+        for_each(len.div_ceil(chunk), |index| {
+            let range = index * chunk..len.min((index + 1) * chunk);
+            // Safety: every chunk is one task's.
+            let values = unsafe { values.unwritten(range.start, range.len()) };
+            pulp::Arch::new().dispatch(|| write(range, values));
+        });
+    };
+    // Safety: the chunks are all there is.
+    unsafe { make(len, write) }
 }
 
 /// A slice that several threads write into, each its own part.

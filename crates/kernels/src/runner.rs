@@ -29,7 +29,7 @@ impl Runner {
     /// # Errors
     /// If the adapter gives no device.
     pub async fn new(adapter: &Adapter) -> Result<Self, GpuError> {
-        let (device, queue) = adapter.device(adapter.limits()).await?;
+        let (device, queue) = adapter.device(adapter.limits(), wgpu::Features::empty()).await?;
         let lost = Arc::new(AtomicBool::new(false));
         device.set_device_lost_callback({
             let lost = lost.clone();

@@ -33,6 +33,9 @@ shaders! {
     CONV2D_BACKWARD_WEIGHT = "conv2d_backward_weight",
     CONV2D_FUSED = "conv2d_fused",
     CONV2D_FUSED_SPLIT = "conv2d_fused_split",
+    CONV2D_MATRIX = "conv2d_matrix",
+    CONV2D_MATRIX_BACKWARD_WEIGHT = "conv2d_matrix_backward_weight",
+    CONV2D_MATRIX_PACK = "conv2d_matrix_pack",
     CONV2D_PACK = "conv2d_pack",
     GLOBAL_AVERAGE_POOL = "global_average_pool",
     GLOBAL_AVERAGE_POOL_BACKWARD = "global_average_pool_backward",
@@ -43,13 +46,21 @@ shaders! {
     SUM = "sum",
 }
 
-/// The value of a constant. Floats are kept as bits, so that values can key a cache.
+/// The value of a constant, or the type of an alias. Floats are kept as bits, so that values can key a
+/// cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Value {
+    Type(&'static str),
     Unsigned(usize),
     Signed(i32),
     Float(u32),
     Bool(bool),
+}
+
+impl From<&'static str> for Value {
+    fn from(name: &'static str) -> Self {
+        Self::Type(name)
+    }
 }
 
 impl From<usize> for Value {
@@ -79,6 +90,7 @@ impl From<bool> for Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
+            Self::Type(name) => f.write_str(name),
             Self::Unsigned(value) => write!(f, "{value}u"),
             Self::Signed(value) => write!(f, "{value}i"),
             Self::Float(bits) => write!(f, "{:e}", f32::from_bits(*bits)),
@@ -95,6 +107,11 @@ pub struct Specialised {
 }
 
 impl Shader {
+    /// Whether it is WGSL as the standard has it, which browsers take.
+    pub fn is_standard(self) -> bool {
+        !self.source.contains("enable wgpu_")
+    }
+
     pub fn with<const N: usize>(self, constants: [(&'static str, Value); N]) -> Specialised {
         Specialised { shader: self, constants: constants.to_vec() }
     }
@@ -121,12 +138,17 @@ impl Specialised {
     pub fn source(&self) -> String {
         let mut source = self.shader.source.to_owned();
         for (name, value) in &self.constants {
-            let declaration = format!("const {name} = ");
+            let keyword = if matches!(value, Value::Type(_)) { "alias" } else { "const" };
+            let declaration = format!("{keyword} {name} = ");
             let found = source.find(&declaration);
             let start =
                 found.unwrap_or_else(|| panic!("{} has no constant {name}", self.shader.name)) + declaration.len();
             let len = source[start..].find(';').expect("a declaration ends");
             source.replace_range(start..start + len, &value.to_string());
+        }
+        // A directive comes before everything else.
+        if self.constants.contains(&("Number", Value::Type("f16"))) {
+            source.insert_str(0, "enable f16;\n");
         }
         source
     }
@@ -149,17 +171,34 @@ impl Launch {
 
 #[cfg(test)]
 mod tests {
+    use naga::valid::Capabilities;
+
     use super::*;
+    use crate::conv2d::matrix::MatrixUnits;
 
     #[test]
-    fn every_shader_is_valid_as_it_stands() {
-        for Shader { name, source } in ALL {
-            let module = naga::front::wgsl::parse_str(source)
-                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
-            let (flags, capabilities) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
-            let valid = naga::valid::Validator::new(flags, capabilities).validate(&module);
-            valid.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    fn every_form_of_every_shader_is_valid() {
+        for shader in ALL {
+            assert_valid(&shader.with([]));
+            if shader.source.contains("alias Number") {
+                assert_valid(&shader.with([("Number", "f16".into())]));
+            }
+            if shader.source.contains("alias Left") {
+                assert_valid(&shader.with(MatrixUnits::Side8.constants()));
+            }
         }
+    }
+
+    fn assert_valid(shader: &Specialised) {
+        let (name, source) = (shader.shader.name, shader.source());
+        let module = naga::front::wgsl::parse_str(&source)
+            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+        let mut capabilities = Capabilities::empty();
+        capabilities.set(Capabilities::SHADER_FLOAT16, source.contains("enable f16;"));
+        capabilities.set(Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX, !shader.shader.is_standard());
+        let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
+        let valid = validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).validate(&module);
+        valid.unwrap_or_else(|error| panic!("{name}: {error:?}"));
     }
 
     #[test]
@@ -185,6 +224,8 @@ mod tests {
         let source = MAX_POOL.with([("KERNEL", 5_usize.into()), ("RELU", true.into())]).source();
         assert!(source.contains("const KERNEL = 5u;") && source.contains("const RELU = true;"));
         assert!(source.contains("const STRIDE = 2u;"), "the others stay");
+        let source = MAX_POOL.with([("Number", "f16".into())]).source();
+        assert!(source.starts_with("enable f16;") && source.contains("alias Number = f16;"), "{source}");
         let source = GROUP_NORM.with([("EPSILON", 1e-5_f32.into())]).source();
         assert!(source.contains("const EPSILON = 1e-5;"), "{source}");
     }

@@ -76,6 +76,7 @@ pub struct Training {
 enum PrecisionName {
     F32,
     Bf16,
+    F16,
 }
 
 /// Stochastic gradient descent as PyTorch's `SGD`.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Augmentation, DataError, Dataset, Split, epoch_order, fill_batch, targets};
 use kiln_kernels::Precision;
-use kiln_kernels::device::Path;
+use kiln_kernels::device::multiplies;
 use kiln_model::{ConfigError, ResNet, StateDict, StateError};
 use web_time::Instant;
 
@@ -83,10 +83,10 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(
-        "this device does not multiply bf16, which takes the CPU, and one with AVX512-BF16: set \
-         training.precision = \"f32\""
+        "this device does not multiply {0}: bf16 takes a CPU with AVX512-BF16, f16 a GPU whose matrix units wgpu \
+         shows (`kiln devices`); set training.precision = \"f32\""
     )]
-    Precision,
+    Precision(Precision),
     #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
     NoImages(usize, usize),
     #[error(
@@ -114,8 +114,8 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NoImages(data.train.len(), split.validation.len()));
         }
         let precision = recipe.training.precision;
-        if precision != Precision::F32 && !(Path::of(device) == Path::Cpu && precision.is_available()) {
-            return Err(TrainError::Precision);
+        if !multiplies(device, precision) {
+            return Err(TrainError::Precision(precision));
         }
         let device = device.clone().autodiff();
         let model = architecture.init(seed, &device)?.with_precision(precision);
@@ -430,7 +430,8 @@ mod tests {
 
     /// The network after `steps` steps of a small recipe with these changes.
     fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
-        let small = ["model.width=4", "training.batch_size=14", "model.norm=group", "model.groups=2"];
+        let network = ["model.width=4", "model.norm=group", "model.groups=2"];
+        let small = [&network[..], &["training.batch_size=14", "training.ema_decay=0"]].concat();
         let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
         let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
         let mut trainer = Trainer::new(recipe, data, Some(steps), &Device::flex()).unwrap();

@@ -59,7 +59,7 @@ impl Engine {
             let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
             return Self::cpu(plan, reason);
         }
-        match gpu::Executor::new(&adapter, plan).await {
+        match gpu::Executor::new(&adapter, plan, adapter.variants().precision).await {
             Ok(executor) => {
                 let reason = match wish {
                     Backend::Auto => "WebGPU is there, on real hardware",

@@ -7,6 +7,7 @@
 #![cfg(target_family = "wasm")]
 
 use js_sys::{Float32Array, Reflect, Uint8Array};
+use kiln_kernels::Precision;
 use kiln_kernels::inference::gpu::{Adapter, Executor};
 use kiln_kernels::inference::{Conv2d, Operator, Plan, Step, cpu};
 use kiln_model::Bundle;
@@ -144,7 +145,7 @@ async fn every_operator_agrees_with_the_cpu() {
     for is_software in [true, false] {
         let mut adapter = Adapter::request().await.unwrap();
         adapter.is_software = is_software;
-        let (found, _) = Executor::new(&adapter, &plan).await.unwrap().run(&image).await.unwrap();
+        let (found, _) = Executor::new(&adapter, &plan, Precision::F32).await.unwrap().run(&image).await.unwrap();
         close(&found, &expected, 1e-5 * scale);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
+use kiln_kernels::Precision;
 use kiln_kernels::device::{Path, Request, choose};
 use kiln_kernels::inference::{cpu, gpu};
 use kiln_model::{InferenceResNet, Preset, ResNetConfig};
@@ -15,7 +16,13 @@ use super::{check_batch, peak, print_json, print_peak};
 /// Runs before the clock starts.
 const WARM_UP: usize = 3;
 
-pub fn run([width, batch]: [usize; 2], runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+pub fn run(
+    [width, batch]: [usize; 2],
+    runs: u32,
+    precision: Precision,
+    device: Request,
+    json: bool,
+) -> Result<ExitCode> {
     check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
     let config = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
@@ -26,6 +33,7 @@ pub fn run([width, batch]: [usize; 2], runs: u32, device: Request, json: bool) -
 
     let (network, pixels) = (&network, &pixels);
     let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if Path::of(&chosen.device) == Path::Cpu {
+        ensure!(precision == Precision::F32, "a CPU's plans are f32: choose a GPU with --device");
         let mut executor = cpu::Executor::new(network.plan.clone())?;
         Box::new(move || {
             let maps = executor.run(pixels);
@@ -33,14 +41,14 @@ pub fn run([width, batch]: [usize; 2], runs: u32, device: Request, json: bool) -
         })
     } else {
         let adapter = chosen.adapter.as_ref().context("plans run on the CPU and through wgpu, not through CUDA")?;
-        let executor = pollster::block_on(gpu::Executor::new(&adapter.for_inference(), &network.plan))?;
+        let executor = pollster::block_on(gpu::Executor::new(&adapter.for_inference(), &network.plan, precision))?;
         // That executor takes one image at a time.
         let logits = move |image| Ok(network.predict(&pollster::block_on(executor.run(image))?.0).logits);
         Box::new(move || Ok(pixels.chunks(3072).map(&logits).collect::<Result<Vec<_>>>()?.concat()))
     };
     let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [batch, 3, 32, 32]), &chosen.device);
     let mut module = || Ok(model.forward(images.clone()).into_data().convert::<f32>().try_into_vec::<f32>()?);
-    let [plan, module] = in_turn(runs as usize, [&mut plan, &mut module])?;
+    let [plan, module] = in_turn(runs as usize, [&mut plan, &mut module], precision)?;
     let peak = peak(&chosen)?;
     let operations = 2.0 * (batch * network.plan.multiply_adds()?) as f64;
     let peers = [("plan", plan), ("burn", module)].map(|(name, times)| {
@@ -48,7 +56,7 @@ pub fn run([width, batch]: [usize; 2], runs: u32, device: Request, json: bool) -
         (name, p50, p90, 1000.0 * batch as f64 / p50, operations / p50 / 1e6)
     });
     if json {
-        let mut fields = json!({"width": width, "batch": batch, "runs": runs});
+        let mut fields = json!({"width": width, "batch": batch, "runs": runs, "precision": precision.to_string()});
         for (name, p50, p90, images, gflops) in peers {
             fields["milliseconds"][name] = json!({"p50": p50, "p90": p90});
             fields["images_per_second"][name] = json!(images);
@@ -71,8 +79,9 @@ pub fn run([width, batch]: [usize; 2], runs: u32, device: Request, json: bool) -
 type Run<'a> = &'a mut dyn FnMut() -> Result<Vec<f32>>;
 
 /// Sorted milliseconds of each, whose answers must agree.
-fn in_turn(runs: usize, mut peers: [Run; 2]) -> Result<[Vec<f64>; 2]> {
+fn in_turn(runs: usize, mut peers: [Run; 2], precision: Precision) -> Result<[Vec<f64>; 2]> {
     let mut times = [vec![], vec![]];
+    let limit = if precision == Precision::F32 { 1e-3 } else { 3e-2 };
     for run in 0..WARM_UP + runs {
         let mut answers = vec![];
         for (peer, times) in peers.iter_mut().zip(&mut times) {
@@ -83,7 +92,7 @@ fn in_turn(runs: usize, mut peers: [Run; 2]) -> Result<[Vec<f64>; 2]> {
             }
         }
         let scale = answers[1].iter().fold(1e-3_f32, |max, value| max.max(value.abs()));
-        let agree = answers[0].iter().zip(&answers[1]).all(|(a, b)| (a - b).abs() <= 1e-3 * scale);
+        let agree = answers[0].iter().zip(&answers[1]).all(|(a, b)| (a - b).abs() <= limit * scale);
         ensure!(agree, "the plan and the burn module do not agree: see `kiln doctor`");
     }
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));

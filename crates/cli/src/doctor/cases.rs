@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::augment::{self, Change};
 use kiln_kernels::check::noise;
 use kiln_kernels::conv2d::Geometry;
-use kiln_kernels::device::{Chosen, Path};
+use kiln_kernels::device::{Chosen, Path, multiplies};
 use kiln_kernels::inference::{self, Conv2d, Operator, Plan, Step, Value};
 use kiln_kernels::runner::Runner;
 use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool, resize_normalize};
@@ -17,6 +17,10 @@ use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool, resize_normali
 const RUNS: usize = 5;
 /// As in training.
 const EPSILON: f64 = 1e-5;
+/// The most that a result may be off, over the largest value of its reference.
+pub const LIMIT: f64 = 1e-5;
+/// The same where every step rounds its result to f16.
+pub const F16_LIMIT: f64 = 1e-2;
 /// Of pictures.
 const MEAN: [f32; 3] = [0.5, 0.25, 0.1];
 const STD: [f32; 3] = [0.5, 0.25, 0.3];
@@ -26,6 +30,8 @@ pub struct Case {
     pub name: String,
     /// What comes out by the reference: `forward`, further outputs, then the gradients, by name.
     pub expected: Vec<(&'static str, Vec<f64>)>,
+    /// The most that a result may be off.
+    pub limit: f64,
     run: Run,
 }
 
@@ -52,7 +58,7 @@ impl Case {
     #[cfg(test)]
     pub fn answering(name: &str, expected: Vec<f64>) -> Self {
         let run = Box::new(|_: &Chosen| anyhow::bail!("nothing to run"));
-        Self { name: name.to_owned(), expected: vec![("forward", expected)], run }
+        Self { name: name.to_owned(), expected: vec![("forward", expected)], limit: LIMIT, run }
     }
 }
 
@@ -77,14 +83,17 @@ pub fn cases(chosen: &Chosen) -> Vec<Case> {
         average_pool([1, 64, 4, 4]),
         augmentation([5, 3, 9, 7]),
     ];
-    if chosen.adapter.is_some() {
-        cases.push(plan_on_gpu());
+    for precision in [Precision::Bf16, Precision::F16] {
+        if multiplies(&chosen.device, precision) {
+            cases.push(convolution([3, 17, 9, 9], 18, 3, 2, precision));
+            cases.push(convolution([2, 16, 32, 32], 80, 3, 1, precision));
+        }
+    }
+    if let Some(adapter) = &chosen.adapter {
+        let stores = |precision: &Precision| adapter.for_inference().stores(*precision);
+        cases.extend([Precision::F32, Precision::F16].into_iter().filter(stores).map(plan_on_gpu));
         cases.push(resizing_on_gpu([65, 33], 9));
     } else if Path::of(&chosen.device) == Path::Cpu {
-        if Precision::Bf16.is_available() {
-            cases.push(convolution([3, 5, 9, 9], 7, 3, 2, Precision::Bf16));
-            cases.push(convolution([2, 16, 32, 32], 16, 3, 1, Precision::Bf16));
-        }
         cases.push(plan_on_cpu());
     }
     cases
@@ -95,18 +104,18 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, prec
 
     let (weight_shape, padding) = ([out, shape[1], kernel, kernel], kernel / 2);
     let geometry = Geometry::new(shape, weight_shape, stride, padding);
-    // What is exact in bf16 has the same answers in every precision.
+    // What is exact in bf16 and f16 has the same answers in every precision.
     let exact = |value: f32| if precision == Precision::F32 { value } else { (value * 128.0).round() / 128.0 };
     let [x, weight, grad] = [(len(shape), 1), (len(weight_shape), 2), (len(geometry.output()), 3)]
         .map(|(len, seed)| noise(len, seed).into_iter().map(exact).collect::<Vec<f32>>());
-    let suffix = if precision == Precision::F32 { "" } else { " bf16" };
     Case {
-        name: format!("conv2d{suffix} {kernel}x{kernel} stride {stride}, {} -> {out}", sizes(shape)),
+        name: format!("conv2d{} {kernel}x{kernel} stride {stride}, {} -> {out}", suffix(precision), sizes(shape)),
         expected: vec![
             ("forward", forward(&geometry, &x, &weight)),
             ("gradient of x", backward_data(&geometry, &weight, &grad)),
             ("gradient of weight", backward_weight(&geometry, &x, &grad)),
         ],
+        limit: LIMIT,
         run: differentiable(vec![x, weight], grad, move |inputs| {
             let [x, weight] = take(inputs);
             vec![conv2d(x.reshape(shape), weight.reshape(weight_shape), stride, padding, precision).reshape([-1])]
@@ -129,6 +138,7 @@ fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
             ("gradient of gamma", made.gamma_grad),
             ("gradient of beta", made.beta_grad),
         ],
+        limit: LIMIT,
         run: differentiable(vec![x, gamma, beta], grad, move |inputs| {
             let [x, gamma, beta] = take(inputs);
             let made = kiln_kernels::batch_norm_train(x.reshape(shape), gamma, beta, EPSILON, relu);
@@ -146,6 +156,7 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
     Case {
         name: format!("batch_norm, ReLU, {}", sizes(shape)),
         expected: vec![("forward", expected)],
+        limit: LIMIT,
         run: forward_only(vec![x, gamma, beta, mean, variance], move |inputs| {
             let [x, gamma, beta, mean, variance] = take(inputs);
             vec![kiln_kernels::batch_norm(x.reshape(shape), gamma, beta, mean, variance, EPSILON, true).reshape([-1])]
@@ -166,6 +177,7 @@ fn group_normalisation(shape: [usize; 4], groups: usize, relu: bool) -> Case {
             ("gradient of gamma", made.gamma_grad),
             ("gradient of beta", made.beta_grad),
         ],
+        limit: LIMIT,
         run: differentiable(vec![x, gamma, beta], grad, move |inputs| {
             let [x, gamma, beta] = take(inputs);
             vec![kiln_kernels::group_norm(x.reshape(shape), gamma, beta, groups, EPSILON, relu).reshape([-1])]
@@ -183,6 +195,7 @@ fn sum_with_relu(shape: [usize; 4]) -> Case {
             ("gradient of x", gradient.clone()),
             ("gradient of y", gradient),
         ],
+        limit: LIMIT,
         run: differentiable(vec![x, y], grad, move |inputs| {
             let [x, y] = take(inputs);
             vec![add_relu(x.reshape(shape), y.reshape(shape)).reshape([-1])]
@@ -199,6 +212,7 @@ fn average_pool(shape: [usize; 4]) -> Case {
             ("forward", pool::reference::forward(area, &x)),
             ("gradient of x", pool::reference::backward(area, &grad)),
         ],
+        limit: LIMIT,
         run: differentiable(vec![x], grad, move |inputs| {
             let [x] = take(inputs);
             vec![kiln_kernels::global_average_pool(x.reshape(shape)).reshape([-1])]
@@ -221,6 +235,7 @@ fn augmentation(shape: [usize; 4]) -> Case {
     Case {
         name: format!("augment, {}", sizes(shape)),
         expected: vec![("forward", expected.into_iter().map(f64::from).collect())],
+        limit: LIMIT,
         run: Box::new(move |chosen| {
             let start = Instant::now();
             let images = augment::Images::new(pixels.clone(), size, MEAN, STD, &chosen.device);
@@ -247,6 +262,7 @@ fn resizing_on_gpu(picture: [u32; 2], size: usize) -> Case {
     Case {
         name: format!("resize_normalize, {}x{} to {size}x{size}", picture[0], picture[1]),
         expected: vec![("forward", levels(&pixels).into_iter().enumerate().map(normalised).collect())],
+        limit: LIMIT,
         run: Box::new(move |chosen| {
             let adapter = chosen.adapter.as_ref().context("the device has no adapter")?.for_inference();
             let start = Instant::now();
@@ -267,6 +283,7 @@ fn plan_on_cpu() -> Case {
     Case {
         name: format!("inference::cpu, {} steps, 3x23x21", plan.steps.len()),
         expected: vec![("forward", inference::reference::run(&plan, &image))],
+        limit: LIMIT,
         run: Box::new(move |_| {
             let start = Instant::now();
             let mut executor = inference::cpu::Executor::new(plan.clone())?;
@@ -276,15 +293,16 @@ fn plan_on_cpu() -> Case {
     }
 }
 
-fn plan_on_gpu() -> Case {
+fn plan_on_gpu(precision: Precision) -> Case {
     let (plan, image) = plan();
     Case {
-        name: format!("inference::gpu, {} steps, 3x23x21", plan.steps.len()),
+        name: format!("inference::gpu{}, {} steps, 3x23x21", suffix(precision), plan.steps.len()),
         expected: vec![("forward", inference::reference::run(&plan, &image))],
+        limit: if precision == Precision::F32 { LIMIT } else { F16_LIMIT },
         run: Box::new(move |chosen| {
             let adapter = chosen.adapter.as_ref().context("the device has no adapter")?.for_inference();
             let start = Instant::now();
-            let executor = pollster::block_on(inference::gpu::Executor::new(&adapter, &plan))?;
+            let executor = pollster::block_on(inference::gpu::Executor::new(&adapter, &plan, precision))?;
             let (made, [first, later]) = timed(start, || Ok(pollster::block_on(executor.run(&image))?.0))?;
             Ok(Found { values: vec![made], first, forward: later, backward: None })
         }),
@@ -400,6 +418,11 @@ fn len(shape: [usize; 4]) -> usize {
 
 fn sizes(shape: [usize; 4]) -> String {
     shape.map(|size| size.to_string()).join("x")
+}
+
+/// What a name says of a precision.
+fn suffix(precision: Precision) -> String {
+    if precision == Precision::F32 { String::new() } else { format!(" {precision}") }
 }
 
 fn with_relu(relu: bool) -> &'static str {

@@ -102,16 +102,15 @@ fn confusion(metrics: &Metrics) -> Option<String> {
     let names = metrics.classes.iter().map(|class| class.class.chars().count()).max()?;
     let digits = metrics.confusion.iter().flatten().max()?.to_string().len();
     let first = names.clamp("class".len(), NAME);
-    let column = (names + 1).min((COLUMNS - first) / metrics.classes.len());
-    if column < digits.max(3) + 1 {
+    // Numbers fit a column whole, names as far as there is room.
+    let (least, room) = (digits.max(3) + 1, (COLUMNS - first) / metrics.classes.len());
+    if room < least {
         return None;
     }
+    let column = (names + 1).clamp(least, room);
     let cells = |cells: Vec<String>| cells.iter().map(|cell| format!("{cell:>column$}")).collect::<String>();
     let header = metrics.classes.iter().map(|class| shortened(&class.class, column - 1)).collect();
-    let mut text = format!("{:<first$}{}  (taken for)\n", "class", cells(header));
-    if text.chars().count() > COLUMNS + 1 {
-        text = text.replace("  (taken for)", "");
-    }
+    let mut text = format!("images of a class by what they were taken for\n{:<first$}{}\n", "class", cells(header));
     for (class, row) in metrics.classes.iter().zip(&metrics.confusion) {
         let row = row.iter().map(|images| if *images == 0 { ".".into() } else { images.to_string() }).collect();
         text += &format!("{:<first$}{}\n", shortened(&class.class, first), cells(row));
@@ -149,4 +148,42 @@ fn shortened(name: &str, width: usize) -> String {
         return name.to_owned();
     }
     name.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_train::Predictions;
+
+    use super::*;
+
+    fn metrics(names: &[&str]) -> Metrics {
+        let classes: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        let labels = (0..classes.len()).collect();
+        // Every image is taken for the first class.
+        let logits = (0..classes.len()).flat_map(|_| (0..classes.len()).map(|class| -(class as f32))).collect();
+        Metrics::of(&Predictions { classes, labels, logits, features: vec![] }).unwrap()
+    }
+
+    #[test]
+    fn a_confusion_matrix_takes_what_room_there_is() {
+        let small = confusion(&metrics(&["a", "b"])).unwrap();
+        assert_eq!(
+            small,
+            "images of a class by what they were taken for\nclass   a   b\na       1   .\nb       1   .\n"
+        );
+        let wide = confusion(&metrics(&["extraordinarily long"; 12])).unwrap();
+        let lines: Vec<_> = wide.lines().collect();
+        assert_eq!((lines.len(), lines[1].chars().count()), (14, 92));
+        assert!(lines[1].contains(" extr…"), "{wide}");
+        assert_eq!(confusion(&metrics(&["a class"; 40])), None);
+    }
+
+    #[test]
+    fn a_long_note_goes_on_below_its_beginning() {
+        let text = line("temperature", "skipped".into(), "no".repeat(30) + " and " + &"no".repeat(30));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].find("nono"), lines[1].find("nono"));
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{text}");
+    }
 }

@@ -1,7 +1,7 @@
 //! One pass each way, where burn's composed form takes two and a mask.
 #![allow(unsafe_code, reason = "vectors that start unwritten")]
 
-use crate::parallel::{self, Shared};
+use crate::parallel;
 
 /// Numbers a task handles: enough to be worth a thread's while.
 const CHUNK: usize = 1 << 15;
@@ -24,18 +24,14 @@ pub fn backward(output: &[f32], grad: &[f32]) -> Vec<f32> {
 
 fn combine(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
     assert_eq!(x.len(), y.len());
-    let write = |output: Shared| {
-        parallel::for_each(x.len().div_ceil(CHUNK), |chunk| {
-            let range = chunk * CHUNK..x.len().min((chunk + 1) * CHUNK);
-            // Safety: every chunk is one task's.
-            let output = unsafe { output.unwritten(range.start, range.len()) };
+    // Safety: all of a chunk is written.
+    unsafe {
+        parallel::make_chunks(x.len(), CHUNK, |range, output| {
             for (output, (x, y)) in output.iter_mut().zip(x[range.clone()].iter().zip(&y[range])) {
                 output.write(f(*x, *y));
             }
-        });
-    };
-    // Safety: the chunks are all there is.
-    unsafe { parallel::make(x.len(), write) }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@
 //! neither threads nor vector width change the result.
 #![allow(unsafe_code, reason = "vectors that start unwritten")]
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::parallel::{self, Shared};
+use crate::parallel;
 
 /// Numbers of a chunk, about: it stays in the nearest cache.
 const CHUNK: usize = 8192;
@@ -46,7 +45,7 @@ pub fn normalise(x: &[f32], mean: &[f32], scale: &[f32], shift: &[f32], relu: bo
     let run = scale.len();
     // Safety: all of a chunk is written.
     unsafe {
-        make(x.len(), chunk(run), |range, output| {
+        parallel::make_chunks(x.len(), chunk(run), |range, output| {
             for (output, x) in output.chunks_mut(run).zip(x[range].chunks(run)) {
                 let by_channel = mean.iter().zip(&scale).zip(&shift);
                 for ((output, x), ((mean, scale), shift)) in output.iter_mut().zip(x).zip(by_channel) {
@@ -103,7 +102,7 @@ pub fn backward(
     let [shift, slope, scale] = [&shift, &slope, &scale].map(|values| repeated(values));
     // Safety: all of a chunk is written.
     let x_grad = unsafe {
-        make(x.len(), chunk(run), |range, x_grad| {
+        parallel::make_chunks(x.len(), chunk(run), |range, x_grad| {
             let (x, grad, output) = (&x[range.clone()], &grad[range.clone()], &output[range]);
             let runs = x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run));
             for (x_grad, ((x, grad), output)) in x_grad.chunks_mut(run).zip(runs) {
@@ -119,27 +118,6 @@ pub fn backward(
     };
     let single = |sums: Vec<f64>| sums.iter().map(|sum| *sum as f32).collect();
     (x_grad, single(gamma_grad), single(beta_grad))
-}
-
-/// A vector of which `write` makes each chunk.
-///
-/// # Safety
-/// `write` must write all of it.
-unsafe fn make(
-    len: usize,
-    chunk: usize,
-    write: impl Fn(Range<usize>, &mut [MaybeUninit<f32>]) + Sync + Send,
-) -> Vec<f32> {
-    let write = |output: Shared| {
-        parallel::for_each(len.div_ceil(chunk), |index| {
-            let range = index * chunk..len.min((index + 1) * chunk);
-            // Safety: every chunk is one task's.
-            let output = unsafe { output.unwritten(range.start, range.len()) };
-            Arch::new().dispatch(|| write(range, output));
-        });
-    };
-    // Safety: the chunks are all there is.
-    unsafe { parallel::make(len, write) }
 }
 
 /// Mean and biased variance of every channel, from those of chunks

@@ -223,7 +223,7 @@ impl Frame {
                 left.fill(0.0);
                 match precision {
                     Precision::F32 => middle.copy_from_slice(row),
-                    Precision::Bf16 => channel_pairs(row, channels, middle),
+                    _ => channel_pairs(row, channels, middle),
                 }
                 right.fill(0.0);
             }

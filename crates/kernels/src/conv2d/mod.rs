@@ -4,6 +4,7 @@
 pub mod cpu;
 #[cfg(feature = "burn")]
 pub(crate) mod cube;
+pub mod matrix;
 pub mod reference;
 #[cfg(feature = "burn")]
 mod tensors;
@@ -142,24 +143,31 @@ mod tests {
     fn the_operator_and_its_gradients_agree_with_the_reference_on_wgpu() {
         let Some(device) = crate::device::for_tests() else { return };
         let device = device.autodiff();
-        for geometry in cases().into_iter().filter(|geometry| geometry.output().iter().product::<usize>() < 20_000) {
-            // What is freed here is given out again: outputs start as NaN.
-            for len in [1 << 12, 1 << 16, 1 << 20] {
-                Tensor::<1>::full([len], f32::NAN, &device).sum().into_data();
+        for precision in [Precision::F32, Precision::F16] {
+            if !crate::device::multiplies(&device, precision) {
+                eprintln!("skipped: the device does not multiply {precision}");
+                continue;
             }
-            agree_with_the_reference(&geometry, &device, Precision::F32);
+            for geometry in cases().into_iter().filter(|geometry| geometry.output().iter().product::<usize>() < 20_000)
+            {
+                // What is freed here is given out again: outputs start as NaN.
+                for len in [1 << 12, 1 << 16, 1 << 20] {
+                    Tensor::<1>::full([len], f32::NAN, &device).sum().into_data();
+                }
+                agree_with_the_reference(&geometry, &device, precision);
+            }
         }
     }
 
     /// Those that this machine has.
     fn precisions() -> impl Iterator<Item = Precision> {
-        [Precision::F32, Precision::Bf16].into_iter().filter(|precision| precision.is_available())
+        [Precision::F32, Precision::Bf16].into_iter().filter(|precision| precision.is_on_cpu())
     }
 
     fn agree_with_the_reference(geometry: &Geometry, device: &Device, precision: Precision) {
         let (mut x, mut weight, mut grad) = tensors(geometry);
-        if precision == Precision::Bf16 {
-            // What is exact in bf16 loses nothing but what f32 sums lose.
+        if precision != Precision::F32 {
+            // What is exact in bf16, and in f16 too unless it is tiny, loses nothing but what f32 sums lose.
             for value in x.iter_mut().chain(&mut weight).chain(&mut grad) {
                 *value = f32::from_bits(value.to_bits() & 0xffff_0000);
             }

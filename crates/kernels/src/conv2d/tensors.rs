@@ -7,11 +7,11 @@ use super::{Geometry, Precision};
 use crate::backend::KernelBackend;
 
 /// Cross-correlates `x` `[N, C, H, W]` with `weight` `[O, C, K, K]`, as PyTorch's `conv2d`:
-/// `[N, O, (H + 2 padding - K) / stride + 1, ..]`. `precision` is a matter of CPUs: it holds for the
-/// gradients too, and other devices multiply f32.
+/// `[N, O, (H + 2 padding - K) / stride + 1, ..]`. `precision` holds for the
+/// gradients too.
 ///
 /// # Panics
-/// If the shapes do not fit each other, or the CPU lacks the precision ([`Precision::is_available`]).
+/// If the shapes do not fit each other, or the device lacks the precision ([`crate::device::multiplies`]).
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize, precision: Precision) -> Tensor<4> {
     Geometry::new(x.dims(), weight.dims(), stride, padding);
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());

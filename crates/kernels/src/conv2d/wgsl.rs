@@ -1,7 +1,7 @@
 //! Which shaders a convolution takes, with which constants, and how many workgroups of them.
 
 use super::Geometry;
-use crate::shader::{CONV2D, CONV2D_BACKWARD_WEIGHT, CONV2D_PACK, Launch, SUM, WORKGROUP};
+use crate::shader::{CONV2D, CONV2D_BACKWARD_WEIGHT, CONV2D_PACK, Launch, SUM, Value, WORKGROUP};
 
 /// Channels that one invocation makes.
 const BLOCK: usize = 8;
@@ -14,7 +14,7 @@ const INVOCATIONS: usize = 4096;
 pub struct Convolution {
     /// Buffers: weights, packed weights.
     pub pack: Launch,
-    /// Shape of the packed weights.
+    /// Shape of the packed weights, in words of 32 bits.
     pub packed: [usize; 4],
     /// Buffers: input, packed weights, output.
     pub convolve: Launch,
@@ -49,13 +49,23 @@ pub fn backward_data(geometry: &Geometry) -> Convolution {
 
 /// Input and gradient of the output to gradient of the weights.
 pub fn backward_weight(geometry: &Geometry) -> BackwardWeight {
-    let ([channels, height, width], [out, rows, columns]) = (geometry.input, geometry.outputs);
-    let kernel = geometry.kernel;
+    let (channels, out, kernel) = (geometry.input[0], geometry.outputs[0], geometry.kernel);
     let blocks = out.div_ceil(BLOCK) * channels.div_ceil(BLOCK) * kernel * kernel;
     let wanted = INVOCATIONS.div_ceil(blocks).clamp(1, geometry.batch.max(1));
     let part = geometry.batch.div_ceil(wanted).max(1);
     let parts = geometry.batch.div_ceil(part);
-    let partial = CONV2D_BACKWARD_WEIGHT.with([
+    let len = out * channels * kernel * kernel;
+    BackwardWeight {
+        partial: CONV2D_BACKWARD_WEIGHT.with(sizes(geometry, part)).over(blocks * parts),
+        parts: [parts, out, channels, kernel * kernel],
+        sum: SUM.with([("PARTS", parts.into()), ("LEN", len.into())]).over(len),
+    }
+}
+
+/// Sizes of a convolution whose batch is summed in parts of `part` images.
+pub(super) fn sizes(geometry: &Geometry, part: usize) -> [(&'static str, Value); 11] {
+    let ([channels, height, width], [out, rows, columns]) = (geometry.input, geometry.outputs);
+    [
         ("BATCH", geometry.batch.into()),
         ("PART", part.into()),
         ("IN_CHANNELS", channels.into()),
@@ -64,41 +74,48 @@ pub fn backward_weight(geometry: &Geometry) -> BackwardWeight {
         ("OUT_CHANNELS", out.into()),
         ("OUT_HEIGHT", rows.into()),
         ("OUT_WIDTH", columns.into()),
-        ("KERNEL", kernel.into()),
+        ("KERNEL", geometry.kernel.into()),
         ("STRIDE", geometry.stride.into()),
         ("PADDING", geometry.padding.into()),
-    ]);
-    let len = out * channels * kernel * kernel;
-    BackwardWeight {
-        partial: partial.over(blocks * parts),
-        parts: [parts, out, channels, kernel * kernel],
-        sum: SUM.with([("PARTS", parts.into()), ("LEN", len.into())]).over(len),
-    }
+    ]
 }
 
 /// Where a convolution reads: its stride, the distance of the input's pixels, and the padding around.
-struct Place {
-    stride: usize,
-    spread: usize,
-    padding: i32,
+pub(super) struct Place {
+    pub stride: usize,
+    pub spread: usize,
+    pub padding: i32,
+}
+
+impl Place {
+    /// `input` and `outputs` are `[C, H, W]`.
+    pub fn constants(
+        &self,
+        batch: usize,
+        input: [usize; 3],
+        outputs: [usize; 3],
+        kernel: usize,
+    ) -> [(&'static str, Value); 11] {
+        [
+            ("IN_CHANNELS", input[0].into()),
+            ("IN_HEIGHT", input[1].into()),
+            ("IN_WIDTH", input[2].into()),
+            ("OUT_CHANNELS", outputs[0].into()),
+            ("OUT_HEIGHT", outputs[1].into()),
+            ("OUT_WIDTH", outputs[2].into()),
+            ("PIXELS", (batch * outputs[1] * outputs[2]).into()),
+            ("KERNEL", kernel.into()),
+            ("STRIDE", self.stride.into()),
+            ("SPREAD", self.spread.into()),
+            ("PADDING", self.padding.into()),
+        ]
+    }
 }
 
 /// `input` and `outputs` are `[C, H, W]`.
 fn convolve(batch: usize, input: [usize; 3], outputs: [usize; 3], kernel: usize, place: Place) -> Launch {
     let pixels = batch * outputs[1] * outputs[2];
-    let shader = CONV2D.with([
-        ("IN_CHANNELS", input[0].into()),
-        ("IN_HEIGHT", input[1].into()),
-        ("IN_WIDTH", input[2].into()),
-        ("OUT_CHANNELS", outputs[0].into()),
-        ("OUT_HEIGHT", outputs[1].into()),
-        ("OUT_WIDTH", outputs[2].into()),
-        ("PIXELS", pixels.into()),
-        ("KERNEL", kernel.into()),
-        ("STRIDE", place.stride.into()),
-        ("SPREAD", place.spread.into()),
-        ("PADDING", place.padding.into()),
-    ]);
+    let shader = CONV2D.with(place.constants(batch, input, outputs, kernel));
     shader.on([pixels.div_ceil(PIXELS).div_ceil(WORKGROUP), outputs[0].div_ceil(BLOCK)])
 }
 

@@ -9,8 +9,10 @@
 #[cfg(feature = "burn")]
 pub mod bf16;
 
+use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::str::FromStr;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -23,17 +25,21 @@ pub enum Precision {
     F32,
     /// Numbers rounded to 8 bits of mantissa, two to a word. Only on CPUs with AVX512-BF16.
     Bf16,
+    /// Numbers rounded to 11 bits of mantissa. Only on wgpu adapters: in training on those with matrix
+    /// units, in inference on those with `shader-f16`.
+    F16,
 }
 
 impl Precision {
-    /// Whether this processor has it.
-    pub fn is_available(self) -> bool {
+    /// Whether this processor multiplies it.
+    pub fn is_on_cpu(self) -> bool {
         match self {
             Self::F32 => true,
             #[cfg(feature = "burn")]
             Self::Bf16 => bf16::is_available(),
             #[cfg(not(feature = "burn"))]
             Self::Bf16 => false,
+            Self::F16 => false,
         }
     }
 
@@ -41,8 +47,28 @@ impl Precision {
     pub fn per_word(self) -> usize {
         match self {
             Self::F32 => 1,
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::F16 => 2,
         }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [Self::F32, Self::Bf16, Self::F16];
+        let found = all.into_iter().find(|precision| precision.to_string() == name);
+        found.ok_or_else(|| format!("no precision is called '{name}': choose f32, bf16 or f16"))
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
     }
 }
 
@@ -67,6 +93,9 @@ pub trait MultiplyAdd<S: Simd>: Copy {
 }
 
 /// Runs a kernel with this machine's vectors.
+///
+/// # Panics
+/// If the processor does not multiply that ([`Precision::is_on_cpu`]).
 pub fn dispatch<K: Kernel>(kernel: K, precision: Precision) {
     struct Single<K>(K);
     impl<K: Kernel> WithSimd for Single<K> {
@@ -80,8 +109,7 @@ pub fn dispatch<K: Kernel>(kernel: K, precision: Precision) {
         Precision::F32 => Arch::new().dispatch(Single(kernel)),
         #[cfg(feature = "burn")]
         Precision::Bf16 => bf16::dispatch(kernel),
-        #[cfg(not(feature = "burn"))]
-        Precision::Bf16 => unreachable!("plans are f32"),
+        _ => panic!("this processor does not multiply {precision}"),
     }
 }
 
@@ -190,8 +218,7 @@ impl Packed {
                                 Precision::F32 => value(c, *tap),
                                 #[cfg(feature = "burn")]
                                 Precision::Bf16 => bf16::word(value(c, *tap), value(c + 1, *tap)),
-                                #[cfg(not(feature = "burn"))]
-                                Precision::Bf16 => unreachable!("plans are f32"),
+                                _ => unreachable!("no processor multiplies {precision}"),
                             };
                         }
                     }

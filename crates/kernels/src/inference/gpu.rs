@@ -3,6 +3,7 @@
 //! Buffers, pipelines and bind groups are made once; an image is one upload, one submission and one
 //! read-back.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use web_time::Instant;
 use wgpu::util::DeviceExt;
 
 use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
+use crate::Precision;
 use crate::shader::{GROUP_NORM, MAX_POOL, Shader, Specialised, WORKGROUP};
 use crate::variants::Variants;
 
@@ -27,6 +31,7 @@ pub struct Executor {
     device: wgpu::Device,
     queue: wgpu::Queue,
     name: String,
+    precision: Precision,
     input: Storage,
     output: Storage,
     input_buffer: wgpu::Buffer,
@@ -68,6 +73,8 @@ pub enum GpuError {
     NoAdapter(String),
     #[error("the adapter gives no device: {0}")]
     NoDevice(String),
+    #[error("the adapter {0} does not store {1:?}")]
+    Precision(String, Precision),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error("the device was lost")]
@@ -110,30 +117,48 @@ impl Adapter {
         Variants::of(self.is_software)
     }
 
+    /// Whether plans can keep their numbers in that precision on it.
+    pub fn stores(&self, precision: Precision) -> bool {
+        match precision {
+            Precision::F32 => true,
+            Precision::F16 => self.adapter.features().contains(wgpu::Features::SHADER_F16),
+            Precision::Bf16 => false,
+        }
+    }
+
     /// All that a device of it can be asked for.
     pub(crate) fn limits(&self) -> wgpu::Limits {
         self.adapter.limits()
     }
 
-    pub(crate) async fn device(&self, limits: wgpu::Limits) -> Result<(wgpu::Device, wgpu::Queue), GpuError> {
-        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    pub(crate) async fn device(
+        &self,
+        required_limits: wgpu::Limits,
+        required_features: wgpu::Features,
+    ) -> Result<(wgpu::Device, wgpu::Queue), GpuError> {
+        let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
         self.adapter.request_device(&descriptor).await.map_err(|error| GpuError::NoDevice(error.to_string()))
     }
 }
 
 impl Executor {
-    /// Makes everything that a run needs and waits until the device has accepted it.
+    /// Makes everything that a run needs and waits until the device has accepted it. `precision` is that of
+    /// stored numbers, F32 or, where [`Adapter::stores`] says so, F16; sums are f32.
     ///
     /// # Errors
     /// If the plan does not fit, or the device cannot hold or compile it.
-    pub async fn new(adapter: &Adapter, plan: &Plan) -> Result<Self, GpuError> {
+    pub async fn new(adapter: &Adapter, plan: &Plan, precision: Precision) -> Result<Self, GpuError> {
+        if !adapter.stores(precision) {
+            return Err(GpuError::Precision(adapter.name.clone(), precision));
+        }
         let layout = Layout::new(plan, [VEC4, BLOCK])?;
         let largest = layout.buffers.iter().copied().chain(plan.steps.iter().map(weights)).max().unwrap_or(0);
         let mut limits = wgpu::Limits::default();
-        let bytes = (largest * size_of::<f32>()) as u64;
+        let bytes = bytes_of(largest, precision);
         limits.max_buffer_size = limits.max_buffer_size.max(bytes);
         limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.max(bytes);
-        let (device, queue) = adapter.device(limits).await?;
+        let f16 = if precision == Precision::F16 { wgpu::Features::SHADER_F16 } else { wgpu::Features::empty() };
+        let (device, queue) = adapter.device(limits, f16).await?;
         let lost = Arc::new(AtomicBool::new(false));
         let failure = Arc::new(Mutex::new(None));
         device.set_device_lost_callback({
@@ -152,7 +177,7 @@ impl Executor {
 
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let buffer = |len: usize, usage| {
-            let size = (len * size_of::<f32>()) as u64;
+            let size = bytes_of(len, precision);
             // WebGPU clears every buffer; the borders rely on it.
             device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
         };
@@ -164,11 +189,13 @@ impl Executor {
             layout: &layout,
             buffers: &buffers,
             variants: adapter.variants(),
+            precision,
             pipelines: HashMap::new(),
         };
         let dispatches = plan.steps.iter().enumerate().map(|(index, step)| builder.dispatch(index, step)).collect();
         let executor = Self {
             name: adapter.name.clone(),
+            precision,
             input,
             output,
             input_buffer: buffers[input.buffer].clone(),
@@ -204,7 +231,7 @@ impl Executor {
         {
             let mut upload = self.upload.borrow_mut();
             self.input.store(image, &mut upload);
-            self.queue.write_buffer(&self.input_buffer, 0, bytemuck::cast_slice(&upload));
+            self.queue.write_buffer(&self.input_buffer, 0, &encode(&upload, self.precision));
         }
         let uploaded = Instant::now();
         let mut encoder = self.device.create_command_encoder(&Default::default());
@@ -222,7 +249,7 @@ impl Executor {
         self.wait().await?;
         let computed = Instant::now();
         mapping.await.map_err(|error| self.failure().unwrap_or(error))?;
-        let values = unmap(&self.staging, |bytes| self.output.load(bytemuck::cast_slice(bytes)))?;
+        let values = unmap(&self.staging, |bytes| self.output.load(&decode(bytes, self.precision)))?;
         let timings = Timings { upload: uploaded - start, compute: computed - uploaded, read_back: computed.elapsed() };
         Ok((values, timings))
     }
@@ -260,12 +287,36 @@ fn weights(step: &Step) -> usize {
     }
 }
 
+/// Bytes of a buffer of `len` numbers; buffers are copied in words of 32 bits.
+fn bytes_of(len: usize, precision: Precision) -> u64 {
+    (len.div_ceil(precision.per_word()) * size_of::<u32>()) as u64
+}
+
+/// Numbers as a buffer holds them.
+fn encode(values: &[f32], precision: Precision) -> Cow<'_, [u8]> {
+    if precision != Precision::F16 {
+        return Cow::Borrowed(bytemuck::cast_slice(values));
+    }
+    let mut halves = vec![f16::ZERO; values.len().next_multiple_of(2)];
+    halves[..values.len()].convert_from_f32_slice(values);
+    Cow::Owned(bytemuck::cast_slice(&halves).to_vec())
+}
+
+/// The way back of [`encode`].
+fn decode(bytes: &[u8], precision: Precision) -> Cow<'_, [f32]> {
+    if precision != Precision::F16 {
+        return Cow::Borrowed(bytemuck::cast_slice(bytes));
+    }
+    Cow::Owned(bytemuck::cast_slice::<_, f16>(bytes).to_f32_vec())
+}
+
 /// What is shared while the steps' dispatches are made.
 struct Builder<'a> {
     device: &'a wgpu::Device,
     layout: &'a Layout,
     buffers: &'a [wgpu::Buffer],
     variants: &'static Variants,
+    precision: Precision,
     /// Steps of one shape share a pipeline.
     pipelines: HashMap<Specialised, wgpu::ComputePipeline>,
 }
@@ -293,14 +344,15 @@ impl Builder<'_> {
             }
         };
         let unit = if matches!(step.operator, Operator::GroupNorm { .. }) { 1 } else { VEC4 };
-        let shader = common(shader, output, residual, step.relu, unit);
+        let number = if self.precision == Precision::F16 { "f16" } else { "f32" };
+        let shader = common(shader, output, residual, step.relu, unit).and([("Number", number.into())]);
         let device = self.device;
         let pipeline = self.pipelines.entry(shader).or_insert_with_key(|shader| compile(device, shader)).clone();
 
         let constant = |values: &[f32]| {
             self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
                 label: None,
-                contents: bytemuck::cast_slice(values),
+                contents: &encode(values, self.precision),
                 usage: wgpu::BufferUsages::STORAGE,
             })
         };
@@ -467,22 +519,35 @@ mod tests {
         {
             let adapter = Adapter { is_software, ..for_tests().unwrap() };
             let image = noise(plan.input.iter().product(), 1);
-            let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
             let expected = reference::run(&plan, &image);
-            // The second run finds the buffers as the first left them.
-            for _ in 0..2 {
-                let (found, _) = pollster::block_on(executor.run(&image)).unwrap();
-                let error = error(&found, &expected);
-                assert!(error < 1e-5, "{error} in {:?}", plan.shapes());
+            for (precision, limit) in [(Precision::F32, 1e-5), (Precision::F16, 1e-2)] {
+                if !adapter.stores(precision) {
+                    eprintln!("skipped: {} does not store {precision:?}", adapter.name);
+                    continue;
+                }
+                let executor = pollster::block_on(Executor::new(&adapter, &plan, precision)).unwrap();
+                // The second run finds the buffers as the first left them.
+                for _ in 0..2 {
+                    let (found, _) = pollster::block_on(executor.run(&image)).unwrap();
+                    let error = error(&found, &expected);
+                    assert!(error < limit, "{error} with {precision:?} in {:?}", plan.shapes());
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_precision_that_no_shader_stores_is_refused() {
+        let Some(adapter) = for_tests() else { return };
+        let made = pollster::block_on(Executor::new(&adapter, &plans()[0], Precision::Bf16));
+        assert!(matches!(made, Err(GpuError::Precision(..))));
     }
 
     #[test]
     fn a_lost_device_is_an_error() {
         let Some(adapter) = for_tests() else { return };
         let plan = plans().pop().unwrap();
-        let executor = pollster::block_on(Executor::new(&adapter, &plan)).unwrap();
+        let executor = pollster::block_on(Executor::new(&adapter, &plan, Precision::F32)).unwrap();
         let image = noise(plan.input.iter().product(), 1);
         executor.destroy();
         assert!(matches!(pollster::block_on(executor.run(&image)), Err(GpuError::Lost | GpuError::Refused(_))));

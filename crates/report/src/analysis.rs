@@ -186,6 +186,15 @@ pub(crate) fn quality(evaluation: &EvaluationReport) -> Vec<String> {
             high.class, low.class
         ));
     }
+    let worst = evaluation.corruptions.iter().min_by(|a, b| a.accuracy.total_cmp(&b.accuracy));
+    if let Some(worst) = worst {
+        sentences.push(format!(
+            "Of the corruptions it suffers most from {} of severity {}: {} are recognised then.",
+            worst.corruption.replace('_', " "),
+            worst.severity,
+            percent(worst.accuracy)
+        ));
+    }
     let empty: Vec<String> =
         metrics.classes.iter().filter(|class| class.support == 0).map(|class| class.class.clone()).collect();
     if !empty.is_empty() {

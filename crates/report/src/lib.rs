@@ -26,7 +26,7 @@ pub use figure::{Figure, Panel};
 pub use gallery::{AugmentedRow, ConfusedPair, Filters, Shown, augmented, confused, errors, filters, predictions};
 pub use history::{curves, history, throughput};
 pub use page::{About, Evidence, Report, Section};
-pub use quality::{classes, confusion, lr_find, reliability};
+pub use quality::{classes, confusion, lr_find, reliability, robustness};
 pub use run::Run;
 pub use words::{duration, grouped};
 
@@ -39,8 +39,8 @@ pub enum ReportError {
     NoEpoch(PathBuf),
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{} is damaged: {reason}", path.display())]
-    Damaged { path: PathBuf, reason: String },
+    #[error("{} is damaged: {reason}; {advice}", path.display())]
+    Damaged { path: PathBuf, reason: String, advice: &'static str },
     #[error("the picture {name} cannot be drawn: {reason}")]
     Picture { name: &'static str, reason: String },
 }

@@ -147,6 +147,7 @@ impl Report<'_> {
         if !shown.is_empty() {
             figures.push(gallery::predictions(shown, &self.names(evaluation)));
         }
+        figures.extend(quality::robustness(evaluation));
         let table = html! { (scores(evaluation)) (class_table(evaluation)) };
         let text = analysis::quality(evaluation);
         Section { title: "How good it is", text, table: Some(table), figures }

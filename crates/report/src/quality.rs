@@ -5,7 +5,9 @@ use kiln_train::{Bin, Calibration, EvaluationReport, LrFind, Metrics, Temperatur
 use crate::chart::{Axis, Bar, Chart, Line, Rule, Scale, legend, rate};
 use crate::drawing::{Anchor, Drawing, Text};
 use crate::figure::{Figure, Panel};
-use crate::theme::{BLUE, Colour, GREEN, HEAT, INK, LINE, ON_HEAT, SKY, SMALL, SOFT, VERMILLION, fitted, text_width};
+use crate::theme::{
+    BLUE, Colour, GREEN, HEAT, INK, LINE, ON_HEAT, RUNS, SKY, SMALL, SOFT, VERMILLION, fitted, text_width,
+};
 use crate::words::points;
 
 /// Larger matrices have neither names nor numbers: they would be too small to read.
@@ -229,6 +231,43 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
         legend: vec![],
     };
     vec![diagram.draw(), spread.draw()]
+}
+
+/// Accuracy on corrupted images over how corrupted they are. `None` if it was not measured.
+pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
+    let mut names: Vec<&str> = evaluation.corruptions.iter().map(|corrupted| corrupted.corruption.as_str()).collect();
+    names.dedup();
+    let line = |(name, colour): (&&str, Colour)| {
+        let all = evaluation.corruptions.iter().filter(|corrupted| corrupted.corruption == **name);
+        let points = all.map(|corrupted| [corrupted.severity as f64, 100.0 * corrupted.accuracy]);
+        let intact = [0.0, 100.0 * evaluation.metrics.accuracy];
+        Line { colour, width: 2.0, points: [intact].into_iter().chain(points).collect(), dots: true }
+    };
+    let lines: Vec<Line> = names.iter().zip(RUNS.into_iter().cycle()).map(line).collect();
+    let accuracies = lines.iter().flat_map(|line| line.points.iter().map(|point| point[1]));
+    let chart = Chart {
+        title: "Accuracy on corrupted images".to_owned(),
+        size: [400.0, 300.0],
+        x: Axis::over("severity", Scale::Whole, [0.0, 5.0].into_iter()),
+        y: Axis::over("%", Scale::Linear, accuracies).within(100.0),
+        bars: vec![],
+        rules: vec![],
+        marks: vec![],
+        legend: names
+            .iter()
+            .zip(RUNS.into_iter().cycle())
+            .map(|(name, colour)| (colour, name.replace('_', " ")))
+            .collect(),
+        lines,
+    };
+    (!names.is_empty()).then(|| Figure {
+        name: "robustness",
+        title: "Robustness".to_owned(),
+        caption: "The same images, corrupted as CIFAR-10-C (Hendrycks and Dietterich 2019); severity 0 is as they are."
+            .to_owned(),
+        panels: vec![chart.draw()],
+        columns: 1,
+    })
 }
 
 /// The curve of `kiln lr-find`.

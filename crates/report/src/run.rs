@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln_train::run_dir::RunDir;
 use kiln_train::{EpochMetrics, EvaluationReport, LrFind, Recipe};
@@ -68,7 +68,7 @@ impl Run {
             return Err(ReportError::NoRun(folder.to_owned()));
         }
         let recipe = Recipe::parse(&text(&run.recipe())?, &[])
-            .map_err(|error| ReportError::Damaged { path: run.recipe(), reason: error.to_string() })?;
+            .map_err(|error| damaged(&run.recipe(), error.to_string(), IRREPLACEABLE))?;
         let history = history(&run.metrics())?;
         if history.is_empty() {
             return Err(ReportError::NoEpoch(folder.to_owned()));
@@ -92,11 +92,8 @@ impl Run {
 fn history(path: &Path) -> Result<Vec<EpochMetrics>, ReportError> {
     let text = text(path)?;
     let parse = |(index, line): (usize, &str)| {
-        let line: Line = serde_json::from_str(line).map_err(|error| ReportError::Damaged {
-            path: path.to_owned(),
-            reason: format!("line {}: {error}", index + 1),
-        })?;
-        Ok(EpochMetrics::from(line))
+        let damaged = |error| damaged(path, format!("line {}: {error}", index + 1), IRREPLACEABLE);
+        serde_json::from_str::<Line>(line).map(EpochMetrics::from).map_err(damaged)
     };
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let mut history = lines.map(parse).collect::<Result<Vec<EpochMetrics>, _>>()?;
@@ -115,11 +112,17 @@ fn text(path: &Path) -> Result<String, ReportError> {
 }
 
 /// A JSON file, if there is one.
-fn json<T: DeserializeOwned>(path: &PathBuf) -> Result<Option<T>, ReportError> {
+fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|source| ReportError::Read { path: path.clone(), source })?,
+        read => read.map_err(|source| ReportError::Read { path: path.to_owned(), source })?,
     };
-    let damaged = |error: serde_json::Error| ReportError::Damaged { path: path.clone(), reason: error.to_string() };
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    let advice = "delete it; the command that wrote it makes it again";
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, error.to_string(), advice))
+}
+
+const IRREPLACEABLE: &str = "put an intact copy in its place";
+
+fn damaged(path: &Path, reason: String, advice: &'static str) -> ReportError {
+    ReportError::Damaged { path: path.to_owned(), reason, advice }
 }

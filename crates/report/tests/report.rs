@@ -10,7 +10,7 @@ use kiln_report::{
     Run, Shown, comparison_figures, confident_errors, confusions, curves, examples, history,
 };
 use kiln_train::{
-    EpochMetrics, EvaluationReport, Intervals, LrFind, LrPoint, Metrics, Predictions, Recipe, Temperature,
+    Corrupted, EpochMetrics, EvaluationReport, Intervals, LrFind, LrPoint, Metrics, Predictions, Recipe, Temperature,
     TemperatureScaling,
 };
 use sha2::{Digest, Sha256};
@@ -210,10 +210,18 @@ fn every_picture_comes_out_as_svg_and_as_png_of_the_same_size() {
     let predictions = predictions(&names(5), 90);
     let mut run = run(6);
     run.evaluation = Some(evaluation(&predictions));
+    let corrupted = |severity: usize| Corrupted {
+        corruption: "gaussian_noise".to_owned(),
+        severity,
+        accuracy: 0.8 - 0.1 * severity as f64,
+        loss: 1.0,
+    };
+    run.evaluation.as_mut().unwrap().corruptions = (1..=5).map(corrupted).collect();
     let point = |step: i32| LrPoint { learning_rate: 1e-5 * 2_f64.powi(step), loss: 2.0, smoothed: 2.0 };
     run.lr_find =
         Some(LrFind { points: (0..20).map(point).collect(), steepest: Some(1e-3), tenth_of_minimum: Some(2e-3) });
-    let (_, mut figures) = report(&run, &evidence(predictions), None);
+    let (html, mut figures) = report(&run, &evidence(predictions), None);
+    assert!(html.contains("most from gaussian noise of severity 5: 30.00\u{a0}% are recognised"), "{html}");
     figures.push(curves(&[&run]));
     let names: Vec<&str> = figures.iter().map(|figure| figure.name).collect();
     let expected = [
@@ -222,6 +230,7 @@ fn every_picture_comes_out_as_svg_and_as_png_of_the_same_size() {
         "lr-find",
         "classes",
         "predictions",
+        "robustness",
         "confusion",
         "confused",
         "reliability",
@@ -434,7 +443,7 @@ fn damaged_files_are_named_with_what_is_wrong() {
     write_run(folder.path(), &recipe(&[]), &lines(&[epoch(1)]));
     fs::write(folder.path().join("evaluation.json"), "{}").unwrap();
     let message = error(folder.path()).to_string();
-    assert!(message.contains("evaluation.json") && message.contains("damaged"), "{message}");
+    assert!(message.contains("evaluation.json is damaged") && message.contains("delete it"), "{message}");
     fs::write(folder.path().join("recipe.toml"), "name = 3").unwrap();
     assert!(error(folder.path()).to_string().contains("recipe.toml"));
 }

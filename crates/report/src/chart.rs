@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(texts(&axis(Scale::Whole, &[1.0, 3.0]), 7), ["1", "2", "3"]);
         assert_eq!(texts(&axis(Scale::Whole, &[1.0]), 7), ["1"]);
         assert_eq!(texts(&axis(Scale::Whole, &[1.0, 14.0]), 7), ["2", "4", "6", "8", "10", "12", "14"]);
-        assert_eq!(texts(&axis(Scale::Log, &[1e-5, 0.2]), 7), ["0.00001", "0.0001", "0.001", "0.01", "0.1"]);
+        assert_eq!(texts(&axis(Scale::Log, &[1e-5, 0.2]), 7), ["1e-5", "1e-4", "0.001", "0.01", "0.1"]);
         assert_eq!(texts(&axis(Scale::Log, &[0.05, 0.2]), 7), ["0.05", "0.1", "0.2"]);
     }
 

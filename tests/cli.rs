@@ -91,7 +91,7 @@ fn resumes(folder: &Path, arguments: &[&str]) {
     succeeds(&train(folder, &[arguments, &["--out", "whole"]].concat()));
     let mut command = kiln(folder);
     command
-        .args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--out", "cut"])
+        .args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--no-report", "--out", "cut"])
         .args(arguments);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let metrics = folder.join("cut/metrics.jsonl");
@@ -108,7 +108,8 @@ fn resumes(folder: &Path, arguments: &[&str]) {
 }
 
 #[cfg(unix)]
-const RESUME: [&str; 9] = ["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--resume", "cut"];
+const RESUME: [&str; 10] =
+    ["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--no-report", "--resume", "cut"];
 
 #[test]
 #[cfg(unix)]
@@ -130,6 +131,7 @@ fn ten_losses(device: &str, precision: &str) -> Vec<f64> {
     let mut command = kiln(folder.path());
     // Every epoch is one step, so that each step's loss is in the metrics.
     command.args(["train", "--dataset", "synthetic", "--limit", "10", "--json", "--epochs", "10", "--out", "run"]);
+    command.arg("--no-report");
     let precision = format!("training.precision={precision}");
     for set in ["model.width=4", "training.batch_size=8", "training.validation=0", "optimizer.lr=0.01", &precision] {
         command.args(["--set", set]);
@@ -183,7 +185,7 @@ fn a_run_starts_with_the_weights_of_another_and_a_head_for_its_own_classes() {
     };
     // A rate of zero: weights stay as they are at the start, but for the rounding of their average.
     let still = ["--epochs", "1", "--set", "optimizer.lr=0", "--set", "training.ema_decay=0", "--init", "first"];
-    let own = ["train", "--data", ".", "--device", "cpu", "--out", "own"];
+    let own = ["train", "--data", ".", "--device", "cpu", "--no-report", "--out", "own"];
     let printed = succeeds(&kiln(folder.path()).args(own).args(TINY).args(still).output().unwrap());
     assert!(printed.contains("weights of first/model.safetensors, with a new head"), "{printed}");
     let (first, own) = (state("first"), state("own"));
@@ -443,7 +445,7 @@ fn a_recipe_decides_the_size_that_a_folders_images_are_brought_to() {
     let folder = TempDir::new().unwrap();
     image_folder(folder.path(), 8);
     let size = |out: &str, arguments: &[&str]| {
-        let common = ["train", "--data", ".", "--device", "cpu", "--epochs", "1", "--out", out];
+        let common = ["train", "--data", ".", "--device", "cpu", "--no-report", "--epochs", "1", "--out", out];
         succeeds(&kiln(folder.path()).args(common).args(TINY).args(arguments).output().unwrap());
         let bundle = fs::read(folder.path().join(out).join("model.safetensors")).unwrap();
         kiln_model::Bundle::from_bytes(&bundle).unwrap().metadata

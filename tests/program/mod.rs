@@ -16,7 +16,9 @@ pub fn kiln(folder: &Path) -> Command {
 /// `kiln train` of the tiny network on a little of the synthetic set, on the CPU.
 pub fn train(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = kiln(folder);
-    command.args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu"]).args(arguments);
+    command
+        .args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--no-report"])
+        .args(arguments);
     command.output().unwrap()
 }
 

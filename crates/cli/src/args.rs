@@ -27,6 +27,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Try out learning rates: train a little while the rate grows, and suggest one
     LrFind(LrFindArgs),
+    /// Explain a run in pictures and words, as a page that needs nothing else
+    Report(ReportArgs),
+    /// Hold runs against each other
+    Compare(CompareArgs),
     /// Classify image files
     Predict(PredictArgs),
     /// Make a trained network small enough for the browser
@@ -82,6 +86,13 @@ pub enum DatasetName {
     Synthetic,
 }
 
+impl DataArgs {
+    /// Whether the user named the images.
+    pub fn is_named(&self) -> bool {
+        self.data.is_some() || self.dataset != DatasetName::Auto
+    }
+}
+
 impl DatasetName {
     /// As it is typed, and as bundles have it.
     pub fn name(self) -> &'static str {
@@ -127,6 +138,9 @@ pub struct TrainArgs {
     /// Write an event file for TensorBoard into the run's folder; a resumed run goes on with its own
     #[arg(long)]
     pub tensorboard: bool,
+    /// Make no report.html in the run's folder
+    #[arg(long)]
+    pub no_report: bool,
     /// Go on with the run in this folder, on the same data
     #[arg(long, value_name = "DIR", conflicts_with_all = ["epochs", "budget", "out"])]
     pub resume: Option<PathBuf>,
@@ -192,6 +206,45 @@ pub struct LrFindArgs {
     pub device: Request,
     /// File for the curve as JSON; of a folder, such as a run's, its lr-find.json
     #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Writes report.html and figures/ into the run's folder, and evaluation.json where there is none of \
+    these images. Without images named, auto is the set that the run was trained on; where that is gone, the report has \
+    what the folder tells, and says what is missing."
+)]
+pub struct ReportArgs {
+    /// A run's folder
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Test images that the embedding (t-SNE) shows at most; 0 for none
+    #[arg(long, value_name = "N", default_value_t = crate::report::EMBEDDED)]
+    pub embed: usize,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "auto")]
+    pub device: Request,
+    /// Images a batch
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Scores are those of each run's evaluation.json: kiln eval and kiln report write it.")]
+pub struct CompareArgs {
+    /// Folders of runs
+    #[arg(required = true, num_args = 2..)]
+    pub runs: Vec<PathBuf>,
+    /// Folder for pictures: the runs' curves over each other, and what their evaluations show
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]

@@ -30,7 +30,7 @@ pub fn run(args: AugmentArgs) -> Result<ExitCode> {
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let mut strips = vec![];
     for (row, (name, augment)) in rows(&recipe.augment, args.every, size).into_iter().enumerate() {
-        let strip = strip(&data, &indices, &augment, recipe.training.seed);
+        let strip = strip(&images(&data, &indices, &augment, recipe.training.seed));
         let path = args.out.join(format!("{row}-{name}.png"));
         write_whole(&path, &png(&strip)?)?;
         println!("row {row:>2}  {name:<12}  {}", path.display());
@@ -45,7 +45,7 @@ pub fn run(args: AugmentArgs) -> Result<ExitCode> {
 /// Names and settings of the rows: images as they are, each augmentation that is on by itself and for
 /// every image, and all together as they are trained on. With `every`, those that are off come too, with
 /// a usual strength for images of `size` pixels.
-fn rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'static str, Augment)> {
+pub fn rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'static str, Augment)> {
     let none = Augment { crop_padding: 0, flip: Flip::None, ..Augment::default() };
     let or = |value: f64, usual: f64| if every && value == 0.0 { usual } else { value };
     let pixels = |value: usize, usual: usize| if every && value == 0 { usual } else { value };
@@ -87,8 +87,8 @@ fn rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'static str, Augmen
     rows
 }
 
-/// Images side by side, as the network gets them in the first epoch.
-fn strip(data: &Dataset, indices: &[u32], augment: &Augment, seed: u64) -> RgbImage {
+/// Training images as the network gets them in the first epoch.
+pub fn images(data: &Dataset, indices: &[u32], augment: &Augment, seed: u64) -> Vec<RgbImage> {
     let set = &data.train;
     let partners: Vec<u32> = (0..set.len() as u32).collect();
     let augmentation = Augmentation { augment, seed, epoch: 0, partners: &partners };
@@ -96,16 +96,24 @@ fn strip(data: &Dataset, indices: &[u32], augment: &Augment, seed: u64) -> RgbIm
     fill_batch(set, indices, Some(&augmentation), data.mean, data.std, &mut pixels);
 
     let (height, width) = (set.height as u32, set.width as u32);
-    let zoom = SHOWN.div_ceil(height.max(width));
-    let (shown_height, shown_width) = (height * zoom, width * zoom);
-    let mut strip = blank(indices.len() as u32 * (shown_width + GAP) + GAP, shown_height);
-    for (column, image) in pixels.chunks_exact(set.image_len()).enumerate() {
-        let image = RgbImage::from_fn(width, height, |x, y| {
+    let image = |image: &[f32]| {
+        RgbImage::from_fn(width, height, |x, y| {
             let value = |channel: usize| image[channel * set.height * set.width + (y * width + x) as usize];
             // Casts cut to 0..255.
             Rgb([0, 1, 2].map(|c| ((value(c) * data.std[c] + data.mean[c]) * 255.0 + 0.5) as u8))
-        });
-        let image = imageops::resize(&image, shown_width, shown_height, imageops::FilterType::Nearest);
+        })
+    };
+    pixels.chunks_exact(set.image_len()).map(image).collect()
+}
+
+/// Images of one size side by side.
+fn strip(images: &[RgbImage]) -> RgbImage {
+    let (width, height) = images.first().map_or((1, 1), RgbImage::dimensions);
+    let zoom = SHOWN.div_ceil(height.max(width));
+    let (shown_height, shown_width) = (height * zoom, width * zoom);
+    let mut strip = blank(images.len() as u32 * (shown_width + GAP) + GAP, shown_height);
+    for (column, image) in images.iter().enumerate() {
+        let image = imageops::resize(image, shown_width, shown_height, imageops::FilterType::Nearest);
         let left = GAP + column as u32 * (shown_width + GAP);
         imageops::replace(&mut strip, &image, left.into(), 0);
     }

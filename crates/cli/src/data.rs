@@ -2,10 +2,13 @@
 
 use std::io::IsTerminal;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
 use kiln_data::{Dataset, LoadOptions, Progress, Source, load};
+
+use kiln_model::Metadata;
 
 use crate::args::{DataArgs, DatasetName};
 
@@ -58,4 +61,38 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
         eprintln!("warning: {}", loaded.dataset.report);
     }
     Ok(loaded.dataset)
+}
+
+/// The images that the user names, or else those that a network was trained on: never another set that
+/// happens to be at hand. `otherwise` is what the user can do without them.
+pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Result<Dataset> {
+    let mut args = args.clone();
+    args.image_size.get_or_insert(trained.image_size);
+    let named = args.is_named();
+    if !named {
+        let known = DatasetName::value_variants().iter().filter(|dataset| **dataset != DatasetName::Auto);
+        args.dataset = match known.copied().find(|dataset| dataset.name() == trained.dataset) {
+            Some(dataset) => dataset,
+            None => bail!(
+                "the network was trained on images of yours, '{}': say where they are with --data PATH (and --limit, \
+                 if the training had one), or {otherwise}",
+                trained.dataset
+            ),
+        };
+    }
+    let data = dataset(&args, trained.seed)?;
+    if data.digest() == trained.dataset_digest {
+        return Ok(data);
+    }
+    ensure!(
+        named,
+        "the network was trained on another {} than this one, by its digest: give --limit and --image-size as its \
+         training had them, name other images with --data or --dataset, or {otherwise}",
+        trained.dataset
+    );
+    eprintln!(
+        "note: {} is not what the network was trained on ({}), by its digest; it is scored on it all the same",
+        data.name, trained.dataset
+    );
+    Ok(data)
 }

@@ -28,29 +28,24 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
     let data = data::dataset(&data_args, bundle.metadata.seed)?;
     let network = Network::new(&bundle, &data, args.batch_size.into(), &chosen.device)?;
-    let (split, set) = test_images(&data);
+    let (_, set) = test_images(&data);
 
-    let predictions = network.predict(set, false);
-    let of = format!("{} cannot be evaluated on {}", path.display(), data.name);
+    let predictions = network.predict(set, false, false);
     let run = args.model.is_dir().then(|| RunDir::open(&args.model));
-    let report = EvaluationReport {
-        model: path.display().to_string(),
-        dataset: data.name.clone(),
-        split: split.to_owned(),
-        metrics: Metrics::of(&predictions).context(of)?,
-        intervals: Intervals::of(&predictions, args.seed)?,
-        flip_tta: if args.tta { Some(Metrics::of(&network.predict(set, true))?) } else { None },
-        temperature: fit_temperature(&network, run.as_ref(), &data, &predictions),
-        corruptions: if args.corruptions { corruptions(&network, set, args.seed)? } else { vec![] },
-    };
-    let json = serde_json::to_string(&report)?;
+    let mut report = report(&network, run.as_ref(), &path, &data, &predictions, args.seed)?;
+    if args.tta {
+        report.flip_tta = Some(Metrics::of(&network.predict(set, true, false))?);
+    }
+    if args.corruptions {
+        report.corruptions = corruptions(&network, set, args.seed)?;
+    }
     if args.json {
-        println!("{json}")
+        println!("{}", serde_json::to_string(&report)?)
     } else {
         print!("{}", table::of(&report))
     }
     if let Some(run) = run {
-        write_whole(&run.evaluation(), (json + "\n").as_bytes())?;
+        save(&run, &report)?;
         if !args.json {
             println!("\nsaved {}", run.evaluation().display());
         }
@@ -58,8 +53,35 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What predictions on the test images say, and a temperature if the run is known.
+pub fn report(
+    network: &Network,
+    run: Option<&RunDir>,
+    path: &Path,
+    data: &Dataset,
+    predictions: &Predictions,
+    seed: u64,
+) -> Result<EvaluationReport> {
+    let of = format!("{} cannot be evaluated on {}", path.display(), data.name);
+    Ok(EvaluationReport {
+        model: path.display().to_string(),
+        dataset: data.name.clone(),
+        split: test_images(data).0.to_owned(),
+        metrics: Metrics::of(predictions).context(of)?,
+        intervals: Intervals::of(predictions, seed)?,
+        flip_tta: None,
+        temperature: fit_temperature(network, run, data, predictions),
+        corruptions: vec![],
+    })
+}
+
+/// Writes `evaluation.json`.
+pub fn save(run: &RunDir, report: &EvaluationReport) -> Result<()> {
+    Ok(write_whole(&run.evaluation(), (serde_json::to_string(report)? + "\n").as_bytes())?)
+}
+
 /// A trained network that can be asked about images.
-struct Network<'a> {
+pub struct Network<'a> {
     bundle: &'a Bundle,
     model: ResNet,
     batch_size: usize,
@@ -68,19 +90,23 @@ struct Network<'a> {
 
 impl<'a> Network<'a> {
     /// Refuses data with other classes than the network's.
-    fn new(bundle: &'a Bundle, data: &Dataset, batch_size: usize, device: &'a Device) -> Result<Self> {
+    pub fn new(bundle: &'a Bundle, data: &Dataset, batch_size: usize, device: &'a Device) -> Result<Self> {
         check_classes(bundle, data)?;
         Ok(Self { bundle, model: bundle.model(device)?, batch_size, device })
     }
 
-    fn predict(&self, set: &ImageSet, flip_tta: bool) -> Predictions {
-        let indices: Vec<u32> = (0..set.len() as u32).collect();
-        self.predict_some(set, &indices, flip_tta)
+    pub fn bundle(&self) -> &Bundle {
+        self.bundle
     }
 
-    fn predict_some(&self, set: &ImageSet, indices: &[u32], flip_tta: bool) -> Predictions {
+    pub fn predict(&self, set: &ImageSet, flip_tta: bool, features: bool) -> Predictions {
+        let indices: Vec<u32> = (0..set.len() as u32).collect();
+        self.predict_some(set, &indices, flip_tta, features)
+    }
+
+    fn predict_some(&self, set: &ImageSet, indices: &[u32], flip_tta: bool, features: bool) -> Predictions {
         let (metadata, batch_size) = (&self.bundle.metadata, self.batch_size);
-        let scoring = Scoring { mean: metadata.mean, std: metadata.std, batch_size, flip_tta, features: false };
+        let scoring = Scoring { mean: metadata.mean, std: metadata.std, batch_size, flip_tta, features };
         predict(&self.model, &metadata.classes, set, indices, &scoring, self.device, &mut || false)
             .expect("nothing stops it")
     }
@@ -89,7 +115,7 @@ impl<'a> Network<'a> {
 /// Scores a bundle on the images to test on.
 pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation> {
     let network = Network::new(bundle, data, batch_size, device)?;
-    Ok(Evaluation::of(&network.predict(test_images(data).1, false)))
+    Ok(Evaluation::of(&network.predict(test_images(data).1, false, false)))
 }
 
 /// A temperature from the images that the run's training kept for validation, if these are known.
@@ -106,7 +132,7 @@ fn fit_temperature(network: &Network, run: Option<&RunDir>, data: &Dataset, test
     }
     let validation = match validation_images(run, data) {
         Ok(indices) if indices.is_empty() => return skipped("the recipe keeps no images for validation"),
-        Ok(indices) => network.predict_some(&data.train, &indices, false),
+        Ok(indices) => network.predict_some(&data.train, &indices, false, false),
         Err(error) => return skipped(&format!("{error:#}")),
     };
     match TemperatureScaling::fit(&validation, tested) {
@@ -131,7 +157,7 @@ fn corruptions(network: &Network, set: &ImageSet, seed: u64) -> Result<Vec<Corru
     let mut results = vec![];
     for corruption in Corruption::ALL {
         for severity in 1..=SEVERITIES {
-            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false))?;
+            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false, false))?;
             let corruption = corruption.name().to_owned();
             results.push(Corrupted { corruption, severity, accuracy: metrics.accuracy, loss: metrics.loss });
             bar.inc(1);

@@ -5,19 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
-use kiln_data::Dataset;
 use kiln_kernels::device::choose;
+use kiln_model::Bundle;
 use kiln_model::container::Storage;
-use kiln_model::{Bundle, Metadata};
+use kiln_report::grouped;
 use kiln_train::Evaluation;
 use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
-use crate::args::{DataArgs, DatasetName, ExportArgs, Format};
+use crate::args::{ExportArgs, Format};
 use crate::data;
 use crate::eval::{open, score, test_images};
-use crate::summary::grouped;
 
 pub fn run(args: ExportArgs) -> Result<ExitCode> {
     let (path, bundle) = open(&args.model)?;
@@ -125,7 +123,8 @@ struct Measured {
 /// Scores a network as it is and as it comes out of the exported file.
 fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Measured> {
     let exported = Bundle::from_bytes(&exported.to_bytes()?)?;
-    let data = images(&args.data, &bundle.metadata)?;
+    let data = data::of_training(&args.data, &bundle.metadata, "leave the accuracy unmeasured with --no-accuracy")
+        .context("the accuracy cannot be measured")?;
     let device = choose(args.device)?.device;
     let batch_size = args.batch_size.into();
     Ok(Measured {
@@ -134,42 +133,4 @@ fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Meas
         before: score(bundle, &data, batch_size, &device)?,
         after: score(&exported, &data, batch_size, &device)?,
     })
-}
-
-/// The images that the user names, or else those that the network was trained on: never another set that
-/// happens to be at hand.
-fn images(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
-    let mut args = args.clone();
-    args.image_size.get_or_insert(trained.image_size);
-    let named = args.data.is_some() || args.dataset != DatasetName::Auto;
-    if !named {
-        let known = DatasetName::value_variants().iter().filter(|dataset| **dataset != DatasetName::Auto);
-        args.dataset = match known.copied().find(|dataset| dataset.name() == trained.dataset) {
-            Some(dataset) => dataset,
-            None => bail!(
-                "the network was trained on images of yours, '{}': say where they are with --data PATH (and --limit, \
-                 if the training had one), or leave the accuracy unmeasured with --no-accuracy",
-                trained.dataset
-            ),
-        };
-    }
-    let data = data::dataset(&args, trained.seed).context(
-        "the accuracy cannot be measured (--data PATH takes images from elsewhere, --no-accuracy goes without)",
-    )?;
-    if data.digest() == trained.dataset_digest {
-        return Ok(data);
-    }
-    ensure!(
-        named,
-        "the network was trained on another {} than this one, by its digest: give --limit and --image-size as its \
-         training had them, name the images to measure on with --data or --dataset, or leave the accuracy unmeasured \
-         with --no-accuracy",
-        trained.dataset
-    );
-    eprintln!(
-        "note: {} is not what the network was trained on ({}), by its digest; both accuracies are measured on it all \
-         the same",
-        data.name, trained.dataset
-    );
-    Ok(data)
 }

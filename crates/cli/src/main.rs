@@ -3,6 +3,7 @@
 mod args;
 mod augment;
 mod bench;
+mod compare;
 mod data;
 mod devices;
 mod doctor;
@@ -12,6 +13,7 @@ mod lr_find;
 mod machine;
 mod predict;
 mod recipes;
+mod report;
 mod serve;
 mod signals;
 mod summary;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::LrFind(args) => lr_find::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Export(args) => export::run(args),
         Command::Serve(args) => serve::run(args),

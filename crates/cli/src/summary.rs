@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use kiln_model::{NormKind, ResNetConfig, Stem, Summary};
+use kiln_report::grouped;
 use serde_json::json;
 
 use crate::args::SummaryArgs;
@@ -41,17 +42,4 @@ pub fn run(args: SummaryArgs) -> Result<ExitCode> {
     println!("mult-adds    {:>12}  {:.2} M an image", grouped(summary.mult_adds()), summary.mult_adds() as f64 / 1e6);
     println!("activations  {:>12}  an image, forward, in f32", megabytes(summary.activation_bytes()));
     Ok(ExitCode::SUCCESS)
-}
-
-/// `11,173,962`
-pub fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

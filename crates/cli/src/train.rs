@@ -11,17 +11,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::{Dataset, Split};
 use kiln_kernels::device::{Chosen, choose};
 use kiln_model::{Bundle, Metadata, Summary};
+use kiln_report::{duration, grouped};
 use kiln_train::recipe::Training;
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::tensorboard::{self, EventFile};
 use kiln_train::{
-    Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Recipe, Scoring, StepMetrics, TrainError, Trainer, evaluate,
+    Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Predictions, Recipe, Scoring, StepMetrics, TrainError,
+    Trainer, predict,
 };
 use serde_json::{Value, json};
 
 use crate::args::{DataArgs, DatasetName, TrainArgs};
+use crate::eval::Network;
 use crate::signals::Signals;
-use crate::{data, eval, recipes, summary};
+use crate::{data, eval, recipes, report};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
@@ -72,7 +75,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     });
     progress.bar.finish_and_clear();
     match outcome {
-        Ok(Outcome::Finished) => finish(&trainer, &data, &run, &chosen, &screen, &signals),
+        Ok(Outcome::Finished) => finish(&trainer, &data, &run, &chosen, &screen, &signals, &args),
         Ok(Outcome::Stopped) => {
             run.save(&trainer.checkpoint(), false)?;
             let (step, total) = (trainer.header().step, trainer.header().total_steps);
@@ -219,7 +222,7 @@ fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
             0 => String::new(),
             step => format!(", resumed after step {step} of {}", header.total_steps),
         };
-        let parameters = summary::grouped(parameters);
+        let parameters = grouped(parameters);
         let lines = [
             format!("model    {} at width {}, {parameters} parameters", model.preset, model.width),
             format!("data     {}: {train} to train, {validation} to validate, {test} to test", data.name),
@@ -236,13 +239,13 @@ fn test_passes(recipe: &Recipe) -> f64 {
     if flip_tta { 3.0 * weights } else { weights }
 }
 
-/// What some weights of the run score on the test images.
+/// What some weights of the run say of the test images.
 struct Tested {
     /// `best`, `last` or `last_before_averaging`.
     weights: &'static str,
-    plain: Evaluation,
+    plain: Predictions,
     /// Averaged over mirror images, if the recipe asks for it.
-    flip_tta: Option<Evaluation>,
+    flip_tta: Option<Predictions>,
 }
 
 /// Scores the best epoch's weights by validation, which the bundle gets, on the test images; then, for
@@ -269,13 +272,14 @@ fn test(
     for (weights, state) in weights {
         let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
         let score = |flip_tta| {
-            let scoring = Scoring { flip_tta, ..trainer.scoring() };
-            evaluate(&model, &data.classes, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
+            // The report shows the best weights' features.
+            let scoring = Scoring { flip_tta, features: weights == "best" && !flip_tta, ..trainer.scoring() };
+            predict(&model, &data.classes, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
         };
         let Some(plain) = score(false) else { return Ok(None) };
         let flip_tta = match best.header.recipe.training.flip_tta {
             true => match score(true) {
-                Some(evaluation) => Some(evaluation),
+                Some(predictions) => Some(predictions),
                 None => return Ok(None),
             },
             false => None,
@@ -293,13 +297,14 @@ fn finish(
     chosen: &Chosen,
     screen: &Screen,
     signals: &Signals,
+    args: &TrainArgs,
 ) -> Result<ExitCode> {
     let header = trainer.header();
     let best = RunDir::read(&run.best())?;
     let best_epoch = best.header.history.last().context("the best checkpoint has no epoch")?;
     let Some(tested) = test(&best, trainer, data, chosen, signals)? else { return Ok(signals.exit_code()) };
-    let test = tested.first().map(|tested| &tested.plain);
-    let bundle = bundle(&best, best_epoch, trainer.split(), test);
+    let test = tested.first().map(|tested| Evaluation::of(&tested.plain));
+    let bundle = bundle(&best, best_epoch, trainer.split(), test.as_ref());
     write_whole(&run.bundle(), &bundle.to_bytes()?)?;
 
     let tests: Vec<_> = tested
@@ -307,9 +312,9 @@ fn finish(
         .map(|tested| {
             json!({
                 "weights": tested.weights,
-                "accuracy": tested.plain.accuracy,
-                "loss": tested.plain.loss,
-                "flip_tta_accuracy": tested.flip_tta.as_ref().map(|evaluation| evaluation.accuracy),
+                "accuracy": tested.plain.accuracy(),
+                "loss": tested.plain.loss(),
+                "flip_tta_accuracy": tested.flip_tta.as_ref().map(Predictions::accuracy),
             })
         })
         .collect();
@@ -321,9 +326,9 @@ fn finish(
         "best_epoch": best_epoch.epoch,
         "validation_accuracy": best_epoch.validation_accuracy,
         "last_validation_accuracy": header.history.last().and_then(|last| last.validation_accuracy),
-        "test_accuracy": test.map(|test| test.accuracy),
-        "test_loss": test.map(|test| test.loss),
-        "test_samples": test.map(|test| test.samples),
+        "test_accuracy": test.as_ref().map(|test| test.accuracy),
+        "test_loss": test.as_ref().map(|test| test.loss),
+        "test_samples": test.as_ref().map(|test| test.samples),
         "tests": tests,
     });
     screen.say(event, || {
@@ -340,14 +345,14 @@ fn finish(
             percent(*accuracy)
         )];
         for Tested { weights, plain, flip_tta } in &tested {
-            let accuracy = percent(plain.accuracy);
+            let accuracy = percent(plain.accuracy());
             match *weights {
                 "best" => {}
                 "last" => lines.push(format!("         {accuracy} % with the last epoch's weights")),
                 _ => lines.push(format!("         {accuracy} % with the last weights before averaging")),
             }
-            if let Some(evaluation) = flip_tta {
-                lines.push(format!("         {} % averaged over mirror images", percent(evaluation.accuracy)));
+            if let Some(flipped) = flip_tta {
+                lines.push(format!("         {} % averaged over mirror images", percent(flipped.accuracy())));
             }
         }
         lines.extend([
@@ -359,7 +364,24 @@ fn finish(
         ]);
         lines.join("\n")
     });
-    Ok(ExitCode::SUCCESS)
+    if !args.no_report {
+        let answers = tested.into_iter().next().map(|best| (best.plain, best.flip_tta));
+        let made = Network::new(&bundle, data, trainer.batch_size(), &chosen.device)
+            .and_then(|network| report::after_training(run, &network, data, answers));
+        match made {
+            Ok(path) => {
+                screen.say(json!({"event": "report", "report": path}), || format!("report   {}", path.display()))
+            }
+            // Whatever it is, the network is trained and its bundle written.
+            Err(error) => eprintln!(
+                "warning: the report could not be made: {error:#}; try again with: {} report {}{}",
+                program(),
+                run.path().display(),
+                data_arguments(&args.data)
+            ),
+        }
+    }
+    Ok(if signals.stop() { signals.exit_code() } else { ExitCode::SUCCESS })
 }
 
 fn bundle(best: &Checkpoint, epoch: &EpochMetrics, split: &Split, test: Option<&Evaluation>) -> Bundle {
@@ -404,16 +426,6 @@ fn data_arguments(args: &DataArgs) -> String {
 /// How the user started this program, for lines to type next.
 fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "kiln".to_owned())
-}
-
-/// `45 s`, `12 min 03 s` or `2 h 05 min`
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
-    }
 }
 
 /// Where lines go: text or JSON on stdout.

@@ -121,11 +121,18 @@ impl Checkpoint {
     }
 }
 
+/// The best epoch by validation accuracy, the first of equals; the last without validation.
+pub fn best_epoch(history: &[EpochMetrics]) -> Option<&EpochMetrics> {
+    // A value that is no number is never the best.
+    let finite = |accuracy: f64| if accuracy.is_finite() { accuracy } else { f64::NEG_INFINITY };
+    let score = |metrics: &EpochMetrics| metrics.validation_accuracy.map_or(metrics.epoch as f64, finite);
+    history.iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)))
+}
+
 impl Header {
-    /// The best epoch by validation accuracy, the first of equals; the last without validation.
+    /// The epoch that [`best_epoch`] names.
     pub fn best(&self) -> Option<&EpochMetrics> {
-        let score = |metrics: &EpochMetrics| metrics.validation_accuracy.unwrap_or(metrics.epoch as f64);
-        self.history.iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)))
+        best_epoch(&self.history)
     }
 
     /// Whether a run with that recipe, data and architecture can go on from here.

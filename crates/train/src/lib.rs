@@ -20,7 +20,7 @@ mod sgd;
 pub mod tensorboard;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
+pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running, best_epoch};
 pub use ema::Ema;
 pub use evaluate::{Evaluation, evaluate};
 pub use gradients::{ParameterGradients, gradients};

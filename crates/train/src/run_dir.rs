@@ -98,6 +98,15 @@ impl RunDir {
         self.0.join("evaluation.json")
     }
 
+    /// Pictures of the report.
+    pub fn figures(&self) -> PathBuf {
+        self.0.join("figures")
+    }
+
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
     /// Reads a checkpoint and checks it against its digest.
     pub fn read(path: &Path) -> Result<Checkpoint, RunDirError> {
         let bytes = fs::read(path).map_err(failed("read", path))?;

@@ -1,0 +1,260 @@
+//! `kiln report`, and the report at the end of `kiln train`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use image::RgbImage;
+use kiln_data::{Augment, Dataset, ImageSet, fill_batch};
+use kiln_kernels::device::choose;
+use kiln_kernels::inference::cpu::Executor;
+use kiln_model::{Bundle, Summary};
+use kiln_report::{
+    About, AugmentedRow, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown, confident_errors,
+    confusions, curves, examples,
+};
+use kiln_train::run_dir::{RunDir, write_whole};
+use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
+use serde_json::json;
+
+use crate::args::ReportArgs;
+use crate::augment;
+use crate::data::of_training;
+use crate::eval::{self, Network, test_images};
+
+/// Images that the embedding has by default: four seconds' work of two cores, where 10,000 take a quarter of a minute.
+pub const EMBEDDED: usize = 2000;
+/// Images of a gallery.
+const GALLERY: usize = 16;
+const ERRORS: usize = 8;
+/// Confusions shown, and images of each.
+const PAIRS: usize = 3;
+const EXAMPLES: usize = 4;
+/// Images in a row of augmentations.
+const AUGMENTED: usize = 8;
+/// Pixels of a PNG for each of CSS.
+const SCALE: f32 = 2.0;
+
+pub fn run(args: ReportArgs) -> Result<ExitCode> {
+    let started = Instant::now();
+    let run = RunDir::open(&args.run);
+    // Before anything is computed for nothing.
+    Run::read(run.path())?;
+    let mut evidence = Evidence::default();
+    match finished(&args, &run) {
+        Ok((bundle, data)) => {
+            let device = choose(args.device)?.device;
+            let network = Network::new(&bundle, &data, args.batch_size.into(), &device)?;
+            let (_, set) = test_images(&data);
+            let predictions = network.predict(set, false, true);
+            evaluate(&run, &network, &data, &predictions)?;
+            evidence = gather(&run, &bundle, &data, predictions, args.embed)?;
+        }
+        // What the user named has to be there; what the run was trained on may be gone.
+        Err(error) if args.data.is_named() => return Err(error),
+        Err(error) => {
+            evidence.missing.push(format!("Everything that takes the images, for want of them: {error:#}."));
+            if !run.evaluation().is_file() {
+                evidence.missing.push("Scores on test images, for they were not taken yet.".to_owned());
+            }
+        }
+    }
+    let path = write(&run, &evidence)?;
+    if args.json {
+        let analysis = Run::read(run.path()).map(|run| History::of(&run.history).sentences(&run.recipe))?;
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{}", json!({"report": path, "analysis": analysis, "missing": evidence.missing, "seconds": seconds}));
+    } else {
+        print_analysis(&run, &evidence)?;
+        println!("report   {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The bundle and the images of a run that has both.
+fn finished(args: &ReportArgs, run: &RunDir) -> Result<(Bundle, Dataset)> {
+    ensure!(run.bundle().is_file(), "the run has no bundle, since it did not reach its end");
+    let (_, bundle) = eval::open(run.path())?;
+    let data = of_training(&args.data, &bundle.metadata, "go without the pictures of them")?;
+    Ok((bundle, data))
+}
+
+fn print_analysis(run: &RunDir, evidence: &Evidence) -> Result<()> {
+    let run = Run::read(run.path())?;
+    println!("{}", run.name);
+    for sentence in History::of(&run.history).sentences(&run.recipe) {
+        println!("  {sentence}");
+    }
+    for sentence in &evidence.missing {
+        println!("  Missing: {sentence}");
+    }
+    println!();
+    Ok(())
+}
+
+/// Writes `evaluation.json` unless there is one of just these predictions.
+fn evaluate(run: &RunDir, network: &Network, data: &Dataset, predictions: &Predictions) -> Result<()> {
+    let earlier = fs::read(run.evaluation()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let fits = |earlier: &EvaluationReport| {
+        let difference = earlier.metrics.loss - predictions.loss();
+        // JSON and the size of a batch may change last digits.
+        earlier.metrics.samples == predictions.len() && difference.abs() < 1e-6
+    };
+    if !earlier.as_ref().is_some_and(fits) {
+        let report = eval::report(network, Some(run), &run.bundle(), data, predictions, 0)?;
+        eval::save(run, &report)?;
+    }
+    Ok(())
+}
+
+/// The report of a run that has just ended. `answers` are those to the test images, plain and averaged over mirror
+/// images, if there are any.
+pub fn after_training(
+    run: &RunDir,
+    network: &Network,
+    data: &Dataset,
+    answers: Option<(Predictions, Option<Predictions>)>,
+) -> Result<PathBuf> {
+    let (predictions, flipped) = answers.unwrap_or_else(|| (network.predict(test_images(data).1, false, true), None));
+    let mut report = eval::report(network, Some(run), &run.bundle(), data, &predictions, 0)?;
+    report.flip_tta = flipped.as_ref().map(Metrics::of).transpose()?;
+    eval::save(run, &report)?;
+    write(run, &gather(run, network.bundle(), data, predictions, EMBEDDED)?)
+}
+
+/// What only the data shows.
+fn gather(
+    run: &RunDir,
+    bundle: &Bundle,
+    data: &Dataset,
+    predictions: Predictions,
+    embedded: usize,
+) -> Result<Evidence> {
+    let (_, set) = test_images(data);
+    let mut missing = vec![];
+    if data.test.is_none() {
+        missing.push("Test images: scores are of all images, most of which the network was trained on.".to_owned());
+    }
+    let embedding = if embedded > 0 { Embedding::of(&predictions, embedded) } else { None };
+    if embedded > 0 && embedding.is_none() {
+        missing.push("The embedding, which takes 30 images or more whose features differ.".to_owned());
+    }
+    let mut eye = Eye::new(bundle, set)?;
+    let mut shown = |indices: Vec<usize>| -> Vec<Shown> {
+        indices.into_iter().map(|index| eye.look(index, &predictions)).collect()
+    };
+    let metrics = Metrics::of(&predictions)?;
+    let pairs = confusions(&metrics.confusion, PAIRS);
+    let confused = pairs.iter().map(|pair| ConfusedPair {
+        label: pair.label,
+        predicted: pair.predicted,
+        count: pair.images,
+        examples: shown(examples(&predictions, pair, EXAMPLES)),
+    });
+    let confused = confused.collect();
+    Ok(Evidence {
+        some: shown(spread(set.len(), GALLERY)),
+        errors: shown(confident_errors(&predictions, ERRORS)),
+        confused,
+        embedding,
+        augmented: augmented(data, &Run::read(run.path())?.recipe)?,
+        filters: filters(bundle),
+        predictions: Some(predictions),
+        missing,
+    })
+}
+
+/// At most `most` indices from all over so many images, for folders come class by class.
+fn spread(images: usize, most: usize) -> Vec<usize> {
+    let most = most.min(images);
+    (0..most).map(|index| index * images / most).collect()
+}
+
+/// Shows images as the network sees them.
+struct Eye<'a> {
+    bundle: &'a Bundle,
+    set: &'a ImageSet,
+    network: kiln_model::InferenceResNet,
+    executor: Executor,
+}
+
+impl<'a> Eye<'a> {
+    fn new(bundle: &'a Bundle, set: &'a ImageSet) -> Result<Self> {
+        let network = bundle.inference()?;
+        let executor = Executor::new(network.plan.clone())?;
+        Ok(Self { bundle, set, network, executor })
+    }
+
+    fn look(&mut self, index: usize, predictions: &Predictions) -> Shown {
+        let metadata = &self.bundle.metadata;
+        let mut pixels = vec![];
+        fill_batch(self.set, &[index as u32], None, metadata.mean, metadata.std, &mut pixels);
+        let map = self.executor.run(&pixels);
+        let answer = predictions.predicted(index);
+        let (height, width) = (self.set.height as u32, self.set.width as u32);
+        let planes = self.set.image(index);
+        let plane = self.set.height * self.set.width;
+        let image = RgbImage::from_fn(width, height, |x, y| {
+            let at = (y * width + x) as usize;
+            image::Rgb([0, 1, 2].map(|channel| planes[channel * plane + at]))
+        });
+        Shown {
+            image,
+            label: predictions.labels[index],
+            probabilities: predictions.probabilities(index),
+            activation: self.network.class_activation(&map, answer),
+            activation_width: self.network.feature_map()[2],
+        }
+    }
+}
+
+fn augmented(data: &Dataset, recipe: &Recipe) -> Result<Vec<AugmentedRow>> {
+    // Those that are trained on: validation images are never augmented.
+    let split = recipe.split(&data.train.labels)?;
+    let indices = spread(split.train.len(), AUGMENTED).into_iter().map(|index| split.train[index]).collect::<Vec<_>>();
+    let row = |(name, augment): (&str, Augment)| AugmentedRow {
+        name: name.to_owned(),
+        images: augment::images(data, &indices, &augment, recipe.training.seed),
+    };
+    Ok(augment::rows(&recipe.augment, false, data.train.height).into_iter().map(row).collect())
+}
+
+fn filters(bundle: &Bundle) -> Option<Filters> {
+    let tensor = bundle.state.get("conv1.weight")?;
+    Some(Filters { weights: tensor.values.clone(), kernel: *tensor.shape.last()? })
+}
+
+/// Writes the pictures and the page; the page's path.
+fn write(folder: &RunDir, evidence: &Evidence) -> Result<PathBuf> {
+    let run = Run::read(folder.path())?;
+    let report = Report { run: &run, about: about(folder)?, evidence, version: env!("CARGO_PKG_VERSION") };
+    let sections = report.sections();
+    let curves = curves(&[&run]);
+    let figures = sections.iter().flat_map(|section| &section.figures).chain([&curves]);
+    write_figures(&folder.figures(), figures)?;
+    write_whole(&folder.report(), report.html(&sections).as_bytes())?;
+    Ok(folder.report())
+}
+
+/// Writes each picture as SVG and as PNG.
+pub fn write_figures<'a>(folder: &Path, figures: impl Iterator<Item = &'a kiln_report::Figure>) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for figure in figures {
+        write_whole(&folder.join(format!("{}.svg", figure.name)), figure.svg().as_bytes())?;
+        write_whole(&folder.join(format!("{}.png", figure.name)), &figure.png(SCALE)?)?;
+    }
+    Ok(())
+}
+
+/// What the last checkpoint knows; `None` if it is gone.
+fn about(run: &RunDir) -> Result<Option<About>> {
+    if !run.last().is_file() {
+        return Ok(None);
+    }
+    let Header { architecture, classes, image_size, dataset, step, total_steps, .. } =
+        RunDir::read(&run.last())?.header;
+    let parameters = Summary::new(&architecture, image_size).parameters();
+    Ok(Some(About { dataset, classes: classes.len(), image_size, parameters, step, total_steps }))
+}

@@ -1,0 +1,249 @@
+//! Runs side by side.
+
+use std::collections::BTreeSet;
+
+use kiln_train::{EvaluationReport, Interval};
+use serde::Serialize;
+
+use crate::chart::{Axis, Chart, Line, Rule, Scale};
+use crate::figure::Figure;
+use crate::quality::{Series, class_bars};
+use crate::theme::RUNS;
+use crate::words::{duration, percent};
+use crate::{Run, history};
+
+/// What differs between runs, and how they did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub runs: Vec<Row>,
+    /// Fields of the recipe that are not the same in all.
+    pub differences: Vec<Difference>,
+}
+
+/// How one run did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub run: String,
+    pub epochs: usize,
+    pub best_epoch: usize,
+    /// Of the best epoch, 0..1; `None` if the recipe keeps no images for validation.
+    pub validation_accuracy: Option<f64>,
+    /// Of training and validation.
+    pub seconds: f64,
+    /// `None` until `kiln eval` was run.
+    pub evaluation: Option<Scores>,
+}
+
+/// The headline metrics of a run's `evaluation.json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    pub dataset: String,
+    pub split: String,
+    pub samples: usize,
+    /// 0..1
+    pub accuracy: f64,
+    pub accuracy_interval: Interval,
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    pub loss_interval: Interval,
+    /// Mean over the classes, 0..1.
+    pub f1: f64,
+    pub expected_calibration_error: f64,
+}
+
+/// A field of the recipe, and its value in every run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    pub key: String,
+    pub values: Vec<String>,
+}
+
+impl From<&EvaluationReport> for Scores {
+    fn from(EvaluationReport { dataset, split, metrics, intervals, .. }: &EvaluationReport) -> Self {
+        Self {
+            dataset: dataset.clone(),
+            split: split.clone(),
+            samples: metrics.samples,
+            accuracy: metrics.accuracy,
+            accuracy_interval: intervals.accuracy,
+            loss: metrics.loss,
+            loss_interval: intervals.loss,
+            f1: metrics.macro_average.f1,
+            expected_calibration_error: metrics.calibration.expected_calibration_error,
+        }
+    }
+}
+
+impl Comparison {
+    pub fn of(runs: &[&Run]) -> Self {
+        let row = |run: &&Run| Row {
+            run: run.name.clone(),
+            epochs: run.history.len(),
+            best_epoch: run.best().epoch,
+            validation_accuracy: run.best().validation_accuracy,
+            seconds: run.history[run.history.len() - 1].seconds,
+            evaluation: run.evaluation.as_ref().map(Scores::from),
+        };
+        let recipes: Vec<Vec<(String, String)>> = runs.iter().map(|run| run.recipe.entries()).collect();
+        let fields = recipes.first().map_or(0, Vec::len);
+        let difference = |field: usize| {
+            let values: Vec<String> = recipes.iter().map(|recipe| recipe[field].1.clone()).collect();
+            let differs = values.iter().any(|value| *value != values[0]);
+            differs.then(|| Difference { key: recipes[0][field].0.clone(), values })
+        };
+        Self { runs: runs.iter().map(row).collect(), differences: (0..fields).filter_map(difference).collect() }
+    }
+
+    /// Both tables, for a terminal.
+    pub fn text(&self) -> String {
+        let headings = ["run", "test accuracy", "interval", "loss", "ECE", "F1", "validation", "best epoch", "time"];
+        let mut rows = vec![headings.map(str::to_owned).to_vec()];
+        for row in &self.runs {
+            let scores = row.evaluation.as_ref();
+            let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+            let number = |value: fn(&Scores) -> f64| or_none(scores.map(|scores| format!("{:.4}", value(scores))));
+            rows.push(vec![
+                row.run.clone(),
+                or_none(scores.map(|scores| percent(scores.accuracy))),
+                or_none(scores.map(|Scores { accuracy_interval: Interval { low, high }, .. }| {
+                    format!("{:.2} to {:.2}", 100.0 * low, 100.0 * high)
+                })),
+                number(|scores| scores.loss),
+                number(|scores| scores.expected_calibration_error),
+                number(|scores| scores.f1),
+                or_none(row.validation_accuracy.map(percent)),
+                format!("{} of {}", row.best_epoch, row.epochs),
+                if row.seconds.is_finite() { duration(row.seconds) } else { "-".to_owned() },
+            ]);
+        }
+        let mut text = aligned(&rows);
+        if self.differences.is_empty() {
+            return text + "\nTheir recipes are the same.\n";
+        }
+        let mut rows =
+            vec![[vec!["recipe".to_owned()], self.runs.iter().map(|row| row.run.clone()).collect()].concat()];
+        rows.extend(self.differences.iter().map(|found| [vec![found.key.clone()], found.values.clone()].concat()));
+        text += "\n";
+        text += &aligned(&rows);
+        text
+    }
+
+    /// Why the scores cannot be held against each other, if they cannot.
+    pub fn caveat(&self) -> Option<String> {
+        let missing: Vec<&str> =
+            self.runs.iter().filter(|row| row.evaluation.is_none()).map(|row| row.run.as_str()).collect();
+        if !missing.is_empty() {
+            return Some(format!("not evaluated: {}; `kiln eval RUN` does it", missing.join(", ")));
+        }
+        let scored = self.runs.iter().filter_map(|row| row.evaluation.as_ref());
+        let sets: BTreeSet<_> = scored.map(|scores| (&scores.dataset, &scores.split, scores.samples)).collect();
+        (sets.len() > 1).then(|| {
+            let sets: Vec<String> = sets
+                .iter()
+                .map(|(dataset, split, samples)| format!("{samples} images of {dataset} ({split})"))
+                .collect();
+            format!("their scores are of different images and not comparable: {}", sets.join(", "))
+        })
+    }
+}
+
+/// Columns as wide as their widest entry, the first to the left and the others to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let length = |text: &String| text.chars().count();
+    let widths: Vec<usize> =
+        (0..rows[0].len()).map(|column| rows.iter().map(|row| length(&row[column])).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (text, width))| match column {
+            0 => format!("{text:<width$}"),
+            _ => format!("{text:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Pictures of several runs: their curves over each other, and, of those that were evaluated, reliability and
+/// scores by class.
+///
+/// # Panics
+///
+/// Without runs.
+pub fn figures(runs: &[&Run]) -> Vec<Figure> {
+    let mut figures = vec![history::history(runs), history::curves(runs), history::throughput(runs)];
+    let scored: Vec<(&str, &EvaluationReport)> =
+        runs.iter().filter_map(|run| Some((run.name.as_str(), run.evaluation.as_ref()?))).collect();
+    if scored.len() > 1 {
+        figures.push(reliability(&scored));
+        figures.extend(classes(&scored));
+    }
+    figures
+}
+
+/// Accuracy over confidence, a line a run.
+fn reliability(scored: &[(&str, &EvaluationReport)]) -> Figure {
+    let line = |(index, (_, evaluation)): (usize, &(&str, &EvaluationReport))| {
+        let bins = evaluation.metrics.calibration.bins.iter().filter(|bin| bin.samples > 0);
+        let points = bins.map(|bin| [100.0 * bin.confidence, 100.0 * bin.accuracy]).collect();
+        Line { colour: RUNS[index % RUNS.len()], width: 2.0, points, dots: true }
+    };
+    let entry = |(index, (name, evaluation)): (usize, &(&str, &EvaluationReport))| {
+        let error = evaluation.metrics.calibration.expected_calibration_error;
+        (RUNS[index % RUNS.len()], format!("{name} ({:.1} points apart)", 100.0 * error))
+    };
+    let axis = |name| Axis { name, range: 0.0..100.0, scale: Scale::Linear };
+    let chart = Chart {
+        title: "Right answers over confidence".to_owned(),
+        size: [400.0, 360.0],
+        x: axis("confidence in %"),
+        y: axis("right answers in %"),
+        bars: vec![],
+        lines: scored.iter().enumerate().map(line).collect(),
+        rules: vec![Rule::Diagonal],
+        marks: vec![],
+        legend: scored.iter().enumerate().map(entry).collect(),
+    };
+    Figure {
+        name: "reliability",
+        title: "Reliability".to_owned(),
+        caption: "Answers in 15 bins of confidence; on the dashed line confidence is what it should be.".to_owned(),
+        panels: vec![chart.draw()],
+        columns: 1,
+    }
+}
+
+/// F1 of every class in every run, the worst on average first. `None` if the runs have different classes.
+fn classes(scored: &[(&str, &EvaluationReport)]) -> Option<Figure> {
+    let names = |evaluation: &EvaluationReport| -> Vec<String> {
+        evaluation.metrics.classes.iter().map(|class| class.class.clone()).collect()
+    };
+    let all = names(scored[0].1);
+    if scored.iter().any(|(_, evaluation)| names(evaluation) != all) {
+        return None;
+    }
+    let f1 = |class: usize| scored.iter().map(move |(_, evaluation)| evaluation.metrics.classes[class].f1);
+    let mean = |class: &usize| {
+        let values: Vec<f64> = f1(*class).flatten().collect();
+        if values.is_empty() { 2.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+    };
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by(|a, b| mean(a).total_cmp(&mean(b)));
+    let labels: Vec<&str> = order.iter().map(|class| all[*class].as_str()).collect();
+    let series: Vec<Series> = scored
+        .iter()
+        .enumerate()
+        .map(|(index, (name, evaluation))| {
+            let values = order.iter().map(|class| evaluation.metrics.classes[*class].f1).collect();
+            ((*name).to_owned(), RUNS[index % RUNS.len()], values)
+        })
+        .collect();
+    Some(Figure {
+        name: "classes",
+        title: "F1 of each class".to_owned(),
+        caption: "The harmonic mean of precision and recall, a bar a run; the last run's is written out. The class that is worst on average \
+                  comes first."
+            .to_owned(),
+        panels: class_bars(&labels, &series),
+        columns: 2,
+    })
+}

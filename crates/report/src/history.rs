@@ -1,0 +1,202 @@
+//! Pictures of how runs went, epoch by epoch: one run, or several over each other.
+
+use kiln_train::EpochMetrics;
+use kiln_train::recipe::ScheduleKind;
+
+use crate::Run;
+use crate::analysis::OVERFITTING_GAP;
+use crate::chart::{Axis, Chart, Line, Rule, Scale};
+use crate::figure::{Figure, Panel};
+use crate::theme::{BLUE, Colour, RUNS, VERMILLION};
+use crate::words::percent;
+
+const SIZE: [f64; 2] = [400.0, 280.0];
+/// More epochs than this have no dots.
+const DOTS: usize = 40;
+
+/// A number of an epoch, in the unit that is drawn; `None` where there is none.
+type Value = fn(&EpochMetrics) -> Option<f64>;
+
+fn train_accuracy(epoch: &EpochMetrics) -> Option<f64> {
+    Some(100.0 * epoch.train_accuracy)
+}
+
+fn validation_accuracy(epoch: &EpochMetrics) -> Option<f64> {
+    epoch.validation_accuracy.map(|accuracy| 100.0 * accuracy)
+}
+
+fn gap(epoch: &EpochMetrics) -> Option<f64> {
+    epoch.validation_accuracy.map(|validation| 100.0 * (epoch.train_accuracy - validation))
+}
+
+/// Points of a curve, `[epoch, value]`.
+pub(crate) fn points(history: &[EpochMetrics], value: Value) -> Vec<[f64; 2]> {
+    history.iter().filter_map(|epoch| Some([epoch.epoch as f64, value(epoch)?])).collect()
+}
+
+/// The four panels: loss, accuracy with the best epoch, learning rate with its drops, and the gap between
+/// training and validation with the line beyond which it counts as overfitting.
+///
+/// # Panics
+///
+/// Without runs.
+pub fn history(runs: &[&Run]) -> Figure {
+    let mut caption = reading(runs);
+    if runs.iter().any(|run| run.recipe.training.label_smoothing > 0.0) {
+        caption += " The training loss is that of smoothed labels, which cannot reach 0; validation has plain ones.";
+    }
+    let mut panels = vec![loss(runs), accuracy(runs), learning_rate(runs)];
+    panels.extend(gap_panel(runs));
+    Figure { name: "history", title: title("History", runs), caption, panels, columns: 2 }
+}
+
+/// Loss and accuracy alone.
+///
+/// # Panics
+///
+/// Without runs.
+pub fn curves(runs: &[&Run]) -> Figure {
+    let (title, caption) = (title("Loss and accuracy", runs), reading(runs));
+    Figure { name: "curves", title, caption, panels: vec![loss(runs), accuracy(runs)], columns: 2 }
+}
+
+/// Training images a second.
+///
+/// # Panics
+///
+/// Without runs.
+pub fn throughput(runs: &[&Run]) -> Figure {
+    let series = each(runs, |epoch| Some(epoch.images_per_second), 2.0);
+    let mut chart = chart("Training images a second", "", Scale::Linear, runs, series);
+    chart.y = chart.y.starting_at_zero();
+    Figure {
+        name: "throughput",
+        title: title("Throughput", runs),
+        caption: "Over each epoch, without validation.".to_owned(),
+        panels: vec![chart.draw()],
+        columns: 1,
+    }
+}
+
+fn title(what: &str, runs: &[&Run]) -> String {
+    match runs {
+        [run] => format!("{what} of {}", run.name),
+        _ => format!("{what} of {} runs", runs.len()),
+    }
+}
+
+fn reading(runs: &[&Run]) -> String {
+    match runs {
+        [run] if run.history.iter().all(|epoch| epoch.validation_accuracy.is_none()) => {
+            "Epoch by epoch; the recipe keeps no images for validation.".to_owned()
+        }
+        [_] => "Epoch by epoch, on training and on validation images.".to_owned(),
+        _ => "Thick lines are validation, thin ones training, rings the best epochs.".to_owned(),
+    }
+}
+
+fn loss(runs: &[&Run]) -> Panel {
+    let mut chart = pair("Loss", "nats", runs, |epoch| Some(epoch.train_loss), |epoch| epoch.validation_loss);
+    chart.y = chart.y.within(f64::INFINITY);
+    chart.draw()
+}
+
+fn accuracy(runs: &[&Run]) -> Panel {
+    let mut chart = pair("Accuracy", "%", runs, train_accuracy, validation_accuracy);
+    chart.y = chart.y.within(100.0);
+    for run in runs {
+        let best = run.best();
+        let Some(value) = validation_accuracy(best).or(train_accuracy(best)).filter(|value| value.is_finite()) else {
+            continue;
+        };
+        chart.marks.push([best.epoch as f64, value]);
+        if runs.len() == 1 {
+            chart.title = format!("Accuracy, best {} in epoch {}", percent(value / 100.0), best.epoch);
+        }
+    }
+    chart.draw()
+}
+
+fn learning_rate(runs: &[&Run]) -> Panel {
+    let series = each(runs, |epoch| Some(epoch.learning_rate), 2.0);
+    let mut chart = chart("Learning rate, at each epoch's last step", "", Scale::Log, runs, series);
+    if let [run] = runs {
+        chart.rules = drops(run).into_iter().map(|(at, text)| Rule::Vertical(at, text)).collect();
+    }
+    chart.draw()
+}
+
+/// Where a schedule in steps lowers the rate: between which epochs, and by what factor.
+fn drops(run: &Run) -> Vec<(f64, String)> {
+    let schedule = &run.recipe.schedule;
+    if schedule.kind != ScheduleKind::MultiStep {
+        return vec![];
+    }
+    let falls = |pair: &&[EpochMetrics]| {
+        let expected = pair[0].learning_rate * schedule.gamma;
+        (pair[1].learning_rate - expected).abs() < 1e-6 * expected
+    };
+    let drop = |pair: &[EpochMetrics]| (pair[1].epoch as f64 - 0.5, format!("× {}", schedule.gamma));
+    run.history.windows(2).filter(falls).map(drop).collect()
+}
+
+/// `None` if no run has validation images.
+fn gap_panel(runs: &[&Run]) -> Option<Panel> {
+    let series = each(runs, gap, 2.0);
+    if series.iter().all(|line| line.points.is_empty()) {
+        return None;
+    }
+    let title = "Training less validation accuracy";
+    let mut chart = chart(title, "percentage points", Scale::Linear, runs, series);
+    let line = 100.0 * OVERFITTING_GAP;
+    chart.y.range.start = chart.y.range.start.min(-0.5);
+    chart.y.range.end = chart.y.range.end.max(2.0 * line);
+    chart.rules = vec![Rule::Horizontal(line, format!("overfitting beyond {line} points"))];
+    Some(chart.draw())
+}
+
+/// One value of every run.
+fn each(runs: &[&Run], value: Value, width: f64) -> Vec<Line> {
+    let line = |(run, colour): (&&Run, Colour)| Line {
+        colour,
+        width,
+        points: points(&run.history, value),
+        dots: run.history.len() <= DOTS,
+    };
+    runs.iter().zip(RUNS.into_iter().cycle()).map(line).collect()
+}
+
+/// Training and validation of every run: of one run, by colour.
+fn pair(title: &str, unit: &'static str, runs: &[&Run], train: Value, validation: Value) -> Chart {
+    let mut lines = each(runs, train, if runs.len() > 1 { 0.8 } else { 2.0 });
+    lines.extend(each(runs, validation, 2.0));
+    let mut chart = chart(title, unit, Scale::Linear, runs, lines);
+    if let [_] = runs {
+        chart.lines[1].colour = VERMILLION;
+        chart.legend = vec![(BLUE, "training".to_owned())];
+        if !chart.lines[1].points.is_empty() {
+            chart.legend.push((VERMILLION, "validation".to_owned()));
+        }
+    }
+    chart
+}
+
+fn chart(title: &str, unit: &'static str, scale: Scale, runs: &[&Run], lines: Vec<Line>) -> Chart {
+    let values = |axis: usize| lines.iter().flat_map(move |line| line.points.iter().map(move |point| point[axis]));
+    let legend = match runs {
+        [_] => vec![],
+        _ => runs.iter().zip(RUNS.into_iter().cycle()).map(|(run, colour)| (colour, run.name.clone())).collect(),
+    };
+    let epochs = runs.iter().flat_map(|run| run.history.iter().map(|epoch| epoch.epoch as f64));
+    Chart {
+        title: title.to_owned(),
+        size: SIZE,
+        x: Axis::over("epoch", Scale::Whole, epochs),
+        y: Axis::over(unit, scale, values(1)),
+        bars: vec![],
+        lines,
+        rules: vec![],
+        marks: vec![],
+        legend,
+    }
+}

@@ -1,0 +1,128 @@
+//! What a run's folder says in text: enough for curves and tables without its data.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use kiln_train::run_dir::RunDir;
+use kiln_train::{EpochMetrics, EvaluationReport, LrFind, Recipe};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::ReportError;
+
+/// A run as its text files tell it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Of the folder.
+    pub name: String,
+    pub recipe: Recipe,
+    /// Finished epochs, at least one. A value that was no number is NaN.
+    pub history: Vec<EpochMetrics>,
+    /// `evaluation.json`, if the run was evaluated.
+    pub evaluation: Option<EvaluationReport>,
+    /// `lr-find.json`, if it lies in the folder.
+    pub lr_find: Option<LrFind>,
+}
+
+/// A line of `metrics.jsonl`; JSON writes what is no number as `null`.
+#[derive(Deserialize)]
+struct Line {
+    epoch: usize,
+    step: usize,
+    learning_rate: Option<f64>,
+    train_loss: Option<f64>,
+    train_accuracy: Option<f64>,
+    validation_loss: Option<f64>,
+    validation_accuracy: Option<f64>,
+    seconds: Option<f64>,
+    images_per_second: Option<f64>,
+}
+
+impl From<Line> for EpochMetrics {
+    fn from(line: Line) -> Self {
+        let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        Self {
+            epoch: line.epoch,
+            step: line.step,
+            learning_rate: number(line.learning_rate),
+            train_loss: number(line.train_loss),
+            train_accuracy: number(line.train_accuracy),
+            validation_loss: line.validation_loss,
+            validation_accuracy: line.validation_accuracy,
+            seconds: number(line.seconds),
+            images_per_second: number(line.images_per_second),
+        }
+    }
+}
+
+impl Run {
+    /// Reads the folder of a run, finished or not.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, has no finished epoch, or one of its files is damaged.
+    pub fn read(folder: &Path) -> Result<Self, ReportError> {
+        let run = RunDir::open(folder);
+        if !run.recipe().is_file() || !run.metrics().is_file() {
+            return Err(ReportError::NoRun(folder.to_owned()));
+        }
+        let recipe = Recipe::parse(&text(&run.recipe())?, &[])
+            .map_err(|error| damaged(&run.recipe(), error.to_string(), IRREPLACEABLE))?;
+        let history = history(&run.metrics())?;
+        if history.is_empty() {
+            return Err(ReportError::NoEpoch(folder.to_owned()));
+        }
+        let name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        Ok(Self {
+            name: name.unwrap_or_else(|| folder.display().to_string()),
+            recipe,
+            history,
+            evaluation: json(&run.evaluation())?,
+            lr_find: json(&folder.join("lr-find.json"))?,
+        })
+    }
+
+    /// The epoch whose weights the bundle has.
+    pub fn best(&self) -> &EpochMetrics {
+        kiln_train::best_epoch(&self.history).expect("a run has an epoch")
+    }
+}
+
+fn history(path: &Path) -> Result<Vec<EpochMetrics>, ReportError> {
+    let text = text(path)?;
+    let parse = |(index, line): (usize, &str)| {
+        let damaged = |error| damaged(path, format!("line {}: {error}", index + 1), IRREPLACEABLE);
+        serde_json::from_str::<Line>(line).map(EpochMetrics::from).map_err(damaged)
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let mut history = lines.map(parse).collect::<Result<Vec<EpochMetrics>, _>>()?;
+    if history.iter().any(|epoch| epoch.validation_accuracy.is_some()) {
+        // Where others have one, a missing score was no number.
+        for epoch in &mut history {
+            epoch.validation_loss.get_or_insert(f64::NAN);
+            epoch.validation_accuracy.get_or_insert(f64::NAN);
+        }
+    }
+    Ok(history)
+}
+
+fn text(path: &Path) -> Result<String, ReportError> {
+    fs::read_to_string(path).map_err(|source| ReportError::Read { path: path.to_owned(), source })
+}
+
+/// A JSON file, if there is one.
+fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|source| ReportError::Read { path: path.to_owned(), source })?,
+    };
+    let advice = "delete it; the command that wrote it makes it again";
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, error.to_string(), advice))
+}
+
+const IRREPLACEABLE: &str = "put an intact copy in its place";
+
+fn damaged(path: &Path, reason: String, advice: &'static str) -> ReportError {
+    ReportError::Damaged { path: path.to_owned(), reason, advice }
+}

@@ -339,22 +339,17 @@ fn finish(
             }
             None => String::new(),
         };
-        let percent = |accuracy: f64| format!("{:.2}", 100.0 * accuracy);
-        let mut lines = vec![format!(
-            "accuracy {} % on {accuracy_samples} {accuracy_split} images of {dataset}",
-            percent(*accuracy)
-        )];
-        for Tested { weights, plain, flip_tta } in &tested {
-            let accuracy = percent(plain.accuracy());
-            match *weights {
-                "best" => {}
-                "last" => lines.push(format!("         {accuracy} % with the last epoch's weights")),
-                _ => lines.push(format!("         {accuracy} % with the last weights before averaging")),
-            }
-            if let Some(flipped) = flip_tta {
-                lines.push(format!("         {} % averaged over mirror images", percent(flipped.accuracy())));
-            }
-        }
+        let line = |accuracy: f64, of: &str, tested: Option<&Tested>| {
+            let flipped = tested.and_then(|tested| tested.flip_tta.as_ref());
+            let flipped = flipped.map(|flipped| format!("; {:.2} % over mirror images", 100.0 * flipped.accuracy()));
+            format!("{:.2} % {of}{}", 100.0 * accuracy, flipped.unwrap_or_default())
+        };
+        let of = format!("on {accuracy_samples} {accuracy_split} images of {dataset}");
+        let mut lines = vec![format!("accuracy {}", line(*accuracy, &of, tested.first()))];
+        lines.extend(tested.iter().skip(1).map(|tested| {
+            let of = if tested.weights == "last" { "with the last epoch's weights" } else { "before averaging" };
+            format!("         {}", line(tested.plain.accuracy(), of, Some(tested)))
+        }));
         lines.extend([
             format!("weights  of epoch {}{chosen_by}", best_epoch.epoch),
             format!("time     {}", duration(header.seconds)),

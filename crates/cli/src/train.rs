@@ -355,7 +355,6 @@ fn finish(
             format!("time     {}", duration(header.seconds)),
             format!("bundle   {}", run.bundle().display()),
             format!("metrics  {}", run.metrics().display()),
-            format!("next     {} predict --model {} IMAGE..", program(), run.path().display()),
         ]);
         lines.join("\n")
     });
@@ -375,6 +374,9 @@ fn finish(
                 data_arguments(&args.data)
             ),
         }
+    }
+    if !screen.json {
+        println!("next     {} predict --model {} IMAGE..", program(), run.path().display());
     }
     Ok(if signals.stop() { signals.exit_code() } else { ExitCode::SUCCESS })
 }

@@ -114,8 +114,8 @@ impl History {
         }
         if let Some((epoch, above)) = self.least_loss.filter(|(_, above)| *above > 0.05) {
             sentences.push(format!(
-                "Validation loss was least in epoch {epoch} and ended {:.0} % above that: the later epochs made the network \
-                 surer of its mistakes.",
+                "Validation loss was least in epoch {epoch} and ended {:.0} % above that: what the network learned later \
+                 made its confidence worse.",
                 100.0 * above
             ));
         }
@@ -230,13 +230,14 @@ pub(crate) fn confusion(metrics: &Metrics) -> Vec<String> {
         .collect();
     let top = tops[0];
     let back = metrics.confusion[top.predicted][top.label];
-    sentences.push(format!(
-        "{} and {} alone make {} of all {}.",
-        capitalised(name(top.label)),
-        name(top.predicted),
-        percent((top.images + back) as f64 / errors as f64),
-        count(errors, "error", "errors")
-    ));
+    if errors > 1 {
+        sentences.push(format!(
+            "{} and {} alone make {} of all {errors} errors.",
+            capitalised(name(top.label)),
+            name(top.predicted),
+            percent((top.images + back) as f64 / errors as f64),
+        ));
+    }
     sentences
 }
 

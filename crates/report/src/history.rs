@@ -177,6 +177,9 @@ fn pair(title: &str, unit: &'static str, runs: &[&Run], train: Value, validation
         if !chart.lines[1].points.is_empty() {
             chart.legend.push((VERMILLION, "validation".to_owned()));
         }
+    } else {
+        // Pictures that `kiln compare` writes come without their captions.
+        chart.title += " (thin lines: training)";
     }
     chart
 }

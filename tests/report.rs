@@ -113,14 +113,19 @@ fn runs_are_compared_in_a_table_and_in_pictures() {
     for (out, rate) in [("slow", "optimizer.lr=0.01"), ("fast", "optimizer.lr=0.1")] {
         succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "2", "--out", out, "--set", rate]].concat()));
         succeeds(&kiln(folder.path()).args(["eval", out]).args(IMAGES).output().unwrap());
+        succeeds(&kiln(folder.path()).args(["report", out]).args(IMAGES).output().unwrap());
     }
     let compare = |arguments: &[&str]| kiln(folder.path()).arg("compare").args(arguments).output().unwrap();
     let printed = succeeds(&compare(&["slow", "fast", "--out", "pictures"]));
-    for word in ["test accuracy", "optimizer.lr", "0.01", "pictures in pictures"] {
+    for word in ["test accuracy", "optimizer.lr", "0.01", "pictures/compare.html"] {
         assert!(printed.contains(word), "{word} is not in: {printed}");
     }
     for name in ["history.svg", "curves.png", "classes.svg", "reliability.png"] {
         assert!(folder.path().join("pictures").join(name).is_file(), "{name}");
+    }
+    let page = fs::read_to_string(folder.path().join("pictures/compare.html")).unwrap();
+    for (name, what) in [("fast", "Features (t-SNE)"), ("slow", "First-layer filters")] {
+        assert!(page.contains(&format!(r#"alt="{what} of {name}""#)), "{what} of {name}");
     }
     let printed: serde_json::Value = serde_json::from_str(&succeeds(&compare(&["slow", "fast", "--json"]))).unwrap();
     let evaluation: serde_json::Value =

@@ -243,7 +243,8 @@ pub struct CompareArgs {
     /// Folders of runs
     #[arg(required = true, num_args = 2..)]
     pub runs: Vec<PathBuf>,
-    /// Folder for pictures: the runs' curves over each other, and what their evaluations show
+    /// Folder for compare.html and its pictures: the runs' curves over each other, and what their reports show beside
+    /// each other
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print JSON

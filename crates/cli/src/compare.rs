@@ -1,10 +1,12 @@
 //! `kiln compare`
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kiln_report::{Comparison, Run, comparison_figures};
+use kiln_report::{Comparison, Run, comparison_figures, comparison_page};
+use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
 use crate::args::CompareArgs;
@@ -28,9 +30,14 @@ pub fn run(args: CompareArgs) -> Result<ExitCode> {
         }
     }
     if let Some(folder) = &args.out {
-        write_figures(folder, comparison_figures(&runs).iter())?;
+        let figures = comparison_figures(&runs);
+        write_figures(folder, figures.iter())?;
+        let picture =
+            |run: usize, name: &str| fs::read(args.runs[run].join("figures").join(name).with_extension("svg")).ok();
+        let page = folder.join("compare.html");
+        write_whole(&page, comparison_page(&comparison, &figures, picture, env!("CARGO_PKG_VERSION")).as_bytes())?;
         if !args.json {
-            println!("\npictures in {}", folder.display());
+            println!("\n{}, and the pictures beside it", page.display());
         }
     }
     Ok(ExitCode::SUCCESS)

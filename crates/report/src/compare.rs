@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use kiln_train::{EvaluationReport, Interval};
+use maud::html;
 use serde::Serialize;
 
 use crate::chart::{Axis, Chart, Line, Rule, Scale};
 use crate::figure::Figure;
-use crate::quality::{Series, class_bars};
+use crate::page::{document, shown};
+use crate::quality::{Series, class_bars, confusions};
 use crate::theme::RUNS;
 use crate::words::{duration, percent};
 use crate::{Run, history};
@@ -174,10 +178,62 @@ pub fn figures(runs: &[&Run]) -> Vec<Figure> {
     let scored: Vec<(&str, &EvaluationReport)> =
         runs.iter().filter_map(|run| Some((run.name.as_str(), run.evaluation.as_ref()?))).collect();
     if scored.len() > 1 {
+        figures.push(confusions(&scored));
         figures.push(reliability(&scored));
         figures.extend(classes(&scored));
     }
     figures
+}
+
+/// Pictures that each run's report has of its own, by the names of their files.
+const BESIDE: [(&str, &str); 7] = [
+    ("t-sne", "Features (t-SNE)"),
+    ("errors", "Surest errors"),
+    ("confused", "Most frequent confusions"),
+    ("predictions", "Answers to some test images"),
+    ("augmentation", "Images as they are trained on"),
+    ("robustness", "Accuracy on corrupted images"),
+    ("filters", "First-layer filters"),
+];
+
+/// `compare.html`: the table, pictures over each other, and beside each other those that `pictures` has of each run's
+/// own report, as SVG by run and name of the file.
+pub fn page(
+    comparison: &Comparison,
+    figures: &[Figure],
+    pictures: impl Fn(usize, &str) -> Option<Vec<u8>>,
+    version: &str,
+) -> String {
+    let names: Vec<&str> = comparison.runs.iter().map(|row| row.run.as_str()).collect();
+    let header = html! {
+        h1 { (names.join(", ")) }
+        @if let Some(caveat) = comparison.caveat() { p.headline { (caveat) } }
+    };
+    let body = html! {
+        section { h2 { "Runs" } div.scroll { pre { (comparison.text()) } } }
+        section { h2 { "Over each other" } @for figure in figures { (shown(figure)) } }
+        section {
+            h2 { "Beside each other" }
+            @for (file, title) in BESIDE {
+                @let found: Vec<(&str, Vec<u8>)> =
+                    names.iter().enumerate().filter_map(|(run, name)| Some((*name, pictures(run, file)?))).collect();
+                @if !found.is_empty() {
+                    h3 { (title) }
+                    div.beside {
+                        @for (name, svg) in &found {
+                            figure {
+                                img src={ "data:image/svg+xml;base64," (BASE64_STANDARD.encode(svg)) }
+                                    alt={ (title) " of " (name) };
+                                figcaption { (name) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let made = format!("Made by Kiln {version} from these runs' folders.");
+    document(&format!("{} - Kiln comparison", names.join(", ")), &header, &body, &made)
 }
 
 /// Accuracy over confidence, a line a run.

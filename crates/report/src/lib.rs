@@ -20,7 +20,7 @@ mod words;
 use std::path::PathBuf;
 
 pub use analysis::{Confusion, History, OVERFITTING_GAP, confident_errors, confusions, examples};
-pub use compare::{Comparison, Difference, Row, Scores, figures as comparison_figures};
+pub use compare::{Comparison, Difference, Row, Scores, figures as comparison_figures, page as comparison_page};
 pub use embedding::{Embedding, embedding};
 pub use figure::{Figure, Panel};
 pub use gallery::{AugmentedRow, ConfusedPair, Filters, Shown, augmented, confused, errors, filters, predictions};

@@ -191,35 +191,13 @@ impl Report<'_> {
 
     /// The page.
     pub fn html(&self, sections: &[Section]) -> String {
-        let style = include_str!("report.css");
-        // The one style sheet is allowed by its digest; scripts, and anything from elsewhere, are not.
-        let digest = BASE64_STANDARD.encode(Sha256::digest(style));
-        let policy = format!(
-            "default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-        );
-        let title = format!("{} - Kiln report", self.run.name);
-        let markup = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(policy);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { (title) }
-                    style { (PreEscaped(style)) }
-                }
-                body {
-                    header {
-                        h1 { (self.run.name) }
-                        (self.headline())
-                    }
-                    main { @for section in sections { (section.markup()) } }
-                    footer { p { "Made by Kiln " (self.version) " from this run's folder." } }
-                }
-            }
+        let header = html! {
+            h1 { (self.run.name) }
+            (self.headline())
         };
-        markup.into_string()
+        let body = html! { @for section in sections { (section.markup()) } };
+        let made = format!("Made by Kiln {} from this run's folder.", self.version);
+        document(&format!("{} - Kiln report", self.run.name), &header, &body, &made)
     }
 
     /// The one number, and what it is of.
@@ -254,14 +232,47 @@ impl Section {
                 h2 { (self.title) }
                 @for sentence in &self.text { p { (unbroken(sentence)) } }
                 @if let Some(table) = &self.table { (table) }
-                @for figure in &self.figures {
-                    figure {
-                        h3 { (figure.title) }
-                        div.(figure.name).panels { @for panel in &figure.panels { (panel.element(None)) } }
-                        figcaption { (unbroken(&figure.caption)) }
-                    }
-                }
+                @for figure in &self.figures { (shown(figure)) }
             }
+        }
+    }
+}
+
+/// A page that needs nothing else, and loads nothing.
+pub(crate) fn document(title: &str, header: &Markup, body: &Markup, footer: &str) -> String {
+    let style = include_str!("report.css");
+    // The one style sheet is allowed by its digest; scripts, and anything from elsewhere, are not.
+    let digest = BASE64_STANDARD.encode(Sha256::digest(style));
+    let policy =
+        format!("default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'");
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                style { (PreEscaped(style)) }
+            }
+            body {
+                header { (header) }
+                main { (body) }
+                footer { p { (footer) } }
+            }
+        }
+    };
+    markup.into_string()
+}
+
+/// A picture with its title and how to read it.
+pub(crate) fn shown(figure: &Figure) -> Markup {
+    html! {
+        figure {
+            h3 { (figure.title) }
+            div.(figure.name).panels { @for panel in &figure.panels { (panel.element(None)) } }
+            figcaption { (unbroken(&figure.caption)) }
         }
     }
 }

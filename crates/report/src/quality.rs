@@ -24,15 +24,6 @@ pub fn confusion(metrics: &Metrics) -> Figure {
             row.iter().map(|&images| Cell { share: images as f64 / largest, text: images.to_string() }).collect()
         })
         .collect();
-    let shares: Vec<Vec<Cell>> = metrics
-        .confusion
-        .iter()
-        .map(|row| {
-            let all = row.iter().sum::<usize>().max(1) as f64;
-            let share = |&images: &usize| images as f64 / all;
-            row.iter().map(|images| Cell { share: share(images), text: shortest_percent(share(images)) }).collect()
-        })
-        .collect();
     let large = names.len() > NAMED_CLASSES;
     let caption = match large {
         false => {
@@ -47,9 +38,40 @@ pub fn confusion(metrics: &Metrics) -> Figure {
         name: "confusion",
         title: "Confusion matrix".to_owned(),
         caption: caption.to_owned(),
-        panels: vec![matrix("Images", &names, &counts), matrix("Per cent of each class's images", &names, &shares)],
+        panels: vec![
+            matrix("Images", &names, &counts),
+            matrix("Per cent of each class's images", &names, &shares(metrics)),
+        ],
         columns: if large { 1 } else { 2 },
     }
+}
+
+/// The confusion matrices of several runs, as shares of each class.
+pub(crate) fn confusions(scored: &[(&str, &EvaluationReport)]) -> Figure {
+    let panel = |(name, evaluation): &(&str, &EvaluationReport)| {
+        let classes: Vec<&str> = evaluation.metrics.classes.iter().map(|class| class.class.as_str()).collect();
+        matrix(name, &classes, &shares(&evaluation.metrics))
+    };
+    Figure {
+        name: "confusion",
+        title: "Confusion matrices".to_owned(),
+        caption:
+            "Per cent of each class's images: each row is a class, each column an answer. Colour grows with the root \
+                  of the number."
+                .to_owned(),
+        panels: scored.iter().map(panel).collect(),
+        columns: 2,
+    }
+}
+
+/// Cells that say which share of its class each is.
+fn shares(metrics: &Metrics) -> Vec<Vec<Cell>> {
+    let cells = |row: &Vec<usize>| {
+        let all = row.iter().sum::<usize>().max(1) as f64;
+        let share = |&images: &usize| images as f64 / all;
+        row.iter().map(|images| Cell { share: share(images), text: shortest_percent(share(images)) }).collect()
+    };
+    metrics.confusion.iter().map(cells).collect()
 }
 
 /// A cell of a matrix: how much of its colour it has, 0..1, and what stands in it.

@@ -405,7 +405,7 @@ pub struct DevicesArgs {
 #[derive(clap::Args)]
 #[command(
     after_help = "Compares each operator and its gradients with plain references in double precision; exits with \
-    1 if one differs by more than 1e-5 of the largest value."
+    1 if one differs by more than 1e-5 of the largest value (1e-2 where numbers are stored in f16)."
 )]
 pub struct DoctorArgs {
     /// all, auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)

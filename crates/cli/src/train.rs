@@ -1,6 +1,6 @@
 //! `kiln train`
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -30,8 +30,38 @@ use crate::{data, eval, recipes, report};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
+    let stand = RefCell::new(Stand { run: None, step: 0, micro_batches: 1 });
+    guarded(chosen.is_queued(), || train(&args, &chosen, &stand)).unwrap_or_else(|fault| {
+        let Stand { run, step, micro_batches } = stand.take();
+        let parts = format!("--set training.micro_batches={}", 2 * micro_batches);
+        let advice = match run {
+            Some(run) => format!(
+                "the checkpoint after step {step} is as it was, go on with: {} train --resume {}{}. If it was out of memory, \
+                 compute a batch in more parts, {parts} --allow-change training.micro_batches",
+                program(),
+                run.display(),
+                data_arguments(&args.data)
+            ),
+            None => format!("if it was out of memory, compute a batch in more parts, {parts}"),
+        };
+        bail!("{} failed: {fault}; {advice}", chosen.name)
+    })
+}
+
+/// What is to be said of a run should its GPU fail.
+#[derive(Default)]
+struct Stand {
+    /// Its folder, once it can be resumed.
+    run: Option<PathBuf>,
+    /// Of the last checkpoint.
+    step: usize,
+    micro_batches: usize,
+}
+
+fn train(args: &TrainArgs, chosen: &Chosen, stand: &RefCell<Stand>) -> Result<ExitCode> {
     let resumed = args.resume.as_deref().map(resume).transpose()?;
-    let recipe = resolve_recipe(&args, resumed.as_ref(), chosen.is_gpu)?;
+    let recipe = resolve_recipe(args, resumed.as_ref(), chosen.is_gpu)?;
+    stand.borrow_mut().micro_batches = recipe.training.micro_batches;
     let screen = Screen::new(args.json);
     screen.say(json!({"event": "device", "device": chosen.name, "reason": chosen.reason}), || {
         format!("device   {}: {}", chosen.name, chosen.reason)
@@ -52,13 +82,13 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
                 None => RunDir::create_numbered(Path::new("runs"), &recipe.name)?,
             };
             let lock = run.lock()?;
-            (run, lock, start(recipe, &args, initial.as_ref(), &data, &chosen, &screen)?)
+            (run, lock, start(recipe, args, initial.as_ref(), &data, chosen, &screen)?)
         }
     };
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
-    trainer = trainer.with_max_pending(if chosen.is_gpu { 16 } else { 0 });
+    trainer = trainer.with_max_pending(if chosen.is_queued() { 16 } else { 0 });
     write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
-    let mut saver = Saver::new(&run);
+    let mut saver = Saver::new(&run, stand);
     // Better to learn now than after the first epoch that nothing can be written here, and from now on the run can be
     // resumed whatever happens.
     saver.save(trainer.checkpoint())?;
@@ -67,54 +97,38 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let events = with_events.then(|| EventFile::create(run.path(), history, seconds)).transpose()?;
     describe(&trainer, &data, &run, &screen);
 
-    let micro_batches = trainer.header().recipe.training.micro_batches;
     let progress = Progress::new(&trainer, &screen);
-    let outcome = guarded(chosen.is_gpu, || {
-        trainer.run(&mut || signals.stop(), &mut |event| {
-            match event {
-                Event::Step { metrics, checkpoint } => {
-                    progress.step(metrics);
-                    if saver.is_due() {
-                        saver.try_save(checkpoint(), &progress);
-                    }
-                }
-                Event::Skipped(skipped) => progress.skipped(&skipped),
-                Event::Epoch { metrics, is_best, checkpoint } => {
-                    let checkpoint = checkpoint();
-                    if is_best {
-                        saver.best = Some(checkpoint.clone());
-                    }
-                    saver.try_save(checkpoint, &progress);
-                    if let Some(events) = &events {
-                        events.append(metrics)?;
-                    }
-                    progress.epoch(metrics, is_best);
+    let outcome = trainer.run(&mut || signals.stop(), &mut |event| {
+        match event {
+            Event::Step { metrics, checkpoint } => {
+                progress.step(metrics);
+                if saver.is_due() {
+                    saver.try_save(checkpoint(), &progress);
                 }
             }
-            Ok(())
-        })
+            Event::Skipped(skipped) => progress.skipped(&skipped),
+            Event::Epoch { metrics, is_best, checkpoint } => {
+                let checkpoint = checkpoint();
+                if is_best {
+                    saver.best = Some(checkpoint.clone());
+                }
+                saver.try_save(checkpoint, &progress);
+                if let Some(Err(error)) = events.as_ref().map(|events| events.append(metrics)) {
+                    progress.warn(&format!("{error}; TensorBoard will lack epoch {}", metrics.epoch));
+                }
+                progress.epoch(metrics, is_best);
+            }
+        }
+        Ok(())
     });
     progress.bar.finish_and_clear();
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(fault) => bail!(
-            "the GPU failed: {fault}\nThe last checkpoint, after step {}, is as it was; go on with: {} train --resume {}{}. \
-             If its memory ran out, compute a batch in parts: add --set training.micro_batches={} --allow-change \
-             training.micro_batches",
-            saver.saved_step,
-            program(),
-            run.path().display(),
-            data_arguments(&args.data),
-            2 * micro_batches
-        ),
-    };
     match outcome {
         Ok(Outcome::Finished) => {
             // What could not be saved on the way has to be now.
             if saver.is_behind() {
                 saver.save(trainer.checkpoint())?;
             }
-            finish(&trainer, &data, &run, &chosen, &screen, &signals, &args)
+            finish(&trainer, &data, &run, chosen, &screen, &signals, args)
         }
         Ok(Outcome::Stopped) => {
             saver.save(trainer.checkpoint())?;
@@ -130,7 +144,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             Ok(signals.exit_code())
         }
         Err(error) => Err(error).with_context(|| {
-            let (folder, step) = (run.path().display(), saver.saved_step);
+            let (folder, step) = (run.path().display(), stand.borrow().step);
             format!("the run in {folder} ended early, with a checkpoint after step {step}")
         }),
     }
@@ -160,8 +174,8 @@ fn resume(folder: &Path) -> Result<Resumed> {
 
 /// Runs what a lost GPU or one out of memory may end with a panic, which is what wgpu and CUDA's runtime do: it is told
 /// as an error. Anywhere else a panic stays one.
-fn guarded<T>(on_gpu: bool, work: impl FnOnce() -> T) -> Result<T, String> {
-    if !on_gpu {
+fn guarded<T>(is_queued: bool, work: impl FnOnce() -> T) -> Result<T, String> {
+    if !is_queued {
         return Ok(work());
     }
     let first = Arc::new(Mutex::new(None));
@@ -174,15 +188,20 @@ fn guarded<T>(on_gpu: bool, work: impl FnOnce() -> T) -> Result<T, String> {
     }));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     panic::set_hook(usual);
-    result.map_err(|_| first.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default())
+    result.map_err(|_| {
+        let told = first.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        // Of a chain of causes the last is the one that says something.
+        let idle = |line: &&str| !line.starts_with("No backtrace") && !line.ends_with(':') && !line.is_empty();
+        told.lines().map(str::trim).rfind(idle).unwrap_or(&told).to_owned()
+    })
 }
 
 /// Saves a run now and then; a save that fails is made up for by the next.
 struct Saver<'a> {
     run: &'a RunDir,
+    stand: &'a RefCell<Stand>,
     /// The best epoch's checkpoint, while it is not on disk.
     best: Option<Checkpoint>,
-    saved_step: usize,
     /// When the last save was tried, and whether it failed.
     tried: (Instant, bool),
 }
@@ -193,8 +212,8 @@ impl<'a> Saver<'a> {
     /// Between two tries of one that fails.
     const AGAIN: Duration = Duration::from_secs(30);
 
-    fn new(run: &'a RunDir) -> Self {
-        Self { run, best: None, saved_step: 0, tried: (Instant::now(), false) }
+    fn new(run: &'a RunDir, stand: &'a RefCell<Stand>) -> Self {
+        Self { run, stand, best: None, tried: (Instant::now(), false) }
     }
 
     fn is_behind(&self) -> bool {
@@ -213,7 +232,8 @@ impl<'a> Saver<'a> {
             self.best = None;
         }
         self.run.save(&checkpoint)?;
-        self.saved_step = checkpoint.header.step;
+        let mut stand = self.stand.borrow_mut();
+        (stand.run, stand.step) = (Some(self.run.path().to_owned()), checkpoint.header.step);
         self.tried.1 = false;
         Ok(())
     }
@@ -221,7 +241,7 @@ impl<'a> Saver<'a> {
     /// Warns of what fails: a disk that is full for a while should not cost hours of training.
     fn try_save(&mut self, checkpoint: Checkpoint, progress: &Progress) {
         if let Err(error) = self.save(checkpoint) {
-            let step = self.saved_step;
+            let step = self.stand.borrow().step;
             progress.warn(&format!(
                 "{error}; the checkpoint after step {step} is as it was, training goes on and saves again in {} seconds",
                 Self::AGAIN.as_secs()

@@ -43,6 +43,8 @@ pub enum Init {
     KaimingFanOut,
     /// Convolutions and head Kaiming normal by fan-in.
     KaimingFanIn,
+    /// As by fan-out; training then gives the first convolution filters that whiten the patches of its images.
+    Whitening,
 }
 
 /// Describes one network of the family. Serialised into every bundle as its architecture.

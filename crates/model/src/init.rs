@@ -22,7 +22,7 @@ impl<'a> Initializer<'a> {
     /// Convolution weight `[out, in, k, k]`, Kaiming normal for ReLU (He et al. 2015).
     pub fn conv(&mut self, [out, input, kernel, _]: [usize; 4]) -> Tensor<4> {
         let channels = match self.init {
-            Init::KaimingFanOut => out,
+            Init::KaimingFanOut | Init::Whitening => out,
             Init::KaimingFanIn => input,
         };
         let fan = channels * kernel * kernel;
@@ -32,7 +32,7 @@ impl<'a> Initializer<'a> {
     /// Head weight `[classes, features]`.
     pub fn linear(&mut self, [classes, features]: [usize; 2]) -> Tensor<2> {
         let deviation = match self.init {
-            Init::KaimingFanOut => 0.01,
+            Init::KaimingFanOut | Init::Whitening => 0.01,
             Init::KaimingFanIn => (2.0 / features as f32).sqrt(),
         };
         self.normal([classes, features], deviation)

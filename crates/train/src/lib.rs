@@ -21,6 +21,7 @@ mod sgd;
 #[cfg(not(target_family = "wasm"))]
 pub mod tensorboard;
 mod trainer;
+mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Recovery, Running, best_epoch};
 pub use ema::Ema;

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Augment, Augmentation, DataError, Dataset, Split, epoch_order, fill_batch, targets};
 use kiln_kernels::Precision;
 use kiln_kernels::device::multiplies;
-use kiln_model::{ConfigError, ResNet, StateDict, StateError};
+use kiln_model::{ConfigError, Init, ResNet, StateDict, StateError};
 use web_time::Instant;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Recovery, Running};
@@ -13,6 +13,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::loss::{cross_entropy, mixed_targets};
 use crate::predictions::Scoring;
 use crate::recipe::Training;
+use crate::whitening::whitening;
 use crate::{Ema, ParameterGradients, Recipe, Sgd};
 
 /// A run: network, optimiser, data and where it stands.
@@ -179,7 +180,16 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::Precision(precision));
         }
         let device = device.clone().autodiff();
-        let model = architecture.init(seed, &device)?.with_precision(precision);
+        let mut model = architecture.init(seed, &device)?.with_precision(precision);
+        if architecture.init == Init::Whitening {
+            let mut state = model.state_dict();
+            let conv1 = state.get_mut("conv1.weight").expect("a residual network has a first convolution");
+            let (filters, kernel) = (conv1.shape[0], conv1.shape[3]);
+            let filters = whitening(&data.train, &split.train, [data.mean, data.std], kernel, filters);
+            // Channels beyond two for each direction stay as they were drawn.
+            conv1.values[..filters.len()].copy_from_slice(&filters);
+            model = model.load_state_dict(&state)?;
+        }
         // A set smaller than a batch is one batch.
         let batch_size = recipe.training.batch_size.min(split.train.len());
         let steps_per_epoch = split.train.len() / batch_size;
@@ -460,7 +470,7 @@ impl<'a> Trainer<'a> {
     /// Forward and backward: one batch, in as many parts as the recipe says.
     fn batch(&mut self) -> (ParameterGradients, Numbers) {
         let Training { seed, micro_batches, clip_norm, .. } = self.header.recipe.training;
-        if self.header.step % self.steps_per_epoch == 0 || self.order.is_empty() {
+        if self.header.step.is_multiple_of(self.steps_per_epoch) || self.order.is_empty() {
             self.order = epoch_order(&self.split.train, seed, self.epoch());
         }
         let mut total: Option<(ParameterGradients, Tensor<1>, Tensor<1, Int>)> = None;
@@ -674,6 +684,18 @@ mod tests {
             let (whole, parted) = (&whole.header.history[0], &parted.header.history[0]);
             assert!((whole.train_loss - parted.train_loss).abs() < 1e-5, "{parts}");
             assert_eq!(whole.train_accuracy, parted.train_accuracy, "{parts}");
+        }
+    }
+
+    #[test]
+    fn the_first_convolution_starts_whitening_if_the_recipe_says_so() {
+        let data = synthetic(40, 0, 0);
+        let [plain, whitened] = [&[][..], &["model.init=whitening"]].map(|changes| {
+            let recipe = everything(&[&["model.width=32"], changes].concat());
+            Trainer::new(recipe, &data, None, &Device::flex()).unwrap().model.state_dict()
+        });
+        for (name, tensor) in &plain {
+            assert_eq!(tensor == &whitened[name], name != "conv1.weight", "{name}");
         }
     }
 

@@ -48,7 +48,7 @@ pub fn run(args: ReportArgs) -> Result<ExitCode> {
             let device = choose(args.device)?.device;
             let network = Network::new(&bundle, &data, args.batch_size.into(), &device)?;
             let (_, set) = test_images(&data);
-            let predictions = network.predict(set, false, true);
+            let predictions = network.predict(set, true);
             evaluate(&run, &network, &data, &predictions)?;
             evidence = gather(&run, &bundle, &data, predictions, args.embed)?;
         }
@@ -117,7 +117,7 @@ pub fn after_training(
     data: &Dataset,
     answers: Option<(Predictions, Option<Predictions>)>,
 ) -> Result<PathBuf> {
-    let (predictions, flipped) = answers.unwrap_or_else(|| (network.predict(test_images(data).1, false, true), None));
+    let (predictions, flipped) = answers.unwrap_or_else(|| (network.predict(test_images(data).1, true), None));
     let mut report = eval::report(network, Some(run), &run.bundle(), data, &predictions, 0)?;
     report.flip_tta = flipped.as_ref().map(Metrics::of).transpose()?;
     eval::save(run, &report)?;

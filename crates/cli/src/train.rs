@@ -17,7 +17,7 @@ use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::tensorboard::{self, EventFile};
 use kiln_train::{
     Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Predictions, Recipe, Scoring, StepMetrics, TrainError,
-    Trainer, predict,
+    Trainer, predict, predict_flipped,
 };
 use serde_json::{Value, json};
 
@@ -236,7 +236,7 @@ fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
 fn test_passes(recipe: &Recipe) -> f64 {
     let Training { ema_decay, flip_tta, .. } = recipe.training;
     let weights = if ema_decay > 0.0 { 3.0 } else { 2.0 };
-    if flip_tta { 3.0 * weights } else { weights }
+    if flip_tta { 2.0 * weights } else { weights }
 }
 
 /// What some weights of the run say of the test images.
@@ -271,14 +271,15 @@ fn test(
     let mut tested = vec![];
     for (weights, state) in weights {
         let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
-        let score = |flip_tta| {
-            // The report shows the best weights' features.
-            let scoring = Scoring { flip_tta, features: weights == "best" && !flip_tta, ..trainer.scoring() };
-            predict(&model, &data.classes, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
+        let (device, stop) = (&chosen.device, &mut || signals.stop());
+        let with_flipped = best.header.recipe.training.flip_tta;
+        // The report shows the best weights' features.
+        let scoring = Scoring { features: with_flipped || weights == "best", ..trainer.scoring() };
+        let Some(plain) = predict(&model, &data.classes, set, &indices, &scoring, device, stop) else {
+            return Ok(None);
         };
-        let Some(plain) = score(false) else { return Ok(None) };
-        let flip_tta = match best.header.recipe.training.flip_tta {
-            true => match score(true) {
+        let flip_tta = match with_flipped {
+            true => match predict_flipped(&model, &plain, set, &indices, &trainer.scoring(), device, stop) {
                 Some(predictions) => Some(predictions),
                 None => return Ok(None),
             },

@@ -224,7 +224,7 @@ impl<'a> Trainer<'a> {
     /// How this run scores its images.
     pub fn scoring(&self) -> Scoring {
         let Header { mean, std, .. } = self.header;
-        Scoring { mean, std, batch_size: self.batch_size, flip_tta: false, features: false }
+        Scoring { mean, std, batch_size: self.batch_size, features: false }
     }
 
     /// Everything to go on from here.

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::args::{DataArgs, DatasetName, TrainArgs};
 use crate::eval::Network;
 use crate::signals::Signals;
-use crate::{data, eval, recipes, report};
+use crate::{data, environment, eval, recipes, report};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
@@ -54,6 +54,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
     .with_max_pending(if chosen.is_gpu { 16 } else { 0 });
     write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
+    environment::record(&run, &args, &chosen, trainer.header())?;
     let (history, seconds) = (&trainer.header().history, trainer.header().seconds);
     let with_events = args.tensorboard || tensorboard::path(run.path()).exists();
     let events = with_events.then(|| EventFile::create(run.path(), history, seconds)).transpose()?;

@@ -84,22 +84,22 @@ pub(crate) fn sessions(sessions: &[Session], precision: &str) -> Markup {
                 dl {
                     @for (name, value) in session.facts() { dt { (name) } dd { (value) } }
                     dt { "Precision" } dd { (precision) }
-                    dt { "As typed" } dd { code { (command(&session.arguments)) } }
-                    dt { "As resolved" } dd { code { (command(&session.resolved)) } }
+                    dt { "As typed" } dd { (command(&session.arguments)) }
+                    dt { "As resolved" } dd { (command(&session.resolved)) }
                 }
             }
         }
     }
 }
 
-/// A line for a shell.
-fn command(arguments: &[String]) -> String {
+/// A line for a shell, that a page breaks between words.
+fn command(arguments: &[String]) -> Markup {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,".contains(letter);
     let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {
-        true => format!(" {word}"),
-        false => format!(" '{}'", word.replace('\'', r"'\''")),
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     };
-    format!("kiln{}", arguments.iter().map(quoted).collect::<String>())
+    html! { code { "kiln" @for word in arguments { " " span { (quoted(word)) } } } }
 }
 
 #[cfg(test)]
@@ -109,6 +109,7 @@ mod tests {
     #[test]
     fn a_command_can_be_pasted_into_a_shell() {
         let arguments = ["train", "--data", "Ann's pets", "--set", "optimizer.lr=0.1", ""].map(str::to_owned);
-        assert_eq!(command(&arguments), r"kiln train --data 'Ann'\''s pets' --set optimizer.lr=0.1 ''");
+        let text = command(&arguments).into_string().replace("<span>", "").replace("</span>", "");
+        assert_eq!(text, r"<code>kiln train --data 'Ann'\''s pets' --set optimizer.lr=0.1 ''</code>");
     }
 }

@@ -89,7 +89,8 @@ async function explorer(page) {
     return [at.x, at.y];
   }, [grid.left + (answer + 0.5) * grid.cell, grid.top + (label + 0.5) * grid.cell]);
   const isShown = async ([label, answer, count, ...confidences]) => {
-    const what = label === answer ? `${names[label]}, recognised: ${count} of` : `${names[label]}, taken for ${names[answer]}: ${count} of`;
+    const answered = label === answer ? "recognised" : `taken for ${names[answer]}`;
+    const what = `${names[label]}, ${answered}: ${count} of`;
     const said = await panel.getByRole("status").textContent();
     assert.ok(said.startsWith(what), `'${said}' instead of '${what}'`);
     assert.equal(said.includes("left out"), confidences.length < count, said);
@@ -104,7 +105,8 @@ for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
     const { page } = opened;
     const { panel, cells, names, middle, isShown } = await explorer(page);
     const errors = cells.filter(([label, answer]) => label !== answer).sort((a, b) => b[2] - a[2]);
-    assert.equal((await panel.getByRole("status").textContent()).match(/: (\d+) of/)[1], `${errors[0][2]}`, "the greatest is there at first");
+    const [, first] = (await panel.getByRole("status").textContent()).match(/: (\d+) of/);
+    assert.equal(first, `${errors[0][2]}`, "the greatest is there at first");
 
     const press = options.hasTouch ? page.touchscreen.tap.bind(page.touchscreen) : page.mouse.click.bind(page.mouse);
     await page.locator(".matrix").scrollIntoViewIfNeeded();
@@ -132,7 +134,8 @@ for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
 
     // Enlarged, the matrix stays in its frame, and the chosen cell in sight.
     await panel.getByLabel("Zoom").fill("8");
-    const [frame, svg] = await page.locator(".matrix").evaluate((frame) => [frame, frame.firstChild].map((element) => element.getBoundingClientRect().toJSON()));
+    const boxOf = (element) => element.getBoundingClientRect().toJSON();
+    const [frame, svg] = [await page.locator(".matrix").evaluate(boxOf), await page.locator(".matrix svg").evaluate(boxOf)];
     assert.ok(svg.width > 7 * frame.width, `${svg.width} in ${frame.width}`);
     const [x, y] = await middle(from, to);
     assert.ok(x > frame.left && x < frame.right && y > frame.top && y < frame.bottom, `${x}, ${y} is out of sight`);
@@ -153,7 +156,8 @@ test("without scripts nothing is missing but the images of the cells", { skip },
 
 test("a comparison sorts too, and nothing is wrong with it", { skip }, async () => {
   cpSync(join(folder, "run"), join(folder, "other"), { recursive: true });
-  const { status, stderr } = spawnSync(KILN, ["compare", "run", "other", "--out", "both"], { cwd: folder, encoding: "utf8" });
+  const command = ["compare", "run", "other", "--out", "both"];
+  const { status, stderr } = spawnSync(KILN, command, { cwd: folder, encoding: "utf8" });
   assert.equal(status, 0, stderr);
   const opened = await open({}, "both/compare.html");
   const table = opened.page.locator("table.sortable");

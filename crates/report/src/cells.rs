@@ -10,7 +10,6 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use crate::quality::Grid;
-use crate::words::count;
 
 /// Larger images are reduced to this many pixels a side.
 const SIDE: u32 = 64;
@@ -109,7 +108,7 @@ pub(crate) fn explorer(metrics: &Metrics, grid: Grid, images: &[CellImage]) -> M
                 p { "The images themselves are missing." }
             } @else {
                 ul tabindex="0" aria-label="Images of the cell" {}
-                img src=(sheet(images, step, columns)) alt={ (count(images.len(), "image", "images")) " in a sheet" } hidden;
+                img src=(sheet(images, step, columns)) alt="" hidden;
             }
         }
     }

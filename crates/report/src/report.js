@@ -1,4 +1,4 @@
-// What the page has beyond reading: tables that sort by a column, and the images behind the cells of the confusion matrix.
+// What the page has beyond being read: tables that sort by a column, and images in the cells of the confusion matrix.
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
 const explorer = document.querySelector(".cells");
@@ -83,7 +83,8 @@ function explore(panel, svg) {
     chosen = [label, answer];
     const { count, confidences, start } = rows[label][answer];
     labels.value = label;
-    answers.replaceChildren(...ranked(label).map((other) => new Option(`${names[other]} (${countOf(label)(other)})`, other)));
+    const option = (other) => new Option(`${names[other]} (${countOf(label)(other)})`, other);
+    answers.replaceChildren(...ranked(label).map(option));
     answers.value = answer;
     marker.setAttribute("x", grid.left + answer * grid.cell);
     marker.setAttribute("y", grid.top + label * grid.cell);

@@ -1,5 +1,7 @@
 //! Running the built program, for tests of it.
 
+#![allow(dead_code, reason = "every test file takes its part of it")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -144,6 +144,10 @@ pub struct TrainArgs {
     /// Go on with the run in this folder, on the same data
     #[arg(long, value_name = "DIR", conflicts_with_all = ["epochs", "budget", "out"])]
     pub resume: Option<PathBuf>,
+    /// Let this field differ from the resumed run's: a key of the recipe, such as optimizer.lr, or
+    /// dataset (repeatable)
+    #[arg(long, value_name = "FIELD", requires = "resume")]
+    pub allow_change: Vec<String>,
     /// Print one JSON object a line instead of text
     #[arg(long)]
     pub json: bool,

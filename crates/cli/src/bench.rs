@@ -125,7 +125,7 @@ fn whole_step(recipe: &Recipe, batch: usize, steps: usize, chosen: &Chosen) -> R
     let (mut done, mut since) = (0, Instant::now());
     let end = std::cell::Cell::new(false);
     trainer.run(&mut || end.get(), &mut |event| {
-        if let Event::Step(_) = event {
+        if let Event::Step { .. } = event {
             done += 1;
             if done == WARM_UP {
                 since = Instant::now();

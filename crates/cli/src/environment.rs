@@ -48,6 +48,7 @@ fn resolved(run: &RunDir, args: &TrainArgs, chosen: &Chosen, header: &Header) ->
     add("--limit", args.data.limit.map(|limit| limit.to_string()));
     add("--image-size", args.data.image_size.map(|size| size.to_string()));
     args.overrides.iter().for_each(|field| add("--set", Some(field.clone())));
+    args.allow_change.iter().for_each(|field| add("--allow-change", Some(field.clone())));
     match args.budget {
         Some(budget) => add("--budget", Some(format!("{}s", budget.0.as_secs_f64()))),
         None => add("--epochs", new.then(|| header.recipe.training.epochs.to_string())),

@@ -15,7 +15,7 @@ use kiln_report::{
     About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown,
     cell_examples, confident_errors, confusions, curves, examples,
 };
-use kiln_train::run_dir::{RunDir, write_whole};
+use kiln_train::run_dir::{RunDir, RunDirError, write_whole};
 use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
 use serde_json::json;
 
@@ -264,11 +264,11 @@ pub fn write_figures<'a>(folder: &Path, figures: impl Iterator<Item = &'a kiln_r
 
 /// What the last checkpoint knows; `None` if it is gone.
 fn about(run: &RunDir) -> Result<Option<About>> {
-    if !run.last().is_file() {
-        return Ok(None);
-    }
-    let Header { architecture, classes, image_size, dataset, step, total_steps, .. } =
-        RunDir::read(&run.last())?.header;
+    let latest = match run.latest() {
+        Err(RunDirError::Empty(_)) => return Ok(None),
+        latest => latest?,
+    };
+    let Header { architecture, classes, image_size, dataset, step, total_steps, .. } = latest.checkpoint.header;
     let parameters = Summary::new(&architecture, image_size).parameters();
     Ok(Some(About { dataset, classes: classes.len(), image_size, parameters, step, total_steps }))
 }

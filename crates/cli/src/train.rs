@@ -1,23 +1,25 @@
 //! `kiln train`
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::{Dataset, Split};
 use kiln_kernels::device::{Chosen, choose};
 use kiln_model::{Bundle, Metadata, Summary};
 use kiln_report::{duration, grouped};
 use kiln_train::recipe::Training;
-use kiln_train::run_dir::{RunDir, write_whole};
+use kiln_train::run_dir::{Latest, RunDir, RunDirError, RunLock, write_whole};
 use kiln_train::tensorboard::{self, EventFile};
 use kiln_train::{
-    Checkpoint, EpochMetrics, Evaluation, Event, Outcome, Predictions, Recipe, Scoring, StepMetrics, TrainError,
-    Trainer, predict, predict_flipped,
+    Checkpoint, EpochMetrics, Evaluation, Event, MAX_SKIPPED, Outcome, Predictions, Recipe, Scoring, Skipped,
+    StepMetrics, TrainError, Trainer, predict, predict_flipped,
 };
 use serde_json::{Value, json};
 
@@ -28,8 +30,38 @@ use crate::{data, environment, eval, recipes, report};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
-    let resumed = args.resume.as_deref().map(|run| RunDir::read(&RunDir::open(run).last())).transpose()?;
-    let recipe = resolve_recipe(&args, resumed.as_ref(), chosen.is_gpu)?;
+    let stand = RefCell::new(Stand { run: None, step: 0, micro_batches: 1 });
+    guarded(chosen.is_queued(), || train(&args, &chosen, &stand)).unwrap_or_else(|fault| {
+        let Stand { run, step, micro_batches } = stand.take();
+        let parts = format!("--set training.micro_batches={}", 2 * micro_batches);
+        let advice = match run {
+            Some(run) => format!(
+                "the checkpoint after step {step} is as it was, go on with: {} train --resume {}{}. If it was out of memory, \
+                 compute a batch in more parts, {parts} --allow-change training.micro_batches",
+                program(),
+                run.display(),
+                data_arguments(&args.data)
+            ),
+            None => format!("if it was out of memory, compute a batch in more parts, {parts}"),
+        };
+        bail!("{} failed: {fault}; {advice}", chosen.name)
+    })
+}
+
+/// What is to be said of a run should its GPU fail.
+#[derive(Default)]
+struct Stand {
+    /// Its folder, once it can be resumed.
+    run: Option<PathBuf>,
+    /// Of the last checkpoint.
+    step: usize,
+    micro_batches: usize,
+}
+
+fn train(args: &TrainArgs, chosen: &Chosen, stand: &RefCell<Stand>) -> Result<ExitCode> {
+    let resumed = args.resume.as_deref().map(resume).transpose()?;
+    let recipe = resolve_recipe(args, resumed.as_ref(), chosen.is_gpu)?;
+    stand.borrow_mut().micro_batches = recipe.training.micro_batches;
     let screen = Screen::new(args.json);
     screen.say(json!({"event": "device", "device": chosen.name, "reason": chosen.reason}), || {
         format!("device   {}: {}", chosen.name, chosen.reason)
@@ -40,21 +72,27 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     // Until here a signal simply ends the program: a download goes on where it was cut.
     let signals = Signals::listen()?;
     let initial = args.init.as_deref().map(eval::open).transpose()?;
-    let run = match &args.resume {
-        Some(folder) => RunDir::open(folder),
-        None => match &args.out {
-            Some(folder) => RunDir::create(folder)?,
-            None => RunDir::create_numbered(Path::new("runs"), &recipe.name)?,
-        },
+    let (run, _lock, mut trainer) = match resumed {
+        Some(Resumed { run, lock, checkpoint }) => {
+            (run, lock, Trainer::resume(checkpoint, recipe, &args.allow_change, &data, &chosen.device)?)
+        }
+        None => {
+            let run = match &args.out {
+                Some(folder) => RunDir::create(folder)?,
+                None => RunDir::create_numbered(Path::new("runs"), &recipe.name)?,
+            };
+            let lock = run.lock()?;
+            (run, lock, start(recipe, args, initial.as_ref(), &data, chosen, &screen)?)
+        }
     };
-    let mut trainer = match resumed {
-        Some(checkpoint) => Trainer::resume(checkpoint, recipe, &data, &chosen.device)?,
-        None => start(recipe, &args, initial.as_ref(), &data, &chosen, &screen)?,
-    }
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
-    .with_max_pending(if chosen.is_gpu { 16 } else { 0 });
+    trainer = trainer.with_max_pending(if chosen.is_queued() { 16 } else { 0 });
     write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
-    environment::record(&run, &args, &chosen, trainer.header())?;
+    environment::record(&run, args, chosen, trainer.header())?;
+    let mut saver = Saver::new(&run, stand);
+    // Better to learn now than after the first epoch that nothing can be written here, and from now on the run can be
+    // resumed whatever happens.
+    saver.save(trainer.checkpoint())?;
     let (history, seconds) = (&trainer.header().history, trainer.header().seconds);
     let with_events = args.tensorboard || tensorboard::path(run.path()).exists();
     let events = with_events.then(|| EventFile::create(run.path(), history, seconds)).transpose()?;
@@ -63,11 +101,21 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let progress = Progress::new(&trainer, &screen);
     let outcome = trainer.run(&mut || signals.stop(), &mut |event| {
         match event {
-            Event::Step(metrics) => progress.step(metrics),
+            Event::Step { metrics, checkpoint } => {
+                progress.step(metrics);
+                if saver.is_due() {
+                    saver.try_save(checkpoint(), &progress);
+                }
+            }
+            Event::Skipped(skipped) => progress.skipped(&skipped),
             Event::Epoch { metrics, is_best, checkpoint } => {
-                run.save(&checkpoint(), is_best)?;
-                if let Some(events) = &events {
-                    events.append(metrics)?;
+                let checkpoint = checkpoint();
+                if is_best {
+                    saver.best = Some(checkpoint.clone());
+                }
+                saver.try_save(checkpoint, &progress);
+                if let Some(Err(error)) = events.as_ref().map(|events| events.append(metrics)) {
+                    progress.warn(&format!("{error}; TensorBoard will lack epoch {}", metrics.epoch));
                 }
                 progress.epoch(metrics, is_best);
             }
@@ -76,9 +124,15 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     });
     progress.bar.finish_and_clear();
     match outcome {
-        Ok(Outcome::Finished) => finish(&trainer, &data, &run, &chosen, &screen, &signals, &args),
+        Ok(Outcome::Finished) => {
+            // What could not be saved on the way has to be now.
+            if saver.is_behind() {
+                saver.save(trainer.checkpoint())?;
+            }
+            finish(&trainer, &data, &run, chosen, &screen, &signals, args)
+        }
         Ok(Outcome::Stopped) => {
-            run.save(&trainer.checkpoint(), false)?;
+            saver.save(trainer.checkpoint())?;
             let (step, total) = (trainer.header().step, trainer.header().total_steps);
             let folder = run.path().display();
             screen.say(json!({"event": "stopped", "step": step, "run": run.path()}), || {
@@ -90,15 +144,118 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             });
             Ok(signals.exit_code())
         }
-        Err(error) => Err(error).with_context(|| format!("the run in {} ended early", run.path().display())),
+        Err(error) => Err(error).with_context(|| {
+            let (folder, step) = (run.path().display(), stand.borrow().step);
+            format!("the run in {folder} ended early, with a checkpoint after step {step}")
+        }),
+    }
+}
+
+/// A run to go on with.
+struct Resumed {
+    run: RunDir,
+    lock: RunLock,
+    checkpoint: Checkpoint,
+}
+
+fn resume(folder: &Path) -> Result<Resumed> {
+    let run = RunDir::open(folder);
+    if !folder.is_dir() {
+        bail!("cannot resume {}: there is no such folder", folder.display());
+    }
+    let lock = run.lock()?;
+    let Latest { checkpoint, passed_over } = run.latest()?;
+    if let Some(error) = passed_over {
+        let step = checkpoint.header.step;
+        eprintln!("warning: {error}; going on from the checkpoint before it, after step {step}");
+        run.set_aside()?;
+    }
+    Ok(Resumed { run, lock, checkpoint })
+}
+
+/// Runs what a lost GPU or one out of memory may end with a panic, which is what wgpu and CUDA's runtime do: it is told
+/// as an error. Anywhere else a panic stays one.
+fn guarded<T>(is_queued: bool, work: impl FnOnce() -> T) -> Result<T, String> {
+    if !is_queued {
+        return Ok(work());
+    }
+    let first = Arc::new(Mutex::new(None));
+    let seen = first.clone();
+    // The first of several threads' panics is the cause, the others follow from it.
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let told = info.payload_as_str().unwrap_or("no reason was given").to_owned();
+        seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(told);
+    }));
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(usual);
+    result.map_err(|_| {
+        let told = first.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        // Of a chain of causes the last is the one that says something.
+        let idle = |line: &&str| !line.starts_with("No backtrace") && !line.ends_with(':') && !line.is_empty();
+        told.lines().map(str::trim).rfind(idle).unwrap_or(&told).to_owned()
+    })
+}
+
+/// Saves a run now and then; a save that fails is made up for by the next.
+struct Saver<'a> {
+    run: &'a RunDir,
+    stand: &'a RefCell<Stand>,
+    /// The best epoch's checkpoint, while it is not on disk.
+    best: Option<Checkpoint>,
+    /// When the last save was tried, and whether it failed.
+    tried: (Instant, bool),
+}
+
+impl<'a> Saver<'a> {
+    /// Between two saves in the middle of an epoch.
+    const EVERY: Duration = Duration::from_secs(300);
+    /// Between two tries of one that fails.
+    const AGAIN: Duration = Duration::from_secs(30);
+
+    fn new(run: &'a RunDir, stand: &'a RefCell<Stand>) -> Self {
+        Self { run, stand, best: None, tried: (Instant::now(), false) }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.tried.1
+    }
+
+    fn is_due(&self) -> bool {
+        let (since, failed) = self.tried;
+        since.elapsed() > if failed { Self::AGAIN } else { Self::EVERY }
+    }
+
+    fn save(&mut self, checkpoint: Checkpoint) -> Result<(), RunDirError> {
+        self.tried = (Instant::now(), true);
+        if let Some(best) = &self.best {
+            self.run.save_best(best)?;
+            self.best = None;
+        }
+        self.run.save(&checkpoint)?;
+        let mut stand = self.stand.borrow_mut();
+        (stand.run, stand.step) = (Some(self.run.path().to_owned()), checkpoint.header.step);
+        self.tried.1 = false;
+        Ok(())
+    }
+
+    /// Warns of what fails: a disk that is full for a while should not cost hours of training.
+    fn try_save(&mut self, checkpoint: Checkpoint, progress: &Progress) {
+        if let Err(error) = self.save(checkpoint) {
+            let step = self.stand.borrow().step;
+            progress.warn(&format!(
+                "{error}; the checkpoint after step {step} is as it was, training goes on and saves again in {} seconds",
+                Self::AGAIN.as_secs()
+            ));
+        }
     }
 }
 
 /// The recipe that the arguments name, with their changes.
-fn resolve_recipe(args: &TrainArgs, resumed: Option<&Checkpoint>, is_gpu: bool) -> Result<Recipe> {
+fn resolve_recipe(args: &TrainArgs, resumed: Option<&Resumed>, is_gpu: bool) -> Result<Recipe> {
     let text = match (&args.recipe, resumed) {
         (Some(name), _) => recipes::text(name)?,
-        (None, Some(checkpoint)) => checkpoint.header.recipe.to_toml(),
+        (None, Some(resumed)) => resumed.checkpoint.header.recipe.to_toml(),
         (None, None) => recipes::text(recipes::default_name(is_gpu))?,
     };
     let mut overrides = args.overrides.clone();
@@ -195,7 +352,7 @@ fn step_seconds(trial: &mut Trainer) -> Result<f64, TrainError> {
     let enough = Cell::new(false);
     trial.run(&mut || enough.get(), &mut |event| {
         match event {
-            Event::Step(_) => ends.push(started.elapsed().as_secs_f64()),
+            Event::Step { .. } | Event::Skipped(_) => ends.push(started.elapsed().as_secs_f64()),
             Event::Epoch { .. } => enough.set(true),
         }
         let timed = ends.len().saturating_sub(WARM_UP);
@@ -302,7 +459,10 @@ fn finish(
     args: &TrainArgs,
 ) -> Result<ExitCode> {
     let header = trainer.header();
-    let best = RunDir::read(&run.best())?;
+    let best = RunDir::read(&run.best()).unwrap_or_else(|error| {
+        eprintln!("warning: {error}; the bundle gets the last epoch's weights instead of the best one's");
+        trainer.checkpoint()
+    });
     let best_epoch = best.header.history.last().context("the best checkpoint has no epoch")?;
     let Some(tested) = test(&best, trainer, data, chosen, signals)? else { return Ok(signals.exit_code()) };
     let test = tested.first().map(|tested| Evaluation::of(&tested.plain));
@@ -488,6 +648,25 @@ impl<'a> Progress<'a> {
             metrics.loss,
             100.0 * metrics.accuracy,
             metrics.learning_rate
+        ));
+    }
+
+    fn warn(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("warning: {text}"));
+    }
+
+    fn skipped(&self, skipped: &Skipped) {
+        let Skipped { step, loss, ref place, in_a_row, learning_rate } = *skipped;
+        if self.screen.json {
+            let event = json!({
+                "event": "skipped", "step": step, "loss": loss, "place": place, "in_a_row": in_a_row,
+                "learning_rate": learning_rate,
+            });
+            return println!("{event}");
+        }
+        self.warn(&format!(
+            "step {step} left out, {in_a_row} in a row: the loss was {loss}, and {place} was not finite; going on at half \
+             the rate, {learning_rate:.3e}, and giving up after {MAX_SKIPPED} in a row"
         ));
     }
 

@@ -83,6 +83,13 @@ pub struct Chosen {
     pub adapter: Option<Adapter>,
 }
 
+impl Chosen {
+    /// Whether work is queued for it and done later, as for all but the CPU's own operators.
+    pub fn is_queued(&self) -> bool {
+        self.is_gpu || self.adapter.is_some()
+    }
+}
+
 /// Which form of the operators a device runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Path {

@@ -95,6 +95,13 @@ impl Norm {
     }
 }
 
+impl Norm {
+    /// The running mean and variance, `[C]` each, if it has them.
+    pub fn statistics(&self) -> impl Iterator<Item = &RunningState<Tensor<1>>> {
+        self.running_mean.iter().chain(&self.running_var)
+    }
+}
+
 /// Moves a running statistic towards the batch's.
 fn update(running: &RunningState<Tensor<1>>, batch: Tensor<1>) {
     running.update((running.value_sync() * (1.0 - MOMENTUM) + batch.detach() * MOMENTUM).detach());

@@ -1,6 +1,6 @@
 //! The network itself, read from top to bottom.
 
-use burn::module::Module;
+use burn::module::{Module, RunningState};
 use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Int, Tensor};
@@ -134,6 +134,11 @@ impl Downsample {
 }
 
 impl Block {
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        let shortcut = self.downsample.as_ref().and_then(|downsample| downsample.norm.as_ref());
+        [&self.bn1, &self.bn2].into_iter().chain(&self.bn3).chain(shortcut)
+    }
+
     fn convolutions(&mut self) -> impl Iterator<Item = &mut Conv2d> {
         let shortcut = self.downsample.as_mut().map(|downsample| &mut downsample.conv);
         [&mut self.conv1, &mut self.conv2].into_iter().chain(self.conv3.as_mut()).chain(shortcut)
@@ -149,6 +154,56 @@ impl ResNet {
             convolution.precision = precision;
         }
         self
+    }
+
+    /// The running statistics of every norm, in an order that is always the same: what a forward pass changes where
+    /// the network trains.
+    pub fn running_statistics(&self) -> Vec<Tensor<1>> {
+        self.statistics().map(RunningState::value_sync).collect()
+    }
+
+    /// Puts back what [`running_statistics`](Self::running_statistics) gave.
+    ///
+    /// # Panics
+    /// If they are those of another network.
+    pub fn restore_running_statistics(&self, statistics: Vec<Tensor<1>>) {
+        let own: Vec<_> = self.statistics().collect();
+        assert_eq!(own.len(), statistics.len(), "running statistics of another network");
+        for (own, value) in own.into_iter().zip(statistics) {
+            // What the forward pass left to be taken in is taken in first, and then replaced.
+            own.value_sync();
+            own.update(value);
+        }
+    }
+
+    fn statistics(&self) -> impl Iterator<Item = &RunningState<Tensor<1>>> {
+        let blocks = self.stages().flat_map(|(_, blocks)| blocks);
+        std::iter::once(&self.bn1).chain(blocks.flat_map(Block::norms)).flat_map(Norm::statistics)
+    }
+
+    fn stages(&self) -> impl Iterator<Item = (&'static str, &Vec<Block>)> {
+        [("layer1", &self.layer1), ("layer2", &self.layer2), ("layer3", &self.layer3), ("layer4", &self.layer4)]
+            .into_iter()
+    }
+
+    /// The first part of the network, by its name in a state dict, whose output for these images
+    /// `[N, 3, H, W]` is not finite; `None` if all are. Waits for the device after each part.
+    pub fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
+        let is_finite = |x: &Tensor<4>| x.clone().sum().into_scalar::<f32>().is_finite();
+        let mut x = self.stem(images);
+        if !is_finite(&x) {
+            return Some("conv1".to_owned());
+        }
+        for (stage, blocks) in self.stages() {
+            for (index, block) in blocks.iter().enumerate() {
+                x = block.forward(x);
+                if !is_finite(&x) {
+                    return Some(format!("{stage}.{index}"));
+                }
+            }
+        }
+        let logits = self.classify(kernels::global_average_pool(x));
+        (!logits.sum().into_scalar::<f32>().is_finite()).then(|| "fc".to_owned())
     }
 
     /// What this network is made of.
@@ -183,13 +238,15 @@ impl ResNet {
 
     /// The last stage's output: `[N, 3, H, W]` -> `[N, features, H', W']`.
     fn feature_map(&self, images: Tensor<4>) -> Tensor<4> {
-        let mut x = self.bn1.forward(self.conv1.forward(images), true);
-        if self.config.stem == Stem::Imagenet {
-            x = max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
+        self.stages().flat_map(|(_, blocks)| blocks).fold(self.stem(images), |x, block| block.forward(x))
+    }
+
+    /// `[N, 3, H, W]` -> `[N, stem, H, W]`, or a quarter of that size with ImageNet's stem.
+    fn stem(&self, images: Tensor<4>) -> Tensor<4> {
+        let x = self.bn1.forward(self.conv1.forward(images), true);
+        match self.config.stem {
+            Stem::Imagenet => max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1])),
+            Stem::Cifar | Stem::Compact => x,
         }
-        [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
-            .into_iter()
-            .flatten()
-            .fold(x, |x, block| block.forward(x))
     }
 }

@@ -1,8 +1,10 @@
 //! Everything that a run needs to go on exactly where it stood.
 
 use kiln_model::container::{self, ContainerError, Storage};
-use kiln_model::{ResNetConfig, StateDict};
-use serde::{Deserialize, Serialize};
+use kiln_model::{ResNetConfig, StateDict, StateTensor};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::Recipe;
 
@@ -33,21 +35,39 @@ pub struct Header {
     pub step: usize,
     pub total_steps: usize,
     /// Training seconds so far, without start-up.
+    #[serde(deserialize_with = "exact")]
     pub seconds: f64,
     pub running: Running,
+    #[serde(default)]
+    pub recovery: Recovery,
     /// Every finished epoch.
     pub history: Vec<EpochMetrics>,
+}
+
+/// What became of steps whose loss or gradient was not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Left out since the start of the run.
+    pub skipped: usize,
+    /// The last ones, without a good one among them.
+    pub in_a_row: usize,
+    /// How often the learning rate is halved at present.
+    pub halvings: i32,
+    /// Good steps since the last change of `halvings`.
+    pub good: usize,
 }
 
 /// Sums over the current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     /// Of each image's loss.
+    #[serde(deserialize_with = "exact")]
     pub loss: f64,
     /// Images trained on whose class scored highest; of two mixed ones, the class with the greater share.
     pub correct: usize,
     pub images: usize,
     /// Spent training them.
+    #[serde(deserialize_with = "exact")]
     pub seconds: f64,
 }
 
@@ -59,17 +79,35 @@ pub struct EpochMetrics {
     /// Steps since the start of the run.
     pub step: usize,
     /// Learning rate of the epoch's last step.
+    #[serde(deserialize_with = "exact")]
     pub learning_rate: f64,
     /// Mean over the epoch's batches as they were trained on: augmented, before each update.
+    #[serde(deserialize_with = "exact")]
     pub train_loss: f64,
+    #[serde(deserialize_with = "exact")]
     pub train_accuracy: f64,
     /// Absent if the recipe keeps no images for validation.
+    #[serde(default, deserialize_with = "exact_or_none")]
     pub validation_loss: Option<f64>,
+    #[serde(default, deserialize_with = "exact_or_none")]
     pub validation_accuracy: Option<f64>,
     /// Training and validation seconds since the start of the run.
+    #[serde(deserialize_with = "exact")]
     pub seconds: f64,
     /// Training images a second over the epoch, without validation.
+    #[serde(deserialize_with = "exact")]
     pub images_per_second: f64,
+}
+
+/// A number as it was written. serde_json reads one of many digits to within a unit in the last place, which would make
+/// a resumed run's metrics others than those of a run that was never stopped.
+fn exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Box::<RawValue>::deserialize(deserializer)?.get().parse().map_err(D::Error::custom)
+}
+
+fn exact_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let number = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    number.map(|number| number.get().parse().map_err(D::Error::custom)).transpose()
 }
 
 /// A file that is no checkpoint, or one of something else.
@@ -77,12 +115,37 @@ pub struct EpochMetrics {
 pub enum CheckpointError {
     #[error(transparent)]
     Container(#[from] ContainerError),
-    #[error(
-        "the checkpoint's {what} is {found}, this run's is {expected}: resume with what the run was started with, or \
-         start a new run"
-    )]
-    Mismatch { what: &'static str, found: String, expected: String },
+    #[error("the checkpoint contradicts itself: {0}")]
+    Inconsistent(&'static str),
+    #[error("{}", list(.0))]
+    Mismatch(Vec<Difference>),
 }
+
+/// What differs between a checkpoint and the run that is to go on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// `architecture`, `dataset`, or a key of the recipe.
+    pub field: String,
+    pub found: String,
+    pub expected: String,
+    /// Whether [`Trainer::resume`](crate::Trainer::resume) takes it if told to.
+    pub may_change: bool,
+}
+
+fn list(differences: &[Difference]) -> String {
+    let line = |difference: &Difference| {
+        let Difference { field, found, expected, may_change } = difference;
+        let advice = match may_change {
+            true => format!("resume with what the run was started with, or allow it with --allow-change {field}"),
+            false => "this cannot change within a run: start a new one, with --init to keep the weights".to_owned(),
+        };
+        format!("the checkpoint's {field} is {found}, now it is {expected} ({advice})")
+    };
+    differences.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+/// Keys of the recipe on which it depends which images a step sees, and which are kept from training.
+const FIXED: [&str; 4] = ["training.batch_size", "training.validation", "training.image_size", "training.seed"];
 
 const MODEL: &str = "model.";
 const MOMENTUM: &str = "momentum.";
@@ -101,7 +164,8 @@ impl Checkpoint {
 
     /// Reads what [`Checkpoint::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
-        let (header, tensors) = container::read(bytes)?;
+        let (header, tensors): (Header, _) = container::read(bytes)?;
+        header.check()?;
         let (mut model, mut momentum, mut ema) = (StateDict::new(), StateDict::new(), StateDict::new());
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
@@ -111,6 +175,17 @@ impl Checkpoint {
             } else if let Some(name) = name.strip_prefix(EMA) {
                 ema.insert(name.to_owned(), tensor);
             }
+        }
+        let shape = |name: &String| model.get(name).map(|tensor| &tensor.shape);
+        let of_parameter = |(name, tensor): (&String, &StateTensor)| {
+            shape(name).is_some_and(|shape| shape.iter().product::<usize>() == tensor.values.len())
+        };
+        if !momentum.iter().all(of_parameter) {
+            return Err(CheckpointError::Inconsistent("its momentum is not that of its network"));
+        }
+        let of_same = |(name, tensor): (&String, &StateTensor)| shape(name) == Some(&tensor.shape);
+        if !ema.is_empty() && (ema.len() != model.len() || !ema.iter().all(of_same)) {
+            return Err(CheckpointError::Inconsistent("its averaged weights are not those of its network"));
         }
         Ok(Self { header, model, momentum, ema })
     }
@@ -135,24 +210,39 @@ impl Header {
         best_epoch(&self.history)
     }
 
-    /// Whether a run with that recipe, data and architecture can go on from here.
-    pub fn matches(&self, run: &Header) -> Result<(), CheckpointError> {
-        let architecture = |header: &Header| serde_json::to_string(&header.architecture).unwrap_or_default();
-        let recipe = |header: &Header| {
-            let lines = header.recipe.entries().into_iter();
-            lines.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>()
+    /// Whether its numbers can be those of one run.
+    fn check(&self) -> Result<(), CheckpointError> {
+        let steps: Vec<usize> = self.history.iter().map(|epoch| epoch.step).collect();
+        let wrong = if self.step > self.total_steps {
+            "more steps are done than the run has"
+        } else if !steps.is_sorted_by(|a, b| a < b) || steps.last().is_some_and(|&step| step > self.step) {
+            "its epochs do not end one after the other, up to the step it stands at"
+        } else if self.classes.len() != self.architecture.classes {
+            "it names another number of classes than the network has"
+        } else {
+            return Ok(());
         };
-        let (here, there) = (recipe(self), recipe(run));
-        let (here, there): (Vec<_>, Vec<_>) = here.into_iter().zip(there).filter(|(a, b)| a != b).unzip();
-        let pairs = [
-            ("architecture", architecture(self), architecture(run)),
-            ("dataset", self.dataset.clone(), run.dataset.clone()),
-            ("dataset's digest", self.dataset_digest.clone(), run.dataset_digest.clone()),
-            ("recipe", here.join(", "), there.join(", ")),
+        Err(CheckpointError::Inconsistent(wrong))
+    }
+
+    /// Whether a run with that recipe, data and architecture can go on from here, but for the fields whose change
+    /// is `allowed`.
+    pub(crate) fn matches(&self, run: &Header, allowed: &[String]) -> Result<(), CheckpointError> {
+        let architecture = |header: &Header| serde_json::to_string(&header.architecture).unwrap_or_default();
+        let dataset = |header: &Header| format!("{} with digest {}", header.dataset, header.dataset_digest);
+        let mut differences = vec![
+            ("architecture".to_owned(), architecture(self), architecture(run)),
+            ("dataset".to_owned(), dataset(self), dataset(run)),
         ];
-        match pairs.into_iter().find(|(_, found, expected)| found != expected) {
-            Some((what, found, expected)) => Err(CheckpointError::Mismatch { what, found, expected }),
-            None => Ok(()),
-        }
+        let recipes = self.recipe.entries().into_iter().zip(run.recipe.entries());
+        differences.extend(recipes.map(|((key, found), (_, expected))| (key, found, expected)));
+        let differences = differences.into_iter().filter(|(_, found, expected)| found != expected);
+        let differences = differences.map(|(field, found, expected)| {
+            let may_change = field != "architecture" && !field.starts_with("model.") && !FIXED.contains(&&*field);
+            Difference { field, found, expected, may_change }
+        });
+        let refused = |difference: &Difference| !difference.may_change || !allowed.contains(&difference.field);
+        let differences: Vec<_> = differences.filter(refused).collect();
+        if differences.is_empty() { Ok(()) } else { Err(CheckpointError::Mismatch(differences)) }
     }
 }

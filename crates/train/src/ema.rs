@@ -11,12 +11,14 @@ use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
 /// Running statistics are averaged like weights, as timm's `ModelEmaV2` does: they describe the
 /// activations of the weights of about the same steps. In its beginning the average forgets faster,
 /// `(1 + n) / (10 + n)` after `n` updates (TensorFlow's rule), as the first weights are worth little.
+#[derive(Clone)]
 pub struct Ema {
     decay: f64,
     /// Empty before the first update.
     averages: BTreeMap<String, Average>,
 }
 
+#[derive(Clone)]
 struct Average {
     shape: Vec<usize>,
     /// Flattened, without autodiff.

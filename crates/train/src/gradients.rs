@@ -53,6 +53,21 @@ impl ParameterGradients {
         self
     }
 
+    /// The sum of all their values `[1]`: finite if, and but for sums beyond f32 only if, they all are. Does not wait
+    /// for the device.
+    pub(crate) fn sum(&self) -> Option<Tensor<1>> {
+        self.0.values().map(|gradient| gradient.values.clone().sum()).reduce(|a, b| a + b)
+    }
+
+    /// Of the parameters whose gradient is not finite the one nearest to the loss, where the backward pass met it
+    /// first. Waits for the device.
+    pub(crate) fn first_non_finite(&self) -> Option<&str> {
+        let is_finite = |gradient: &Gradient| gradient.values.clone().sum().into_scalar::<f32>().is_finite();
+        let names = self.0.iter().filter(|(_, gradient)| !is_finite(gradient)).map(|(name, _)| name.as_str());
+        // Names sort as the stages follow one another, but for the head.
+        names.max_by_key(|name| (name.starts_with("fc."), *name))
+    }
+
     /// Takes the gradient of one parameter, flattened; `None` for a running statistic.
     pub(crate) fn take(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name).map(|gradient| gradient.values)

@@ -4,6 +4,8 @@
 //! but for [`run_dir`], knows no files, so that a page trains with it as a terminal does.
 
 mod checkpoint;
+#[cfg(not(target_family = "wasm"))]
+mod disk;
 mod ema;
 mod evaluate;
 mod gradients;
@@ -20,7 +22,7 @@ mod sgd;
 pub mod tensorboard;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running, best_epoch};
+pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Recovery, Running, best_epoch};
 pub use ema::Ema;
 pub use evaluate::{Evaluation, evaluate};
 pub use gradients::{ParameterGradients, gradients};
@@ -33,4 +35,4 @@ pub use metrics::{
 pub use predictions::{Predictions, Scoring, predict, predict_flipped};
 pub use recipe::{Recipe, RecipeError};
 pub use sgd::Sgd;
-pub use trainer::{Event, HandlerError, Outcome, StepMetrics, TrainError, Trainer};
+pub use trainer::{Event, HandlerError, MAX_SKIPPED, Outcome, Skipped, StepMetrics, TrainError, Trainer};

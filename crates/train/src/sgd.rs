@@ -14,6 +14,7 @@ use crate::gradients::ParameterGradients;
 use crate::recipe::Optimizer;
 
 /// The optimiser and its momentum buffers.
+#[derive(Clone)]
 pub struct Sgd {
     config: Optimizer,
     /// Flattened, by parameter name; empty before the first step.

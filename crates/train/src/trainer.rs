@@ -96,7 +96,7 @@ pub struct StepMetrics {
 
 /// A step whose loss or gradient was not finite: it changed nothing, and the next ones go at half the rate.
 ///
-/// [`MAX_SKIPPED`] of them in a row end the run; after [`GOOD_STEPS`] good ones a halving is taken back.
+/// [`MAX_SKIPPED`] of them in a row end the run; after 100 good ones a halving is taken back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Skipped {
     /// From 1.

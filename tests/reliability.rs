@@ -101,7 +101,7 @@ fn a_run_killed_again_and_again_ends_with_the_same_bytes() {
             // What the run had said to be done when it died is there.
             let epochs = text(&output.stdout);
             let told = epochs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let told = told.filter_map(|event| event["metrics"]["step"].as_u64()).last().unwrap_or(0) as usize;
+            let told = told.filter_map(|event| event["metrics"]["step"].as_u64()).next_back().unwrap_or(0) as usize;
             if !folder.join(&run).join("last.ckpt").exists() && !folder.join(&run).join("previous.ckpt").exists() {
                 assert_eq!((told, step), (0, 0), "a run that has not begun loses nothing");
                 command = start(folder, &run, &["--epochs", "12"]);

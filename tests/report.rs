@@ -43,6 +43,17 @@ fn training_ends_with_a_report_of_what_was_trained() {
         }
     }
 
+    // It knows where and how it was computed.
+    let sessions: serde_json::Value = serde_json::from_slice(&fs::read(run.join("environment.json")).unwrap()).unwrap();
+    assert_eq!(sessions[0]["versions"]["kiln"], env!("CARGO_PKG_VERSION"));
+    assert!(sessions[0]["versions"]["burn"].is_string() && sessions[0]["threads"].as_u64() >= Some(1), "{sessions}");
+    let typed = "kiln train --dataset synthetic --limit 200 --device cpu --set model.width=2";
+    let resolved = "kiln train --recipe quick --dataset synthetic --limit 200 --set model.width=2";
+    let words = html.replace("<span>", "").replace("</span>", "");
+    for text in ["CPU (", "as asked", typed, resolved, "--epochs 2 --seed 0 --device cpu --out run --json"] {
+        assert!(words.contains(text), "{text}");
+    }
+
     // Made again, it is the same page.
     let again = succeeds(&kiln(folder.path()).args(["report", "run"]).args(&IMAGES[2..]).output().unwrap());
     assert!(again.contains("Overfitting:") && again.contains("report.html"), "{again}");
@@ -105,6 +116,57 @@ fn a_run_that_did_not_end_is_reported_and_what_is_no_run_is_not() {
     fails(&report("run"), 1, &["no finished epoch"]);
     fs::write(folder.path().join("run/metrics.jsonl"), "{\"epoch\":").unwrap();
     fails(&report("run"), 1, &["metrics.jsonl is damaged", "line 1"]);
+}
+
+#[test]
+fn what_the_arguments_came_to_trains_the_same_run() {
+    let folder = TempDir::new().unwrap();
+    let recorded = |run: &str| -> Vec<serde_json::Value> {
+        serde_json::from_slice(&fs::read(folder.path().join(run).join("environment.json")).unwrap()).unwrap()
+    };
+    succeeds(&train(
+        folder.path(),
+        &[&TINY[..], &["--epochs", "1", "--set", "optimizer.lr=0.05", "--out", "run"]].concat(),
+    ));
+    let weights = fs::read(folder.path().join("run/model.safetensors")).unwrap();
+    let resolved: Vec<String> = serde_json::from_value(recorded("run")[0]["resolved"].clone()).unwrap();
+    fs::rename(folder.path().join("run"), folder.path().join("first")).unwrap();
+    succeeds(&kiln(folder.path()).args(&resolved).output().unwrap());
+    assert!(fs::read(folder.path().join("run/model.safetensors")).unwrap() == weights, "{resolved:?}");
+
+    // Gone on with, it keeps both starts.
+    succeeds(&train(folder.path(), &["--resume", "run"]));
+    let sessions = recorded("run");
+    assert_eq!(sessions.len(), 2);
+    assert!(sessions[0]["step"] == 0 && sessions[1]["step"].as_u64() > Some(0), "{sessions:?}");
+    assert_eq!((&sessions[1]["resolved"][1], &sessions[1]["resolved"][2]), (&"--resume".into(), &"run".into()));
+    fs::write(folder.path().join("run/environment.json"), "[").unwrap();
+    fails(&train(folder.path(), &["--resume", "run"]), 1, &["environment.json is damaged", "delete it"]);
+    // One that kept no record is reported, and gone on with.
+    fs::remove_file(folder.path().join("run/environment.json")).unwrap();
+    succeeds(&kiln(folder.path()).args(["report", "run"]).args(IMAGES).output().unwrap());
+    assert!(!page(&folder.path().join("run")).contains("Where it ran"));
+    succeeds(&train(folder.path(), &["--resume", "run"]));
+    assert_eq!(recorded("run").len(), 1);
+}
+
+#[test]
+fn several_runs_are_reported_one_by_one_and_beside_each_other() {
+    let folder = TempDir::new().unwrap();
+    for out in ["one", "two"] {
+        succeeds(&train(folder.path(), &[&TINY[..], &["--epochs", "1", "--out", out]].concat()));
+    }
+    let report = |arguments: &[&str]| kiln(folder.path()).arg("report").args(arguments).args(IMAGES).output().unwrap();
+    let printed = succeeds(&report(&["one", "two"]));
+    assert!(printed.contains("one/report.html") && printed.contains("two/report.html"), "{printed}");
+    let printed = succeeds(&report(&["one", "two", "--out", "both"]));
+    assert!(printed.contains("test accuracy") && printed.contains("both/compare.html"), "{printed}");
+    let both = fs::read_to_string(folder.path().join("both/compare.html")).unwrap();
+    assert!(both.contains(r#"alt="Features (t-SNE) of two""#));
+    fails(&report(&["one", "--out", "both"]), 1, &["name two or more"]);
+    fs::remove_file(folder.path().join("one/report.html")).unwrap();
+    fails(&report(&["one", "nowhere"]), 1, &["nowhere is no run"]);
+    assert!(!folder.path().join("one/report.html").exists(), "nothing is computed for nothing");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -46,6 +46,129 @@ for (const [name, options] of Object.entries(inStates)) {
     await context.close();
   });
 }
+
+const open = (options, path = "run/report.html") => openPage(browser, pathToFileURL(join(folder, path)).href, options);
+
+async function close({ context, watch }) {
+  assert.deepEqual(watch, { violations: [], foreign: [], errors: [] });
+  await context.close();
+}
+
+/** What stands in a column of the table's body. */
+const column = (table, index) => table.locator(`tbody tr > :nth-child(${index + 1})`).allTextContents();
+
+test("the table of classes sorts by mouse and by keyboard, either way", { skip }, async () => {
+  const opened = await open();
+  const table = opened.page.locator("table.sortable").first();
+  const before = await column(table, 0);
+  const f1 = (await column(table, 3)).map(Number);
+  const heads = table.locator("thead th");
+  const sorted = () => heads.evaluateAll((all) => all.map((head) => head.getAttribute("aria-sort")));
+  await table.getByRole("button", { name: "F1" }).click();
+  assert.deepEqual((await column(table, 3)).map(Number), f1.toSorted((a, b) => a - b));
+  assert.deepEqual(await sorted(), [null, null, null, "ascending", null]);
+  // The button keeps the focus.
+  await opened.page.keyboard.press("Enter");
+  assert.deepEqual((await column(table, 3)).map(Number), f1.toSorted((a, b) => b - a));
+  assert.deepEqual(await sorted(), [null, null, null, "descending", null]);
+  await table.getByRole("button", { name: "Class" }).click();
+  assert.deepEqual(await column(table, 0), before.toSorted());
+  assert.deepEqual(await sorted(), ["ascending", null, null, null, null]);
+  // Means stay below.
+  assert.equal(await table.locator("tfoot tr").count(), 2);
+  await close(opened);
+});
+
+/** The explorer of the matrix, what its page was told of it, and where a cell is on the screen. */
+async function explorer(page) {
+  const panel = page.locator(".cells");
+  const { grid, cells } = JSON.parse(await panel.getAttribute("data-matrix"));
+  const names = await panel.getByLabel("Class").locator("option").allTextContents();
+  const middle = (label, answer) => page.locator(".matrix svg").evaluate((svg, [x, y]) => {
+    const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+    return [at.x, at.y];
+  }, [grid.left + (answer + 0.5) * grid.cell, grid.top + (label + 0.5) * grid.cell]);
+  const isShown = async ([label, answer, count, ...confidences]) => {
+    const answered = label === answer ? "recognised" : `taken for ${names[answer]}`;
+    const what = `${names[label]}, ${answered}: ${count} of`;
+    const said = await panel.getByRole("status").textContent();
+    assert.ok(said.startsWith(what), `'${said}' instead of '${what}'`);
+    assert.equal(said.includes("left out"), confidences.length < count, said);
+    assert.deepEqual(await panel.locator("li").allTextContents(), confidences.map((confidence) => `${confidence} %`));
+  };
+  return { panel, cells, names, middle, isShown };
+}
+
+for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
+  test(`a cell of the confusion matrix shows its images (${name})`, { skip }, async () => {
+    const opened = await open(options);
+    const { page } = opened;
+    const { panel, cells, names, middle, isShown } = await explorer(page);
+    const errors = cells.filter(([label, answer]) => label !== answer).sort((a, b) => b[2] - a[2]);
+    const [, first] = (await panel.getByRole("status").textContent()).match(/: (\d+) of/);
+    assert.equal(first, `${errors[0][2]}`, "the greatest is there at first");
+
+    const press = options.hasTouch ? page.touchscreen.tap.bind(page.touchscreen) : page.mouse.click.bind(page.mouse);
+    await page.locator(".matrix").scrollIntoViewIfNeeded();
+    for (const cell of [errors.at(-1), cells.find(([label, answer]) => label === answer)]) {
+      await press(...(await middle(...cell)));
+      await isShown(cell);
+    }
+    const shades = await panel.locator("canvas").first().evaluate((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return new Set(data).size;
+    });
+    assert.ok(shades > 10, `${shades} shades: nothing was drawn`);
+
+    // With the keyboard: to the next answers of the class, and to a cell without images.
+    await page.locator(".matrix").focus();
+    const [label] = cells.find(([label, answer]) => label === answer);
+    for (let answer = label + 1; answer < names.length; answer++) {
+      await page.keyboard.press("ArrowRight");
+      await isShown(cells.find((cell) => cell[0] === label && cell[1] === answer) ?? [label, answer, 0]);
+    }
+    const [from, to] = errors[0];
+    await panel.getByLabel("Class").selectOption(names[from]);
+    await panel.getByLabel("Answer").selectOption(`${to}`);
+    await isShown(errors[0]);
+
+    // Enlarged, the matrix stays in its frame, and the chosen cell in sight.
+    await panel.getByLabel("Zoom").fill("8");
+    const boxOf = (element) => element.getBoundingClientRect().toJSON();
+    const [frame, svg] = [await page.locator(".matrix").evaluate(boxOf), await page.locator(".matrix svg").evaluate(boxOf)];
+    assert.ok(svg.width > 7 * frame.width, `${svg.width} in ${frame.width}`);
+    const [x, y] = await middle(from, to);
+    assert.ok(x > frame.left && x < frame.right && y > frame.top && y < frame.bottom, `${x}, ${y} is out of sight`);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth));
+    await close(opened);
+  });
+}
+
+test("without scripts nothing is missing but the images of the cells", { skip }, async () => {
+  const opened = await open({ javaScriptEnabled: false });
+  const { page } = opened;
+  assert.equal(await page.locator(".cells").isVisible(), false);
+  assert.equal(await page.locator("button").count(), 0);
+  assert.ok(await page.locator(".confusion svg").first().isVisible());
+  assert.ok(await page.getByRole("columnheader", { name: "F1" }).isVisible());
+  await close(opened);
+});
+
+test("a comparison sorts too, and nothing is wrong with it", { skip }, async () => {
+  cpSync(join(folder, "run"), join(folder, "other"), { recursive: true });
+  const command = ["compare", "run", "other", "--out", "both"];
+  const { status, stderr } = spawnSync(KILN, command, { cwd: folder, encoding: "utf8" });
+  assert.equal(status, 0, stderr);
+  const opened = await open({}, "both/compare.html");
+  const table = opened.page.locator("table.sortable");
+  assert.deepEqual(await column(table, 0), ["run", "other"]);
+  await table.getByRole("button", { name: "run" }).click();
+  assert.deepEqual(await column(table, 0), ["other", "run"]);
+  await opened.page.evaluate(AXE);
+  const violations = await opened.page.evaluate(async () => (await window.axe.run()).violations.map(({ id }) => id));
+  assert.deepEqual(violations, []);
+  await close(opened);
+});
 
 /** Texts of a picture that lie on each other or leave it. */
 function textsInEachOthersWay() {

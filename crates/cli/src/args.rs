@@ -218,13 +218,17 @@ pub struct LrFindArgs {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Writes report.html and figures/ into the run's folder, and evaluation.json where there is none of \
+    after_help = "Writes report.html and figures/ into each run's folder, and evaluation.json where there is none of \
     these images. Without images named, auto is the set that the run was trained on; where that is gone, the report has \
     what the folder tells, and says what is missing."
 )]
 pub struct ReportArgs {
-    /// A run's folder
-    pub run: PathBuf,
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// With several runs: folder for what kiln compare --out writes of them
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub data: DataArgs,
     /// Test images that the embedding (t-SNE) shows at most; 0 for none

@@ -15,7 +15,7 @@ use kiln_model::{Bundle, ResNet};
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::{
     Corrupted, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Scoring, Temperature,
-    TemperatureScaling, predict,
+    TemperatureScaling, predict, predict_flipped,
 };
 
 use crate::args::EvalArgs;
@@ -30,11 +30,11 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let network = Network::new(&bundle, &data, args.batch_size.into(), &chosen.device)?;
     let (_, set) = test_images(&data);
 
-    let predictions = network.predict(set, false, false);
+    let predictions = network.predict(set, args.tta);
     let run = args.model.is_dir().then(|| RunDir::open(&args.model));
     let mut report = report(&network, run.as_ref(), &path, &data, &predictions, args.seed)?;
     if args.tta {
-        report.flip_tta = Some(Metrics::of(&network.predict(set, true, false))?);
+        report.flip_tta = Some(Metrics::of(&network.predict_flipped(set, &predictions))?);
     }
     if args.corruptions {
         report.corruptions = corruptions(&network, set, args.seed)?;
@@ -99,23 +99,34 @@ impl<'a> Network<'a> {
         self.bundle
     }
 
-    pub fn predict(&self, set: &ImageSet, flip_tta: bool, features: bool) -> Predictions {
+    pub fn predict(&self, set: &ImageSet, features: bool) -> Predictions {
         let indices: Vec<u32> = (0..set.len() as u32).collect();
-        self.predict_some(set, &indices, flip_tta, features)
+        self.predict_some(set, &indices, features)
     }
 
-    fn predict_some(&self, set: &ImageSet, indices: &[u32], flip_tta: bool, features: bool) -> Predictions {
-        let (metadata, batch_size) = (&self.bundle.metadata, self.batch_size);
-        let scoring = Scoring { mean: metadata.mean, std: metadata.std, batch_size, flip_tta, features };
-        predict(&self.model, &metadata.classes, set, indices, &scoring, self.device, &mut || false)
+    fn predict_some(&self, set: &ImageSet, indices: &[u32], features: bool) -> Predictions {
+        let (classes, scoring) = (&self.bundle.metadata.classes, self.scoring(features));
+        predict(&self.model, classes, set, indices, &scoring, self.device, &mut || false).expect("nothing stops it")
+    }
+
+    /// Averaged over mirror images, for which `plain` needs its features.
+    fn predict_flipped(&self, set: &ImageSet, plain: &Predictions) -> Predictions {
+        let indices: Vec<u32> = (0..set.len() as u32).collect();
+        let scoring = self.scoring(false);
+        predict_flipped(&self.model, plain, set, &indices, &scoring, self.device, &mut || false)
             .expect("nothing stops it")
+    }
+
+    fn scoring(&self, features: bool) -> Scoring {
+        let metadata = &self.bundle.metadata;
+        Scoring { mean: metadata.mean, std: metadata.std, batch_size: self.batch_size, features }
     }
 }
 
 /// Scores a bundle on the images to test on.
 pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation> {
     let network = Network::new(bundle, data, batch_size, device)?;
-    Ok(Evaluation::of(&network.predict(test_images(data).1, false, false)))
+    Ok(Evaluation::of(&network.predict(test_images(data).1, false)))
 }
 
 /// A temperature from the images that the run's training kept for validation, if these are known.
@@ -132,7 +143,7 @@ fn fit_temperature(network: &Network, run: Option<&RunDir>, data: &Dataset, test
     }
     let validation = match validation_images(run, data) {
         Ok(indices) if indices.is_empty() => return skipped("the recipe keeps no images for validation"),
-        Ok(indices) => network.predict_some(&data.train, &indices, false, false),
+        Ok(indices) => network.predict_some(&data.train, &indices, false),
         Err(error) => return skipped(&format!("{error:#}")),
     };
     match TemperatureScaling::fit(&validation, tested) {
@@ -157,7 +168,7 @@ fn corruptions(network: &Network, set: &ImageSet, seed: u64) -> Result<Vec<Corru
     let mut results = vec![];
     for corruption in Corruption::ALL {
         for severity in 1..=SEVERITIES {
-            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false, false))?;
+            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false))?;
             let corruption = corruption.name().to_owned();
             results.push(Corrupted { corruption, severity, accuracy: metrics.accuracy, loss: metrics.loss });
             bar.inc(1);

@@ -7,6 +7,7 @@ mod compare;
 mod data;
 mod devices;
 mod doctor;
+mod environment;
 mod eval;
 mod export;
 mod lr_find;

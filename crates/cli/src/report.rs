@@ -12,17 +12,17 @@ use kiln_kernels::device::choose;
 use kiln_kernels::inference::cpu::Executor;
 use kiln_model::{Bundle, Summary};
 use kiln_report::{
-    About, AugmentedRow, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown, confident_errors,
-    confusions, curves, examples,
+    About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown,
+    cell_examples, confident_errors, confusions, curves, examples,
 };
 use kiln_train::run_dir::{RunDir, RunDirError, write_whole};
 use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
 use serde_json::json;
 
-use crate::args::ReportArgs;
-use crate::augment;
+use crate::args::{CompareArgs, ReportArgs};
 use crate::data::of_training;
 use crate::eval::{self, Network, test_images};
+use crate::{augment, compare};
 
 /// Images that the embedding has by default: four seconds' work of two cores, where 10,000 take a quarter of a minute.
 pub const EMBEDDED: usize = 2000;
@@ -38,19 +38,28 @@ const AUGMENTED: usize = 8;
 const SCALE: f32 = 2.0;
 
 pub fn run(args: ReportArgs) -> Result<ExitCode> {
-    let started = Instant::now();
-    let run = RunDir::open(&args.run);
+    ensure!(args.out.is_none() || args.runs.len() > 1, "--out is for runs beside each other: name two or more");
     // Before anything is computed for nothing.
-    Run::read(run.path())?;
+    args.runs.iter().try_for_each(|folder| Run::read(folder).map(drop))?;
+    args.runs.iter().try_for_each(|folder| report(&args, &RunDir::open(folder)))?;
+    match args.out {
+        Some(out) => compare::run(CompareArgs { runs: args.runs, out: Some(out), json: args.json }),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Makes the report of one run.
+fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
+    let started = Instant::now();
     let mut evidence = Evidence::default();
-    match finished(&args, &run) {
+    match finished(args, run) {
         Ok((bundle, data)) => {
             let device = choose(args.device)?.device;
             let network = Network::new(&bundle, &data, args.batch_size.into(), &device)?;
             let (_, set) = test_images(&data);
-            let predictions = network.predict(set, false, true);
-            evaluate(&run, &network, &data, &predictions)?;
-            evidence = gather(&run, &bundle, &data, predictions, args.embed)?;
+            let predictions = network.predict(set, true);
+            evaluate(run, &network, &data, &predictions)?;
+            evidence = gather(run, &bundle, &data, predictions, args.embed)?;
         }
         // What the user named has to be there; what the run was trained on may be gone.
         Err(error) if args.data.is_named() => return Err(error),
@@ -61,16 +70,16 @@ pub fn run(args: ReportArgs) -> Result<ExitCode> {
             }
         }
     }
-    let path = write(&run, &evidence)?;
+    let path = write(run, &evidence)?;
     if args.json {
         let analysis = Run::read(run.path()).map(|run| History::of(&run.history).sentences(&run.recipe))?;
         let seconds = started.elapsed().as_secs_f64();
         println!("{}", json!({"report": path, "analysis": analysis, "missing": evidence.missing, "seconds": seconds}));
     } else {
-        print_analysis(&run, &evidence)?;
+        print_analysis(run, &evidence)?;
         println!("report   {}", path.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The bundle and the images of a run that has both.
@@ -117,7 +126,7 @@ pub fn after_training(
     data: &Dataset,
     answers: Option<(Predictions, Option<Predictions>)>,
 ) -> Result<PathBuf> {
-    let (predictions, flipped) = answers.unwrap_or_else(|| (network.predict(test_images(data).1, false, true), None));
+    let (predictions, flipped) = answers.unwrap_or_else(|| (network.predict(test_images(data).1, true), None));
     let mut report = eval::report(network, Some(run), &run.bundle(), data, &predictions, 0)?;
     report.flip_tta = flipped.as_ref().map(Metrics::of).transpose()?;
     eval::save(run, &report)?;
@@ -154,10 +163,13 @@ fn gather(
         examples: shown(examples(&predictions, pair, EXAMPLES)),
     });
     let confused = confused.collect();
+    let cells = cell_examples(&predictions, CellImage::most(set.width, set.height));
+    let cells = cells.into_iter().map(|index| CellImage::new(&picture(set, index), &predictions, index)).collect();
     Ok(Evidence {
         some: shown(spread(set.len(), GALLERY)),
         errors: shown(confident_errors(&predictions, ERRORS)),
         confused,
+        cells,
         embedding,
         augmented: augmented(data, &Run::read(run.path())?.recipe)?,
         filters: filters(bundle),
@@ -193,21 +205,23 @@ impl<'a> Eye<'a> {
         fill_batch(self.set, &[index as u32], None, metadata.mean, metadata.std, &mut pixels);
         let map = self.executor.run(&pixels);
         let answer = predictions.predicted(index);
-        let (height, width) = (self.set.height as u32, self.set.width as u32);
-        let planes = self.set.image(index);
-        let plane = self.set.height * self.set.width;
-        let image = RgbImage::from_fn(width, height, |x, y| {
-            let at = (y * width + x) as usize;
-            image::Rgb([0, 1, 2].map(|channel| planes[channel * plane + at]))
-        });
         Shown {
-            image,
+            image: picture(self.set, index),
             label: predictions.labels[index],
             probabilities: predictions.probabilities(index),
             activation: self.network.class_activation(&map, answer),
             activation_width: self.network.feature_map()[2],
         }
     }
+}
+
+/// An image as it was loaded, or brought to the network's size.
+fn picture(set: &ImageSet, index: usize) -> RgbImage {
+    let (planes, plane) = (set.image(index), set.height * set.width);
+    RgbImage::from_fn(set.width as u32, set.height as u32, |x, y| {
+        let at = y as usize * set.width + x as usize;
+        image::Rgb([0, 1, 2].map(|channel| planes[channel * plane + at]))
+    })
 }
 
 fn augmented(data: &Dataset, recipe: &Recipe) -> Result<Vec<AugmentedRow>> {

@@ -19,14 +19,14 @@ use kiln_train::run_dir::{Latest, RunDir, RunDirError, RunLock, write_whole};
 use kiln_train::tensorboard::{self, EventFile};
 use kiln_train::{
     Checkpoint, EpochMetrics, Evaluation, Event, MAX_SKIPPED, Outcome, Predictions, Recipe, Scoring, Skipped,
-    StepMetrics, TrainError, Trainer, predict,
+    StepMetrics, TrainError, Trainer, predict, predict_flipped,
 };
 use serde_json::{Value, json};
 
 use crate::args::{DataArgs, DatasetName, TrainArgs};
 use crate::eval::Network;
 use crate::signals::Signals;
-use crate::{data, eval, recipes, report};
+use crate::{data, environment, eval, recipes, report};
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
@@ -88,6 +88,7 @@ fn train(args: &TrainArgs, chosen: &Chosen, stand: &RefCell<Stand>) -> Result<Ex
     // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
     trainer = trainer.with_max_pending(if chosen.is_queued() { 16 } else { 0 });
     write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
+    environment::record(&run, args, chosen, trainer.header())?;
     let mut saver = Saver::new(&run, stand);
     // Better to learn now than after the first epoch that nothing can be written here, and from now on the run can be
     // resumed whatever happens.
@@ -393,7 +394,7 @@ fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
 fn test_passes(recipe: &Recipe) -> f64 {
     let Training { ema_decay, flip_tta, .. } = recipe.training;
     let weights = if ema_decay > 0.0 { 3.0 } else { 2.0 };
-    if flip_tta { 3.0 * weights } else { weights }
+    if flip_tta { 2.0 * weights } else { weights }
 }
 
 /// What some weights of the run say of the test images.
@@ -428,14 +429,15 @@ fn test(
     let mut tested = vec![];
     for (weights, state) in weights {
         let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
-        let score = |flip_tta| {
-            // The report shows the best weights' features.
-            let scoring = Scoring { flip_tta, features: weights == "best" && !flip_tta, ..trainer.scoring() };
-            predict(&model, &data.classes, set, &indices, &scoring, &chosen.device, &mut || signals.stop())
+        let (device, stop) = (&chosen.device, &mut || signals.stop());
+        let with_flipped = best.header.recipe.training.flip_tta;
+        // The report shows the best weights' features.
+        let scoring = Scoring { features: with_flipped || weights == "best", ..trainer.scoring() };
+        let Some(plain) = predict(&model, &data.classes, set, &indices, &scoring, device, stop) else {
+            return Ok(None);
         };
-        let Some(plain) = score(false) else { return Ok(None) };
-        let flip_tta = match best.header.recipe.training.flip_tta {
-            true => match score(true) {
+        let flip_tta = match with_flipped {
+            true => match predict_flipped(&model, &plain, set, &indices, &trainer.scoring(), device, stop) {
                 Some(predictions) => Some(predictions),
                 None => return Ok(None),
             },

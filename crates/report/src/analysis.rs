@@ -1,5 +1,8 @@
 //! What the numbers say, in sentences that the numbers choose.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use kiln_train::recipe::Recipe;
 use kiln_train::{Bin, EpochMetrics, EvaluationReport, Metrics, Predictions, Temperature};
 
@@ -334,6 +337,27 @@ pub fn examples(predictions: &Predictions, confusion: &Confusion, most: usize) -
         predictions.labels[*index] == confusion.label && predictions.predicted(*index) == confusion.predicted
     };
     surest(predictions, (0..predictions.len()).filter(is_one).collect(), most)
+}
+
+/// Indices of images for the cells of the confusion matrix, at most `most`: of every cell the surest answer, then of
+/// every cell the next, so that a small one is there whole. Cells come row by row, a cell's images the surest first.
+/// Of errors a cell has up to 200 images, of right answers 40.
+pub fn cell_examples(predictions: &Predictions, most: usize) -> Vec<usize> {
+    let mut cells = BTreeMap::<_, Vec<usize>>::new();
+    for index in 0..predictions.len() {
+        cells.entry((predictions.labels[index], predictions.predicted(index))).or_default().push(index);
+    }
+    let ranked = cells.into_iter().flat_map(|(cell, images)| {
+        let size = Reverse(images.len());
+        let surest = surest(predictions, images, if cell.0 == cell.1 { 40 } else { 200 });
+        surest.into_iter().enumerate().map(move |(rank, index)| (rank, size, cell, index))
+    });
+    // Where not even every cell can have its next, the larger ones do.
+    let mut chosen: Vec<_> = ranked.collect();
+    chosen.sort();
+    chosen.truncate(most);
+    chosen.sort_by_key(|(rank, _, cell, _)| (*cell, *rank));
+    chosen.into_iter().map(|(.., index)| index).collect()
 }
 
 fn surest(predictions: &Predictions, indices: Vec<usize>, most: usize) -> Vec<usize> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kiln_train::{EvaluationReport, Interval};
-use maud::html;
+use maud::{Markup, html};
 use serde::Serialize;
 
 use crate::chart::{Axis, Chart, Line, Rule, Scale};
@@ -100,36 +100,50 @@ impl Comparison {
 
     /// Both tables, for a terminal.
     pub fn text(&self) -> String {
-        let headings = ["run", "test accuracy", "interval", "loss", "ECE", "F1", "validation", "best epoch", "time"];
-        let mut rows = vec![headings.map(str::to_owned).to_vec()];
-        for row in &self.runs {
-            let scores = row.evaluation.as_ref();
-            let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-            let number = |value: fn(&Scores) -> f64| or_none(scores.map(|scores| format!("{:.4}", value(scores))));
-            rows.push(vec![
-                row.run.clone(),
-                or_none(scores.map(|scores| percent(scores.accuracy))),
-                or_none(scores.map(|Scores { accuracy_interval: Interval { low, high }, .. }| {
-                    format!("{:.2} to {:.2}", 100.0 * low, 100.0 * high)
-                })),
-                number(|scores| scores.loss),
-                number(|scores| scores.expected_calibration_error),
-                number(|scores| scores.f1),
-                or_none(row.validation_accuracy.map(percent)),
-                format!("{} of {}", row.best_epoch, row.epochs),
-                if row.seconds.is_finite() { duration(row.seconds) } else { "-".to_owned() },
-            ]);
+        let scores = self.runs.iter().map(|row| row.cells().map(|(text, _)| text).to_vec());
+        let text = aligned(&[vec![HEADINGS.map(str::to_owned).to_vec()], scores.collect()].concat());
+        match self.differences[..] {
+            [] => format!("{text}\n{SAME_RECIPES}\n"),
+            _ => format!("{text}\n{}", aligned(&self.recipes())),
         }
-        let mut text = aligned(&rows);
-        if self.differences.is_empty() {
-            return text + "\nTheir recipes are the same.\n";
-        }
-        let mut rows =
-            vec![[vec!["recipe".to_owned()], self.runs.iter().map(|row| row.run.clone()).collect()].concat()];
+    }
+
+    /// What differs between the recipes, under a line with the runs' names.
+    fn recipes(&self) -> Vec<Vec<String>> {
+        let names = self.runs.iter().map(|row| row.run.clone()).collect();
+        let mut rows = vec![[vec!["recipe".to_owned()], names].concat()];
         rows.extend(self.differences.iter().map(|found| [vec![found.key.clone()], found.values.clone()].concat()));
-        text += "\n";
-        text += &aligned(&rows);
-        text
+        rows
+    }
+
+    /// Both tables, for a page.
+    fn tables(&self) -> Markup {
+        let recipes = self.recipes();
+        let number = |column: usize| (column > 0).then_some("number");
+        html! {
+            div.scroll tabindex="0" { table.sortable {
+                thead { tr { @for (column, heading) in HEADINGS.iter().enumerate() {
+                    th class=[number(column)] { (heading) }
+                } } }
+                tbody { @for row in &self.runs { tr {
+                    @for (column, (text, value)) in row.cells().into_iter().enumerate() {
+                        td class=[number(column)] data-value=[value] { (text) }
+                    }
+                } } }
+            } }
+            @if self.differences.is_empty() {
+                p { (SAME_RECIPES) }
+            } @else {
+                div.scroll tabindex="0" { table {
+                    thead { tr { @for (column, name) in recipes[0].iter().enumerate() {
+                        th class=[number(column)] { (name) }
+                    } } }
+                    tbody { @for row in &recipes[1..] { tr {
+                        @for (column, text) in row.iter().enumerate() { td class=[number(column)] { (text) } }
+                    } } }
+                } }
+            }
+        }
     }
 
     /// Why the scores cannot be held against each other, if they cannot.
@@ -148,6 +162,36 @@ impl Comparison {
                 .collect();
             format!("their scores are of different images and not comparable: {}", sets.join(", "))
         })
+    }
+}
+
+const HEADINGS: [&str; 9] =
+    ["run", "test accuracy", "interval", "loss", "ECE", "F1", "validation", "best epoch", "time"];
+const SAME_RECIPES: &str = "Their recipes are the same.";
+
+impl Row {
+    /// What stands under each heading, and the number to sort by.
+    fn cells(&self) -> [(String, Option<f64>); 9] {
+        let scores = self.evaluation.as_ref();
+        let cell = |value: Option<f64>, text: fn(f64) -> String| match value {
+            Some(value) if value.is_finite() => (text(value), Some(value)),
+            _ => ("-".to_owned(), None),
+        };
+        let number = |value: fn(&Scores) -> f64| cell(scores.map(value), |value| format!("{value:.4}"));
+        let interval = scores.map(|Scores { accuracy_interval: Interval { low, high }, .. }| {
+            (format!("{:.2} to {:.2}", 100.0 * low, 100.0 * high), Some(*low))
+        });
+        [
+            (self.run.clone(), None),
+            cell(scores.map(|scores| scores.accuracy), percent),
+            interval.unwrap_or_else(|| ("-".to_owned(), None)),
+            number(|scores| scores.loss),
+            number(|scores| scores.expected_calibration_error),
+            number(|scores| scores.f1),
+            cell(self.validation_accuracy, percent),
+            (format!("{} of {}", self.best_epoch, self.epochs), Some(self.best_epoch as f64)),
+            cell(Some(self.seconds), duration),
+        ]
     }
 }
 
@@ -210,7 +254,7 @@ pub fn page(
         @if let Some(caveat) = comparison.caveat() { p.headline { (caveat) } }
     };
     let body = html! {
-        section { h2 { "Runs" } div.scroll { pre { (comparison.text()) } } }
+        section { h2 { "Runs" } (comparison.tables()) }
         section { h2 { "Over each other" } @for figure in figures { (shown(figure)) } }
         section {
             h2 { "Beside each other" }

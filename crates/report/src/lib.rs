@@ -4,10 +4,12 @@
 //! caller gathers from the data, if that is at hand. Nothing here runs a network or prints.
 
 mod analysis;
+mod cells;
 mod chart;
 mod compare;
 mod drawing;
 mod embedding;
+mod environment;
 mod figure;
 mod gallery;
 mod history;
@@ -19,9 +21,11 @@ mod words;
 
 use std::path::PathBuf;
 
-pub use analysis::{Confusion, History, OVERFITTING_GAP, confident_errors, confusions, examples};
+pub use analysis::{Confusion, History, OVERFITTING_GAP, cell_examples, confident_errors, confusions, examples};
+pub use cells::CellImage;
 pub use compare::{Comparison, Difference, Row, Scores, figures as comparison_figures, page as comparison_page};
 pub use embedding::{Embedding, embedding};
+pub use environment::{Machine, Session, Versions};
 pub use figure::{Figure, Panel};
 pub use gallery::{AugmentedRow, ConfusedPair, Filters, Shown, augmented, confused, errors, filters, predictions};
 pub use history::{curves, history, throughput};

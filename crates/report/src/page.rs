@@ -7,9 +7,12 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use crate::analysis::{self, Confusion, History, confusions};
+use crate::cells::{CellImage, explorer};
 use crate::embedding::{Embedding, embedding};
+use crate::environment::sessions;
 use crate::figure::Figure;
 use crate::gallery::{self, AugmentedRow, ConfusedPair, Filters, Shown};
+use crate::quality::Grid;
 use crate::words::{count, duration, grouped, percent};
 use crate::{Run, history, quality};
 
@@ -37,6 +40,8 @@ pub struct Evidence {
     pub some: Vec<Shown>,
     pub errors: Vec<Shown>,
     pub confused: Vec<ConfusedPair>,
+    /// Images in the cells of the confusion matrix, in the order of `cell_examples`.
+    pub cells: Vec<CellImage>,
     pub filters: Option<Filters>,
     /// What is missing, and why, in whole sentences.
     pub missing: Vec<String>,
@@ -128,6 +133,7 @@ impl Report<'_> {
                 summary { "The whole recipe" }
                 pre { (recipe.to_toml()) }
             }
+            @if !self.run.sessions.is_empty() { (sessions(&self.run.sessions, &training.precision.to_string())) }
         };
         Section { title: "What was trained", text, table: Some(table), figures: vec![] }
     }
@@ -159,7 +165,12 @@ impl Report<'_> {
             figures.push(gallery::confused(&self.evidence.confused, &self.names(evaluation)));
         }
         let text = analysis::confusion(&evaluation.metrics);
-        Section { title: "What it confuses", text, table: confusion_table(evaluation), figures }
+        let metrics = &evaluation.metrics;
+        let table = html! {
+            (confusion_table(evaluation).unwrap_or_default())
+            (explorer(metrics, Grid::of_confusion(metrics), &self.evidence.cells))
+        };
+        Section { title: "What it confuses", text, table: Some(table), figures }
     }
 
     fn confidence(&self, evaluation: &EvaluationReport) -> Section {
@@ -240,11 +251,13 @@ impl Section {
 
 /// A page that needs nothing else, and loads nothing.
 pub(crate) fn document(title: &str, header: &Markup, body: &Markup, footer: &str) -> String {
-    let style = include_str!("report.css");
-    // The one style sheet is allowed by its digest; scripts, and anything from elsewhere, are not.
-    let digest = BASE64_STANDARD.encode(Sha256::digest(style));
-    let policy =
-        format!("default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'");
+    let (style, script) = (include_str!("report.css"), include_str!("report.js"));
+    // The one style sheet and the one script are allowed by their digests; anything else, and from elsewhere, is not.
+    let [style_digest, script_digest] = [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text)));
+    let policy = format!(
+        "default-src 'none'; img-src data:; style-src 'sha256-{style_digest}'; script-src 'sha256-{script_digest}'; \
+         base-uri 'none'; form-action 'none'"
+    );
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -255,6 +268,7 @@ pub(crate) fn document(title: &str, header: &Markup, body: &Markup, footer: &str
                 meta name="color-scheme" content="light dark";
                 title { (title) }
                 style { (PreEscaped(style)) }
+                script type="module" { (PreEscaped(script)) }
             }
             body {
                 header { (header) }
@@ -330,8 +344,8 @@ fn class_table(evaluation: &EvaluationReport) -> Markup {
         html! {
             tr {
                 th scope="row" { (name) }
-                @for score in scores { td.number { (share(score)) } }
-                td.number { (grouped(support)) }
+                @for score in scores { td.number data-value=[score] { (share(score)) } }
+                td.number data-value=(support) { (grouped(support)) }
             }
         }
     };
@@ -340,7 +354,7 @@ fn class_table(evaluation: &EvaluationReport) -> Markup {
     html! {
         details open[metrics.classes.len() <= 20] {
             summary { "Every class" }
-            div.scroll tabindex="0" { table {
+            div.scroll tabindex="0" { table.sortable {
                 thead { tr {
                     th { "Class" } th.number { "Precision" } th.number { "Recall" } th.number { "F1" } th.number { "Images" }
                 } }
@@ -360,15 +374,16 @@ fn confusion_table(evaluation: &EvaluationReport) -> Option<Markup> {
     let metrics = &evaluation.metrics;
     let found = confusions(&metrics.confusion, 10);
     let name = |class: usize| &metrics.classes[class].class;
-    let share = |found: &Confusion| percent(found.images as f64 / metrics.classes[found.label].support as f64);
+    let share = |found: &Confusion| found.images as f64 / metrics.classes[found.label].support as f64;
     let table = html! {
-        div.scroll tabindex="0" { table {
+        div.scroll tabindex="0" { table.sortable {
             thead { tr { th { "Class" } th { "Taken for" } th.number { "Images" } th.number { "Of the class" } } }
             tbody {
                 @for found in &found {
                     tr {
                         td { (name(found.label)) } td { (name(found.predicted)) }
-                        td.number { (grouped(found.images)) } td.number { (share(found)) }
+                        td.number data-value=(found.images) { (grouped(found.images)) }
+                        td.number data-value=(share(found)) { (percent(share(found))) }
                     }
                 }
             }

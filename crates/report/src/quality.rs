@@ -1,6 +1,7 @@
 //! Pictures of an evaluation: what is confused, how well each class does, and what confidence is worth.
 
 use kiln_train::{Bin, Calibration, EvaluationReport, LrFind, Metrics, Temperature};
+use serde::Serialize;
 
 use crate::chart::{Axis, Bar, Chart, Line, Rule, Scale, legend, rate};
 use crate::drawing::{Anchor, Drawing, Text};
@@ -74,6 +75,34 @@ fn shares(metrics: &Metrics) -> Vec<Vec<Cell>> {
     metrics.confusion.iter().map(cells).collect()
 }
 
+/// Widest name of a class beside a matrix, in CSS pixels.
+const NAME: f64 = 90.0;
+
+/// Where the square cells of a matrix are, in CSS pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Grid {
+    /// Of the first cell.
+    pub left: f64,
+    pub top: f64,
+    /// Side of a cell.
+    pub cell: f64,
+}
+
+impl Grid {
+    /// Of the matrices that [`confusion`] draws.
+    pub fn of_confusion(metrics: &Metrics) -> Self {
+        Self::of(&metrics.classes.iter().map(|class| fitted(&class.class, SMALL, NAME)).collect::<Vec<_>>())
+    }
+
+    /// With room for names that are fitted to [`NAME`].
+    fn of(names: &[String]) -> Self {
+        let (classes, named) = (names.len() as f64, names.len() <= NAMED_CLASSES);
+        let cell = if named { (320.0 / classes).clamp(15.0, 44.0) } else { (600.0 / classes).max(3.0) };
+        let widest = names.iter().map(|name| text_width(name, SMALL)).fold(0.0, f64::max);
+        Self { left: if named { widest + 18.0 } else { 38.0 }, top: 32.0, cell }
+    }
+}
+
 /// A cell of a matrix: how much of its colour it has, 0..1, and what stands in it.
 struct Cell {
     share: f64,
@@ -89,11 +118,9 @@ fn shortest_percent(share: f64) -> String {
 fn matrix(title: &str, names: &[&str], rows: &[Vec<Cell>]) -> Panel {
     let classes = names.len();
     let named = classes <= NAMED_CLASSES;
-    let cell = if named { (320.0 / classes as f64).clamp(15.0, 44.0) } else { (600.0 / classes as f64).max(3.0) };
-    let names: Vec<String> = names.iter().map(|name| fitted(name, SMALL, 90.0)).collect();
-    let widest = names.iter().map(|name| text_width(name, SMALL)).fold(0.0, f64::max);
-    let room = if named { widest + 10.0 } else { 30.0 };
-    let (left, top, side) = (room + 8.0, 32.0, cell * classes as f64);
+    let names: Vec<String> = names.iter().map(|name| fitted(name, SMALL, NAME)).collect();
+    let Grid { left, top, cell } = Grid::of(&names);
+    let side = cell * classes as f64;
     let mut drawing = Drawing::default();
     drawing.title(title);
     for (row, cells) in rows.iter().enumerate() {
@@ -118,7 +145,7 @@ fn matrix(title: &str, names: &[&str], rows: &[Vec<Cell>]) -> Panel {
         drawing.text(Text::new(name, below, SMALL, SOFT).anchored(Anchor::End).upward());
     }
     let label = format!("Confusion matrix: {}", title.to_lowercase());
-    Panel { label, size: [left + side + 8.0, top + side + room + 8.0], drawing }
+    Panel { label, size: [left + side + 8.0, top + side + left], drawing }
 }
 
 /// Precision, recall and F1 of every class, the worst first.

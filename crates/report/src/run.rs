@@ -9,7 +9,7 @@ use kiln_train::{EpochMetrics, EvaluationReport, LrFind, Recipe};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::ReportError;
+use crate::{ReportError, Session};
 
 /// A run as its text files tell it.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Run {
     pub evaluation: Option<EvaluationReport>,
     /// `lr-find.json`, if it lies in the folder.
     pub lr_find: Option<LrFind>,
+    /// `environment.json`: where it ran, none if it kept no record.
+    pub sessions: Vec<Session>,
 }
 
 /// A line of `metrics.jsonl`; JSON writes what is no number as `null`.
@@ -78,8 +80,9 @@ impl Run {
             name: name.unwrap_or_else(|| folder.display().to_string()),
             recipe,
             history,
-            evaluation: json(&run.evaluation())?,
-            lr_find: json(&folder.join("lr-find.json"))?,
+            evaluation: json(&run.evaluation(), MADE_AGAIN)?,
+            lr_find: json(&folder.join("lr-find.json"), MADE_AGAIN)?,
+            sessions: Session::all(&run)?,
         })
     }
 
@@ -111,16 +114,16 @@ fn text(path: &Path) -> Result<String, ReportError> {
     fs::read_to_string(path).map_err(|source| ReportError::Read { path: path.to_owned(), source })
 }
 
-/// A JSON file, if there is one.
-fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
+/// A JSON file, if there is one; with advice for one that is damaged.
+pub(crate) fn json<T: DeserializeOwned>(path: &Path, advice: &'static str) -> Result<Option<T>, ReportError> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|source| ReportError::Read { path: path.to_owned(), source })?,
     };
-    let advice = "delete it; the command that wrote it makes it again";
     serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, error.to_string(), advice))
 }
 
+const MADE_AGAIN: &str = "delete it; the command that wrote it makes it again";
 const IRREPLACEABLE: &str = "put an intact copy in its place";
 
 fn damaged(path: &Path, reason: String, advice: &'static str) -> ReportError {

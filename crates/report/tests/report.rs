@@ -6,8 +6,9 @@ use std::path::Path;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kiln_report::{
-    About, AugmentedRow, Comparison, ConfusedPair, Embedding, Evidence, Figure, Filters, History, Report, ReportError,
-    Run, Shown, comparison_figures, confident_errors, confusions, curves, examples, history,
+    About, AugmentedRow, CellImage, Comparison, ConfusedPair, Embedding, Evidence, Figure, Filters, History, Machine,
+    Report, ReportError, Run, Session, Shown, Versions, cell_examples, comparison_figures, comparison_page,
+    confident_errors, confusions, curves, examples, history,
 };
 use kiln_train::{
     Corrupted, EpochMetrics, EvaluationReport, Intervals, LrFind, LrPoint, Metrics, Predictions, Recipe, Temperature,
@@ -50,7 +51,7 @@ fn lines(history: &[EpochMetrics]) -> Vec<String> {
 /// A run of that many epochs.
 fn run(epochs: usize) -> Run {
     let history = (1..=epochs).map(epoch).collect();
-    Run { name: "run".to_owned(), recipe: recipe(&[]), history, evaluation: None, lr_find: None }
+    Run { name: "run".to_owned(), recipe: recipe(&[]), history, evaluation: None, lr_find: None, sessions: vec![] }
 }
 
 /// Answers to `images` images of classes in turn; every seventh is wrong, and the last class has no image.
@@ -98,7 +99,9 @@ fn evidence(predictions: Predictions) -> Evidence {
         count: pair.images,
         examples: all(examples(&predictions, &pair, 2)),
     });
+    let cell = |index: usize| CellImage::new(&shown(&predictions, index).image, &predictions, index);
     Evidence {
+        cells: cell_examples(&predictions, 50).into_iter().map(cell).collect(),
         embedding: Embedding::of(&predictions, 100),
         augmented: vec![AugmentedRow { name: "crop".to_owned(), images: vec![shown(&predictions, 0).image] }],
         some: all(vec![0, 1, 2]),
@@ -260,19 +263,118 @@ fn the_page_needs_nothing_else_and_allows_nothing_else() {
     let mut run = run(6);
     run.evaluation = Some(evaluation(&predictions));
     let (html, _) = report(&run, &evidence(predictions), None);
+    let (script, rest) = apart(&html);
     let style = html.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
-    let digest = BASE64_STANDARD.encode(Sha256::digest(style));
     let policy = attributes(&html, "meta", "content").into_iter().find(|value| value.contains("default-src")).unwrap();
-    assert!(
-        policy.contains("default-src 'none'") && policy.contains(&format!("style-src 'sha256-{digest}'")),
-        "{policy}"
-    );
-    assert!(!policy.contains("unsafe") && !policy.contains("script-src"), "{policy}");
-    for forbidden in ["<script", " style=", " src=", " onload", "http://", "https://", "url("] {
-        assert!(!html.contains(forbidden), "{forbidden}");
+    let [style, digest] = [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text)));
+    for part in
+        ["default-src 'none'", &format!("style-src 'sha256-{style}';"), &format!("script-src 'sha256-{digest}';")]
+    {
+        assert!(policy.contains(part), "{part} is not in {policy}");
     }
-    for reference in attributes(&html, "image", "href") {
-        assert!(reference.starts_with("data:image/png;base64,"), "{reference}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for forbidden in ["<script", " style=", " onload", "http://", "https://", "url("] {
+        assert!(!rest.contains(forbidden), "{forbidden}");
+    }
+    for forbidden in ["http", "innerHTML", "fetch", "import", "eval"] {
+        assert!(!script.contains(forbidden), "{forbidden}");
+    }
+    for reference in attributes(&html, "image", "href").into_iter().chain(attributes(&html, "img", "src")) {
+        assert!(reference.starts_with("data:image/"), "{reference}");
+    }
+}
+
+/// The page's script, and the page without it.
+fn apart(html: &str) -> (&str, String) {
+    let (before, rest) = html.split_once("<script type=\"module\">").unwrap();
+    let (script, after) = rest.split_once("</script>").unwrap();
+    (script, format!("{before}{after}"))
+}
+
+#[test]
+fn every_cell_of_the_matrix_gets_its_surest_images() {
+    let answers = [(0, 0, 1.0), (0, 1, 2.0), (0, 0, 3.0), (1, 1, 1.0), (0, 0, 2.0), (0, 0, 4.0), (1, 0, 5.0)];
+    let logits =
+        answers.iter().flat_map(|&(_, answer, height)| [0, 1].map(|class| if class == answer { height } else { 0.0 }));
+    let predictions = Predictions {
+        classes: names(2),
+        labels: answers.iter().map(|(label, ..)| *label).collect(),
+        logits: logits.collect(),
+        features: vec![],
+    };
+    // Cell by cell, the surest first.
+    assert_eq!(cell_examples(&predictions, 7), [5, 2, 4, 0, 1, 6, 3]);
+    // Small cells are whole before a large one has a third.
+    assert_eq!(cell_examples(&predictions, 5), [5, 2, 1, 6, 3]);
+    // Not even one of each: the largest cell is not the one to go without.
+    assert_eq!(cell_examples(&predictions, 2), [5, 1]);
+    assert_eq!(cell_examples(&predictions, 0), [0_usize; 0]);
+
+    let sure = Predictions { classes: names(1), labels: vec![0; 250], logits: vec![1.0; 250], features: vec![] };
+    assert_eq!(cell_examples(&sure, 2000), (0..40).collect::<Vec<_>>());
+    let errors =
+        Predictions { classes: names(2), labels: vec![1; 250], logits: [1.0, 0.0].repeat(250), features: vec![] };
+    assert_eq!(cell_examples(&errors, 2000), (0..200).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_page_says_what_is_in_each_cell() {
+    let predictions = predictions(&names(5), 90);
+    let mut run = run(6);
+    run.evaluation = Some(evaluation(&predictions));
+    let told = |evidence: &Evidence| -> serde_json::Value {
+        let html = report(&run, evidence, None).0;
+        serde_json::from_str(&attributes(&html, "div", "data-matrix")[0].replace("&quot;", "\"")).unwrap()
+    };
+    let all = told(&evidence(predictions));
+    let confusion = &run.evaluation.as_ref().unwrap().metrics.confusion;
+    let mut images = 0;
+    for cell in all["cells"].as_array().unwrap() {
+        let numbers: Vec<usize> =
+            cell.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as usize).collect();
+        assert_eq!(confusion[numbers[0]][numbers[1]], numbers[2]);
+        assert!(numbers[3..].is_sorted_by(|a, b| a >= b) && numbers.len() - 3 <= numbers[2], "{numbers:?}");
+        images += numbers.len() - 3;
+    }
+    assert_eq!(images, 50);
+    // Without the images there are still their numbers.
+    assert_eq!(told(&Evidence::default())["cells"].as_array().unwrap().len(), all["cells"].as_array().unwrap().len());
+}
+
+#[test]
+fn the_page_says_where_the_run_was_computed() {
+    let started = |step, precision: &str| Session {
+        started: "2026-11-21T15:27:33Z".to_owned(),
+        step,
+        device: "CPU (2 threads)".to_owned(),
+        reason: "as asked".to_owned(),
+        threads: 2,
+        machine: Machine {
+            system: "linux".to_owned(),
+            architecture: "x86_64".to_owned(),
+            cpu: Some("Fast <CPU>".to_owned()),
+            cores: 2,
+        },
+        versions: Versions { kiln: "1.2.3".to_owned(), burn: Some("0.22.1".to_owned()), wgpu: None },
+        arguments: vec!["train".to_owned(), "--set".to_owned(), format!("training.precision={precision}")],
+        resolved: ["train", "--recipe", "quick", "--data", "my pets"].map(str::to_owned).to_vec(),
+    };
+    let mut run = run(3);
+    assert!(!report(&run, &Evidence::default(), None).0.contains("Where it ran"));
+    run.sessions = vec![started(0, "f32"), started(1200, "f32")];
+    let (html, _) = report(&run, &Evidence::default(), None);
+    let html = html.replace("<span>", "").replace("</span>", "");
+    for text in [
+        "<dd>2026-11-21 15:27:33 UTC</dd>",
+        "<dd>Fast &lt;CPU&gt;, 2 cores, linux on x86_64</dd>",
+        "<dd>CPU (2 threads): as asked</dd>",
+        "<dd>Kiln 1.2.3, burn 0.22.1</dd>",
+        "<dt>Precision</dt><dd>f32</dd>",
+        "<code>kiln train --set training.precision=f32</code>",
+        "<code>kiln train --recipe quick --data 'my pets'</code>",
+        "<h3>Resumed after step 1,200</h3>",
+    ] {
+        assert!(html.contains(text), "{text}");
     }
 }
 
@@ -287,7 +389,7 @@ fn names_never_become_markup() {
     run.evaluation = Some(EvaluationReport { dataset: evil.to_owned(), ..evaluation(&predictions) });
     let evidence = Evidence { missing: vec![evil.to_owned()], ..evidence(predictions) };
     let (html, figures) = report(&run, &evidence, None);
-    let texts = figures.iter().map(Figure::svg).chain([html]);
+    let texts = figures.iter().map(Figure::svg).chain([apart(&html).1]);
     for text in texts {
         assert!(!text.contains("<script"));
         let entities = ["amp;", "lt;", "gt;", "quot;"];
@@ -444,6 +546,10 @@ fn damaged_files_are_named_with_what_is_wrong() {
     fs::write(folder.path().join("evaluation.json"), "{}").unwrap();
     let message = error(folder.path()).to_string();
     assert!(message.contains("evaluation.json is damaged") && message.contains("delete it"), "{message}");
+    fs::remove_file(folder.path().join("evaluation.json")).unwrap();
+    fs::write(folder.path().join("environment.json"), "[{}]").unwrap();
+    let message = error(folder.path()).to_string();
+    assert!(message.contains("environment.json is damaged") && message.contains("delete it"), "{message}");
     fs::write(folder.path().join("recipe.toml"), "name = 3").unwrap();
     assert!(error(folder.path()).to_string().contains("recipe.toml"));
 }
@@ -479,6 +585,10 @@ fn a_comparison_names_what_differs_and_draws_all_runs() {
             figure.name
         );
     }
+    let page = comparison_page(&Comparison::of(&[&first, &second]), &figures, |_, _| None, "1.2.3");
+    let accuracy = first.evaluation.as_ref().unwrap().metrics.accuracy;
+    assert!(page.contains(&format!(r#"<td class="number" data-value="{accuracy}">{:.2} %</td>"#, 100.0 * accuracy)));
+    assert!(page.contains("<td>other &lt;run&gt;</td>") && page.contains("<td>optimizer.lr</td>"), "{page}");
     second.evaluation = Some(evaluation(&more));
     assert!(Comparison::of(&[&first, &second]).caveat().unwrap().contains("not comparable"));
 }

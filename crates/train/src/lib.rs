@@ -33,7 +33,7 @@ pub use metrics::{
     Averages, Bin, Calibration, ClassMetrics, Corrupted, EvaluationReport, Interval, Intervals, Metrics, MetricsError,
     Temperature, TemperatureError, TemperatureScaling, temperature,
 };
-pub use predictions::{Predictions, Scoring, predict};
+pub use predictions::{Predictions, Scoring, predict, predict_flipped};
 pub use recipe::{Recipe, RecipeError};
 pub use sgd::Sgd;
 pub use trainer::{Event, HandlerError, MAX_SKIPPED, Outcome, Skipped, StepMetrics, TrainError, Trainer};

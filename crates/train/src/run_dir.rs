@@ -127,6 +127,11 @@ impl RunDir {
         self.0.join("recipe.toml")
     }
 
+    /// Where and with which arguments it was started, and gone on with.
+    pub fn environment(&self) -> PathBuf {
+        self.0.join("environment.json")
+    }
+
     /// What `kiln eval` found of the bundle.
     pub fn evaluation(&self) -> PathBuf {
         self.0.join("evaluation.json")

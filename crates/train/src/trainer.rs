@@ -97,7 +97,7 @@ pub struct StepMetrics {
 
 /// A step whose loss or gradient was not finite: it changed nothing, and the next ones go at half the rate.
 ///
-/// [`MAX_SKIPPED`] of them in a row end the run; after [`GOOD_STEPS`] good ones a halving is taken back.
+/// [`MAX_SKIPPED`] of them in a row end the run; after 100 good ones a halving is taken back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Skipped {
     /// From 1.
@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
     /// How this run scores its images.
     pub fn scoring(&self) -> Scoring {
         let Header { mean, std, .. } = self.header;
-        Scoring { mean, std, batch_size: self.batch_size, flip_tta: false, features: false }
+        Scoring { mean, std, batch_size: self.batch_size, features: false }
     }
 
     /// Everything to go on from here.

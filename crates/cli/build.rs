@@ -1,0 +1,19 @@
+//! Tells the program the versions of the libraries that its runs name, as Cargo.lock has them.
+
+use std::{env, fs};
+
+const LIBRARIES: [(&str, &str); 2] = [("burn", "KILN_BURN_VERSION"), ("wgpu", "KILN_WGPU_VERSION")];
+
+fn main() {
+    let folder = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let path = format!("{folder}/../../Cargo.lock");
+    println!("cargo:rerun-if-changed={path}");
+    // Built outside of the workspace, the program names none.
+    let lock = fs::read_to_string(path).unwrap_or_default();
+    for (name, variable) in LIBRARIES {
+        let package = format!("name = \"{name}\"\nversion = \"");
+        if let Some((_, rest)) = lock.split_once(&package) {
+            println!("cargo:rustc-env={variable}={}", rest.split('"').next().unwrap_or_default());
+        }
+    }
+}

@@ -45,6 +45,19 @@ fn json_is_one_object_a_line() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_reader_that_goes_away_is_no_panic() {
+    let folder = TempDir::new().unwrap();
+    let mut child = kiln(folder.path());
+    let mut child = child.args(["recipes", "quick"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    // Where the recipe was printed before the pipe was closed, nothing went wrong at all.
+    assert!(matches!(output.status.code(), Some(0 | 141)), "{:?}", output.status);
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
 fn training_evaluating_and_predicting_on_a_folder_of_images_work_together() {
     let folder = TempDir::new().unwrap();
     image_folder(folder.path(), 40);

@@ -20,7 +20,8 @@ mod signals;
 mod summary;
 mod train;
 
-use std::process::ExitCode;
+use std::panic::{self, PanicHookInfo};
+use std::process::{self, ExitCode};
 
 use clap::Parser;
 
@@ -32,6 +33,7 @@ use args::{Args, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    end_with_the_pipe();
     keep_memory();
     quieten_mesa();
     let result = match Args::parse().command {
@@ -56,6 +58,23 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// `kiln compare .. | head` ends when nobody reads on, as other programs do, where Rust's `println!` panics.
+fn end_with_the_pipe() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        exit_without_reader(info);
+        usual(info);
+    }));
+}
+
+/// Ends the program if the panic is that of a line that nobody reads any more.
+fn exit_without_reader(info: &PanicHookInfo) {
+    if info.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout: Broken pipe")) {
+        // What a shell makes of SIGPIPE. A run in training has saved before it prints.
+        process::exit(141);
     }
 }
 

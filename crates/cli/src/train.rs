@@ -184,6 +184,7 @@ fn guarded<T>(is_queued: bool, work: impl FnOnce() -> T) -> Result<T, String> {
     // The first of several threads' panics is the cause, the others follow from it.
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
+        crate::exit_without_reader(info);
         let told = info.payload_as_str().unwrap_or("no reason was given").to_owned();
         seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(told);
     }));

@@ -1,7 +1,6 @@
 //! A first convolution that whitens the images' patches: its outputs start uncorrelated and of equal variance.
 
 use kiln_data::{ImageSet, fill_batch};
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
 /// Training images whose patches are looked at: some 50,000 of a 3x3 kernel on 32x32 pixels.
 const IMAGES: usize = 500;
@@ -21,38 +20,73 @@ pub(crate) fn whitening(
     filters: usize,
 ) -> Vec<f32> {
     let size = 3 * kernel * kernel;
-    let mut sum = DMatrix::<f64>::zeros(size, size);
-    let mut patches = 0;
-    let mut pixels = vec![];
+    let mut covariance = vec![vec![0.0; size]; size];
+    let mut patch = vec![0.0; size];
+    let (mut pixels, mut patches) = (vec![], 0);
     for index in indices.iter().step_by(indices.len().div_ceil(IMAGES)) {
         fill_batch(set, &[*index], None, mean, std, &mut pixels);
         // Patches side by side: overlapping ones tell little more.
         for top in (0..(set.height + 1).saturating_sub(kernel)).step_by(kernel) {
             for left in (0..(set.width + 1).saturating_sub(kernel)).step_by(kernel) {
-                let pixel = |at: usize| {
+                for (at, value) in patch.iter_mut().enumerate() {
                     let (channel, row, column) = (at / (kernel * kernel), at / kernel % kernel, at % kernel);
-                    f64::from(pixels[(channel * set.height + top + row) * set.width + left + column])
-                };
-                let patch = DVector::from_fn(size, |at, _| pixel(at));
-                sum.syger(1.0, &patch, &patch, 1.0);
+                    *value = f64::from(pixels[(channel * set.height + top + row) * set.width + left + column]);
+                }
+                for (sums, a) in covariance.iter_mut().zip(&patch) {
+                    sums.iter_mut().zip(&patch).for_each(|(sum, b)| *sum += a * b);
+                }
                 patches += 1;
             }
         }
     }
-    let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(sum / f64::from(patches.max(1)));
-    let mut order: Vec<usize> = (0..size).collect();
-    order.sort_by(|a, b| eigenvalues[*b].total_cmp(&eigenvalues[*a]));
-    let filter = |index: usize| {
-        let (vector, scale) = (eigenvectors.column(index), (eigenvalues[index].max(0.0) + EPSILON).sqrt());
-        // An eigenvector's sign is arbitrary: the same one everywhere.
-        let sign = if vector[vector.icamax()] < 0.0 { -1.0 } else { 1.0 };
-        vector.iter().map(|value| (sign * value / scale) as f32).collect::<Vec<f32>>()
+    covariance.iter_mut().flatten().for_each(|sum| *sum /= f64::from(patches.max(1)));
+    let mut directions = eigen(covariance);
+    directions.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let filter = |(variance, vector): (f64, Vec<f64>)| {
+        let scale = (variance.max(0.0) + EPSILON).sqrt();
+        vector.iter().map(|value| (value / scale) as f32).collect::<Vec<f32>>()
     };
-    let pairs = order.into_iter().map(filter).flat_map(|filter| {
+    let pairs = directions.into_iter().map(filter).flat_map(|filter| {
         let negative = filter.iter().map(|value| -value).collect();
         [filter, negative]
     });
     pairs.take(filters).flatten().collect()
+}
+
+/// Eigenvalues and unit eigenvectors of a symmetric matrix, by cyclic Jacobi rotations (Golub and Van Loan, Matrix
+/// Computations, 8.5). A library for these few lines would have burn compiled with other features.
+fn eigen(mut matrix: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
+    let size = matrix.len();
+    // One vector a row.
+    let mut vectors: Vec<Vec<f64>> =
+        (0..size).map(|i| (0..size).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    let total: f64 = matrix.iter().flatten().map(|value| value * value).sum();
+    // It converges quadratically: six to ten sweeps are usual.
+    for _ in 0..50 {
+        let off: f64 = (0..size).flat_map(|p| (0..p).map(move |q| (p, q))).map(|(p, q)| matrix[p][q].powi(2)).sum();
+        if off <= 1e-24 * total {
+            break;
+        }
+        for (p, q) in (0..size).flat_map(|p| (p + 1..size).map(move |q| (p, q))) {
+            if matrix[p][q] == 0.0 {
+                continue;
+            }
+            let theta = (matrix[q][q] - matrix[p][p]) / (2.0 * matrix[p][q]);
+            let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
+            let cosine = 1.0 / tangent.hypot(1.0);
+            let sine = tangent * cosine;
+            let rotate = |a: &mut f64, b: &mut f64| (*a, *b) = (cosine * *a - sine * *b, sine * *a + cosine * *b);
+            for row in &mut matrix {
+                let (left, right) = row.split_at_mut(q);
+                rotate(&mut left[p], &mut right[0]);
+            }
+            for rows in [&mut matrix, &mut vectors] {
+                let (above, below) = rows.split_at_mut(q);
+                above[p].iter_mut().zip(&mut below[0]).for_each(|(a, b)| rotate(a, b));
+            }
+        }
+    }
+    matrix.iter().enumerate().map(|(i, row)| row[i]).zip(vectors).collect()
 }
 
 #[cfg(test)]
@@ -91,6 +125,18 @@ mod tests {
                 let (found, expected) = (product / patches as f32, if i == j { 1.0 } else { 0.0 });
                 assert!((found - expected).abs() < 0.02, "{i}, {j}: {found}");
             }
+        }
+    }
+
+    #[test]
+    fn a_matrix_is_made_of_its_directions() {
+        let matrix: Vec<Vec<f64>> = (0..7).map(|i| (0..7).map(|j| 1.0 / f64::from(i + j + 1)).collect()).collect();
+        let directions = eigen(matrix.clone());
+        for (i, j) in (0..7).flat_map(|i| (0..7).map(move |j| (i, j))) {
+            let made: f64 = directions.iter().map(|(value, vector)| value * vector[i] * vector[j]).sum();
+            assert!((made - matrix[i][j]).abs() < 1e-12, "{made} for {}", matrix[i][j]);
+            let product: f64 = directions[i].1.iter().zip(&directions[j].1).map(|(a, b)| a * b).sum();
+            assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12, "{i}, {j}: {product}");
         }
     }
 

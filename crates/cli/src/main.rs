@@ -12,6 +12,7 @@ mod export;
 mod lr_find;
 mod machine;
 mod predict;
+mod printable;
 mod recipes;
 mod report;
 mod serve;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable::message(format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -6,16 +6,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{BufReader, Read},
+    fs,
+    io::Read,
+    ops::ControlFlow,
     path::{Component, Path, PathBuf},
 };
 
-use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use crate::{
+    archive,
     dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics},
     decode::{DecodeError, EXTENSIONS, MAX_FILE_BYTES, MAX_IMAGE_SIZE, decode_image, decode_image_file},
     error::DataError,
@@ -26,7 +27,13 @@ use crate::{
 const CHUNK_FILES: usize = 1024;
 
 /// Bytes of an archive held in memory before they are decoded.
-const CHUNK_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Longest name of a class, in bytes.
+const MAX_CLASS_NAME: usize = 1024;
+
+/// Files of an archive that may be of no use even if they are most of it.
+const MOST_USELESS: usize = 100_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
@@ -103,20 +110,17 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
     check_size(size)?;
     let mut findings = Findings::default();
     let (mut chunk, mut held) = (Vec::new(), 0);
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-    for entry in archive.entries().map_err(DataError::io("read", path))? {
-        let mut entry = entry.map_err(DataError::io("read", path))?;
+    archive::visit(path, |member, entry| {
         // Links are left out: they could only point at what is in the archive anyway.
         if !entry.header().entry_type().is_file() {
-            continue;
+            return Ok(ControlFlow::Continue(()));
         }
-        let member = entry.path().map_err(DataError::io("read", path))?.into_owned();
-        let Some(place) = place_of(&member) else { continue };
+        let Some(place) = place_of(&member) else { return Ok(ControlFlow::Continue(())) };
         if !is_image_name(&member) {
             findings.ignored += 1;
-            continue;
+            return Ok(ControlFlow::Continue(()));
         }
+        check_class(path, &place.class)?;
         let contents = if entry.size() > MAX_FILE_BYTES {
             Contents::Refused(DecodeError::TooManyBytes { bytes: entry.size() })
         } else {
@@ -129,9 +133,11 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
         if chunk.len() >= CHUNK_FILES || held >= CHUNK_BYTES {
             findings.images.extend(decode_all(std::mem::take(&mut chunk), size));
             held = 0;
+            check_use(path, &findings)?;
             progress(Progress::Decoding { done: findings.images.len(), total: None });
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     findings.images.extend(decode_all(chunk, size));
     progress(Progress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
 
@@ -146,6 +152,12 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
         findings.classes.insert((part, image.place.class.clone()));
     }
     findings.images.sort_by(|a, b| (a.place.part, &a.path).cmp(&(b.place.part, &b.path)));
+    // The first of two members of one name counts.
+    for at in (1..findings.images.len()).rev() {
+        if findings.images[at].path == findings.images[at - 1].path {
+            findings.images[at].pixels = Err(DecodeError::Corrupt("the archive holds it twice".into()));
+        }
+    }
     assemble(path, size, findings)
 }
 
@@ -156,6 +168,23 @@ pub(crate) fn is_archived_image(member: &Path) -> bool {
 
 fn check_size(size: usize) -> Result<(), DataError> {
     if (1..=MAX_IMAGE_SIZE).contains(&size) { Ok(()) } else { Err(DataError::ImageSize { size }) }
+}
+
+/// Refuses a class whose name would do harm on a terminal.
+fn check_class(root: &Path, class: &str) -> Result<(), DataError> {
+    if class.len() <= MAX_CLASS_NAME && !class.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(DataError::ClassName { path: root.into(), class: class.chars().take(40).collect() })
+}
+
+/// Gives up on an archive of nothing but files that are of no use: a small one unpacks to millions.
+fn check_use(root: &Path, findings: &Findings) -> Result<(), DataError> {
+    let useless = findings.images.iter().filter(|image| image.pixels.is_err()).count();
+    if useless <= MOST_USELESS || 2 * useless < findings.images.len() {
+        return Ok(());
+    }
+    Err(DataError::Useless { path: root.into(), useless, files: findings.images.len() })
 }
 
 fn is_hidden(name: &std::ffi::OsStr) -> bool {
@@ -211,6 +240,7 @@ fn find_images(
             continue;
         }
         let place = Place { part: Some(part), class: entry.file_name().to_string_lossy().into_owned() };
+        check_class(root, &place.class)?;
         findings.classes.insert((part, place.class.clone()));
         let files = WalkDir::new(&folder)
             .follow_links(true)
@@ -326,6 +356,7 @@ fn name_of(root: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Cursor, Write};
 
     use flate2::{Compression, write::GzEncoder};

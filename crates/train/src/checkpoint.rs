@@ -4,7 +4,7 @@ use kiln_model::container::{self, ContainerError, Storage};
 use kiln_model::{ResNetConfig, StateDict};
 use serde::{Deserialize, Serialize};
 
-use crate::Recipe;
+use crate::{CheckpointClaimError, Recipe};
 
 /// A run at some step, as it lies in a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +77,8 @@ pub struct EpochMetrics {
 pub enum CheckpointError {
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    Claim(#[from] CheckpointClaimError),
     #[error(
         "the checkpoint's {what} is {found}, this run's is {expected}: resume with what the run was started with, or \
          start a new run"
@@ -112,7 +114,9 @@ impl Checkpoint {
                 ema.insert(name.to_owned(), tensor);
             }
         }
-        Ok(Self { header, model, momentum, ema })
+        let checkpoint = Self { header, model, momentum, ema };
+        checkpoint.check()?;
+        Ok(checkpoint)
     }
 
     /// What is scored and goes into the bundle: the moving average if there is one, else the model.

@@ -4,8 +4,11 @@
 //! but for [`run_dir`], knows no files, so that a page trains with it as a terminal does.
 
 mod checkpoint;
+mod claims;
 mod ema;
 mod evaluate;
+#[cfg(not(target_family = "wasm"))]
+pub mod files;
 mod gradients;
 mod loss;
 mod lr_find;
@@ -21,6 +24,7 @@ pub mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running, best_epoch};
+pub use claims::CheckpointClaimError;
 pub use ema::Ema;
 pub use evaluate::{Evaluation, evaluate};
 pub use gradients::{ParameterGradients, gradients};

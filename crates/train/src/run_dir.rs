@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Header};
+use crate::files;
 
 /// The folder that a run writes into.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ impl RunDir {
 
     /// Reads a checkpoint and checks it against its digest.
     pub fn read(path: &Path) -> Result<Checkpoint, RunDirError> {
-        let bytes = fs::read(path).map_err(failed("read", path))?;
+        let bytes = files::read(path, files::CHECKPOINT_BYTES).map_err(failed("read", path))?;
         Checkpoint::from_bytes(&bytes).map_err(|source| RunDirError::Checkpoint { path: path.to_owned(), source })
     }
 

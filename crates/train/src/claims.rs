@@ -1,0 +1,83 @@
+//! What a checkpoint says, checked before a run is made of it.
+
+use kiln_model::claims::{self, ClaimError};
+use kiln_model::{ConfigError, StateDict, StateError};
+
+use crate::{Checkpoint, Header, RecipeError};
+
+/// A checkpoint with a right digest that no run of Kiln wrote.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointClaimError {
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("its recipe makes another network than its architecture")]
+    Architecture,
+    #[error("it says that {step} of {total_steps} steps are done")]
+    Steps { step: usize, total_steps: usize },
+    #[error("its {what} is {found}, which cannot be")]
+    Number { what: &'static str, found: f64 },
+}
+
+/// Most steps of a run: a recipe's 100,000 epochs of as many steps.
+const MOST_STEPS: usize = 10_000_000_000;
+
+impl Checkpoint {
+    /// Refuses what no training writes, before anything is allocated by it.
+    ///
+    /// # Errors
+    ///
+    /// If the recipe, the architecture or a number is out of range, or a tensor does not belong to the network.
+    pub fn check(&self) -> Result<(), CheckpointClaimError> {
+        self.header.check()?;
+        let architecture = &self.header.architecture;
+        architecture.check_state(&self.model)?;
+        if !self.ema.is_empty() {
+            architecture.check_state(&self.ema)?;
+        }
+        check_part(&self.momentum, &self.model)
+    }
+}
+
+/// Whether each tensor of `part` is one of the network's, of the same shape.
+fn check_part(part: &StateDict, model: &StateDict) -> Result<(), CheckpointClaimError> {
+    for (name, tensor) in part {
+        let Some(expected) = model.get(name) else { return Err(StateError::Unexpected(vec![name.clone()]).into()) };
+        if tensor.shape != expected.shape {
+            let (name, expected, found) = (name.clone(), expected.shape.clone(), tensor.shape.clone());
+            return Err(StateError::Shape { name, expected, found }.into());
+        }
+    }
+    Ok(())
+}
+
+impl Header {
+    fn check(&self) -> Result<(), CheckpointClaimError> {
+        self.architecture.validate()?;
+        self.recipe.validate()?;
+        if self.recipe.architecture(self.architecture.classes)? != self.architecture {
+            return Err(CheckpointClaimError::Architecture);
+        }
+        claims::check_classes(&self.classes, &self.architecture)?;
+        claims::check_image_size(self.image_size)?;
+        claims::check_normalisation(self.mean, self.std)?;
+        claims::check_name("dataset", &self.dataset)?;
+        claims::check_name("dataset digest", &self.dataset_digest)?;
+        let (step, total_steps) = (self.step, self.total_steps);
+        if step > total_steps || total_steps > MOST_STEPS || self.history.iter().any(|epoch| epoch.step > step) {
+            return Err(CheckpointClaimError::Steps { step, total_steps });
+        }
+        let running = [("running loss", self.running.loss), ("epoch's duration", self.running.seconds)];
+        for (what, found) in running.into_iter().chain([("duration", self.seconds)]) {
+            if !(0.0..=1e15).contains(&found) {
+                return Err(CheckpointClaimError::Number { what, found });
+            }
+        }
+        Ok(())
+    }
+}

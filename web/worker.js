@@ -9,7 +9,7 @@ import { assertSafetensors, withBundle } from "./bundle.js";
 import { Fault, toFault } from "./fault.js";
 import { heatOf } from "./heat.js";
 import { loadPackage } from "./package.js";
-import { decodeInBrowser, isDecodedInRust, previewOf, readPicture, squarePixels } from "./pictures.js";
+import { decodeOther, isDecodedInRust, previewOf, readPicture, squarePixels } from "./pictures.js";
 
 let wasm;
 let classifier;
@@ -86,8 +86,8 @@ async function classify({ file, preview = true }) {
   const bytes = await readPicture(file);
   const answer = numbered(await classifyBytes(file, bytes));
   if (!preview) return answer;
-  const shown = await previewOf(file);
-  return { ...answer, preview: shown, transfer: shown ? [shown.square] : [] };
+  const shown = await previewOf(file, answer);
+  return { ...answer, preview: shown, transfer: [shown.square] };
 }
 
 async function classifyBytes(file, bytes) {
@@ -96,7 +96,7 @@ async function classifyBytes(file, bytes) {
   } catch (error) {
     if (toFault(error, "picture").kind === "crashed" || isDecodedInRust(bytes)) throw error;
     const start = performance.now();
-    const bitmap = await decodeInBrowser(file);
+    const bitmap = await decodeOther(file, bytes);
     if (!bitmap) throw error;
     return classifyBitmap(bitmap, start);
   }
@@ -135,10 +135,10 @@ function numbered(fields) {
 
 /** What the page shows of an answer; wasm's objects may keep their fields in getters, which messages do not carry. */
 function plainFields(answer) {
-  const { logits, probabilities, input, inputSize, timings } = answer;
+  const { logits, probabilities, input, inputSize, pictureWidth, pictureHeight, timings } = answer;
   mapSize = { height: answer.activationHeight, width: answer.activationWidth };
   const heat = heatOf({ values: answer.activation, ...mapSize });
-  return { logits, probabilities, heat, input, inputSize, timings: plainTimings(timings) };
+  return { logits, probabilities, heat, input, inputSize, pictureWidth, pictureHeight, timings: plainTimings(timings) };
 }
 
 function plainTimings({ decode, upload, compute, readBack, total }) {

@@ -168,6 +168,22 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
     Ok(planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size)))
 }
 
+/// Width and height of an image file in pixels after its orientation, by its headers.
+///
+/// # Errors
+///
+/// [`DecodeError`], if these cannot be read.
+pub fn dimensions(bytes: &[u8]) -> Result<[u32; 2], DecodeError> {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+
+    let mut decoder = reader(bytes)?.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    match decoder.orientation() {
+        Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => Ok([height, width]),
+        _ => Ok([width, height]),
+    }
+}
+
 /// Knows the format by the contents.
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, DecodeError> {
     let reader = ImageReader::new(Cursor::new(bytes));
@@ -452,6 +468,7 @@ mod tests {
                 assert_eq!(decode_image(&file, 24).unwrap(), planar(&cut), "orientation {orientation}");
                 let small = planar(&image::imageops::resize(&cut, 9, 9, image::imageops::FilterType::Triangle));
                 let found = decode_image(&file, 9).unwrap();
+                assert_eq!(dimensions(&file).unwrap(), [whole.width(), whole.height()]);
                 // Rows are summed up before columns, whichever they become.
                 assert!(found.iter().zip(&small).all(|(found, small)| found.abs_diff(*small) <= 1), "{orientation}");
             }

@@ -11,7 +11,7 @@ use web_time::Instant;
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::loss::{cross_entropy, mixed_targets};
-use crate::predictions::Scoring;
+use crate::predict::Scoring;
 use crate::{Ema, ParameterGradients, Recipe, Sgd};
 
 /// A run: network, optimiser, data and where it stands.

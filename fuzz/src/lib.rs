@@ -75,5 +75,7 @@ pub fn checkpoint() -> Checkpoint {
         running: Running::default(),
         history: vec![epoch()],
     };
-    Checkpoint { header, momentum: model.clone(), ema: model.clone(), model }
+    let flat = |tensor: &StateTensor| StateTensor { shape: vec![tensor.values.len()], values: tensor.values.clone() };
+    let momentum = model.iter().map(|(name, tensor)| (name.clone(), flat(tensor))).collect();
+    Checkpoint { header, momentum, ema: model.clone(), model }
 }

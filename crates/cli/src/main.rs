@@ -53,10 +53,19 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", printable::message(format!("{error:#}")));
+            eprintln!("error: {}", printable::message(in_full(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, without those that it quotes itself.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause if text.is_empty() => cause,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// Keeps what is freed for the next step, which needs as much again: by default mimalloc, too, gives large

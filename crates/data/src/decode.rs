@@ -158,11 +158,11 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
     let output = decoder.total_bytes();
     let needed = bytes.len() as u64 + cost::of(bytes, format, [width, height], output);
     let left = MAX_MEMORY.checked_sub(needed).ok_or(DecodeError::TooMuchMemory { width, height, bytes: needed })?;
-    // A GIF's frame is not announced yet, and may be larger than its screen.
+    // A GIF's frame is not announced yet, and may be larger than its screen: colours, and a quarter as much for indices.
     let frame = if format == ImageFormat::Gif { left.min(4 * output + (1 << 20)) } else { 0 };
     #[cfg(not(target_family = "wasm"))]
     let _share = budget::Share::take(needed + frame);
-    decoder.set_limits(limits(frame))?;
+    decoder.set_limits(limits(frame / 5 * 4))?;
     // An unreadable EXIF block is no reason to lose the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok(planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size)))

@@ -1,7 +1,7 @@
 //! What a checkpoint says, checked before a run is made of it.
 
 use kiln_model::claims::{self, ClaimError};
-use kiln_model::{ConfigError, StateDict, StateError};
+use kiln_model::{ConfigError, StateError};
 
 use crate::{Checkpoint, Header, RecipeError};
 
@@ -40,20 +40,19 @@ impl Checkpoint {
         if !self.ema.is_empty() {
             architecture.check_state(&self.ema)?;
         }
-        check_part(&self.momentum, &self.model)
-    }
-}
-
-/// Whether each tensor of `part` is one of the network's, of the same shape.
-fn check_part(part: &StateDict, model: &StateDict) -> Result<(), CheckpointClaimError> {
-    for (name, tensor) in part {
-        let Some(expected) = model.get(name) else { return Err(StateError::Unexpected(vec![name.clone()]).into()) };
-        if tensor.shape != expected.shape {
-            let (name, expected, found) = (name.clone(), expected.shape.clone(), tensor.shape.clone());
-            return Err(StateError::Shape { name, expected, found }.into());
+        // The optimiser keeps a flat buffer for each parameter that it has seen.
+        for (name, buffer) in &self.momentum {
+            let Some(parameter) = self.model.get(name) else {
+                return Err(StateError::Unexpected(vec![name.clone()]).into());
+            };
+            let expected = vec![parameter.values.len()];
+            if buffer.shape != expected {
+                let (name, found) = (name.clone(), buffer.shape.clone());
+                return Err(StateError::Shape { name, expected, found }.into());
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Header {

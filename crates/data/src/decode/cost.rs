@@ -29,7 +29,8 @@ pub(super) fn of(file: &[u8], format: ImageFormat, [width, height]: [u32; 2], ou
         },
         ImageFormat::Png => PNG_CHUNKS.min(INFLATED * len),
         ImageFormat::WebP => WebP::read(file).working_bytes(pixels, len),
-        // Of GIF's frame, which may be larger than its screen, the decoder's own limit takes care.
+        // Indices into the palette.
+        ImageFormat::Gif => pixels,
         _ => 0,
     };
     output + working

@@ -9,9 +9,11 @@ use kiln_fuzz::{bundle, checkpoint, epoch};
 use kiln_model::NormKind;
 use kiln_model::container::Storage;
 use kiln_report::History;
+// Everything here is compiled with instrumentation, whose run-time part this brings.
 use kiln_train::{
     Corrupted, EvaluationReport, Intervals, LrFind, LrPoint, Metrics, Predictions, Temperature, TemperatureScaling,
 };
+use libfuzzer_sys as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("name the folder to write to: seeds FOLDER")?);
@@ -51,7 +53,8 @@ fn bundles(folder: &Path) -> Written {
 fn images(folder: &Path) -> Written {
     let photo = RgbImage::from_fn(19, 13, |x, y| Rgb([x * 11, y * 17, x * y].map(|value| value as u8)));
     let photo = DynamicImage::from(photo);
-    let mut kinds = vec![("photo", photo.clone()), ("grey", photo.to_luma8().into()), ("alpha", photo.to_rgba8().into())];
+    let mut kinds =
+        vec![("photo", photo.clone()), ("grey", photo.to_luma8().into()), ("alpha", photo.to_rgba8().into())];
     kinds.push(("deep", photo.to_rgba16().into()));
     for (name, picture) in kinds {
         for (format, ending) in [
@@ -70,7 +73,9 @@ fn images(folder: &Path) -> Written {
     }
     // An animation and a progressive picture, which the encoders above do not write.
     let mut frames = image::codecs::gif::GifEncoder::new(vec![]);
-    frames.encode_frames((0..3).map(|at| image::Frame::from_parts(photo.to_rgba8(), at, 0, image::Delay::from_numer_denom_ms(10, 1))))?;
+    frames.encode_frames(
+        (0..3).map(|at| image::Frame::from_parts(photo.to_rgba8(), at, 0, image::Delay::from_numer_denom_ms(10, 1))),
+    )?;
     Ok(())
 }
 
@@ -81,7 +86,15 @@ fn archives(folder: &Path) -> Written {
     let record = vec![1; 3073];
     let long = format!("train/cat/{}.png", "long".repeat(40));
     let layouts: [(&str, Vec<(&str, &[u8])>); 3] = [
-        ("images", vec![("train/cat/1.png", &png), ("train/dog/1.png", &png), ("test/cat/1.png", &png), ("test/dog/1.png", &png)]),
+        (
+            "images",
+            vec![
+                ("train/cat/1.png", &png),
+                ("train/dog/1.png", &png),
+                ("test/cat/1.png", &png),
+                ("test/dog/1.png", &png),
+            ],
+        ),
         ("flat", vec![("cat/1.png", &png), ("dog/1.png", &png), ("README", b"text"), (&long, &png)]),
         ("cifar", (1..=5).map(|_| "").zip(std::iter::repeat(&record[..])).collect()),
     ];

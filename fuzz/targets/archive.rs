@@ -26,7 +26,8 @@ fuzz_target!(|data: &[u8]| {
         let _ = fs::remove_dir_all(unpacked.join(name));
     }
     if let Ok(source) = Source::from_path(&archive) {
-        let _ = load(&LoadOptions { source, image_size: Some(4), offline: true, ..LoadOptions::default() }, &mut |_| {});
+        let _ =
+            load(&LoadOptions { source, image_size: Some(4), offline: true, ..LoadOptions::default() }, &mut |_| {});
     }
     let mut beside: Vec<_> = fs::read_dir(&folder).expect("still there").flatten().map(|e| e.file_name()).collect();
     beside.sort();

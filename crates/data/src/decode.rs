@@ -496,6 +496,15 @@ mod tests {
     }
 
     #[test]
+    fn a_webp_whose_chunks_are_cut_off_is_truncated() {
+        let whole = encode(halves(16, 16), ImageFormat::WebP);
+        assert!(decode_image(&whole, 16).is_ok());
+        for len in 12..whole.len() {
+            assert_eq!(decode_image(&whole[..len], 16), Err(DecodeError::Truncated), "{len} of {}", whole.len());
+        }
+    }
+
+    #[test]
     fn a_jpeg_with_thousands_of_scans_is_refused() {
         let mut bytes = encode(halves(16, 16), ImageFormat::Jpeg);
         bytes.truncate(bytes.len() - 2);

@@ -543,4 +543,132 @@ mod tests {
         });
         assert_eq!(digests[0], digests[1]);
     }
+    /// A `.tar.gz` of whatever members `build` makes.
+    fn hostile(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> (TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("images.tar.gz");
+        let mut builder = tar::Builder::new(GzEncoder::new(File::create(&path).unwrap(), Compression::fast()));
+        build(&mut builder);
+        builder.into_inner().unwrap().finish().unwrap();
+        (root, path)
+    }
+
+    fn header(kind: tar::EntryType, path: &str, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path(path).unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        header
+    }
+
+    fn refusal(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> String {
+        let (_root, path) = hostile(build);
+        load_archive(&path, 8, &mut |_| {}).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_and_headers_that_take_memory_are_refused() {
+        // A gigabyte of name, in four megabytes of archive.
+        let long = refusal(|archive| {
+            let header = header(tar::EntryType::GNULongName, "././@LongLink", 1 << 30);
+            archive.append(&header, std::io::repeat(b'a').take(1 << 30)).unwrap();
+        });
+        assert!(long.contains("name that is too long"), "{long}");
+        let extended = |record: &'static [u8]| {
+            refusal(move |archive| {
+                archive.append(&header(tar::EntryType::XHeader, "pax", record.len() as u64), record).unwrap();
+            })
+        };
+        assert!(extended(b"19 size=1000000000\n").contains("says its size twice"));
+        assert!(extended(b"22 GNU.sparse.major=1\n").contains("file with holes"));
+        let sparse = refusal(|archive| {
+            archive.append(&header(tar::EntryType::GNUSparse, "a/1.png", 0), std::io::empty()).unwrap();
+        });
+        assert!(sparse.contains("file with holes"), "{sparse}");
+    }
+
+    #[test]
+    fn long_names_are_put_together_as_tar_does() {
+        let long = format!("a/{}.png", "long".repeat(60));
+        for format in [tar::Header::new_gnu as fn() -> tar::Header, tar::Header::new_ustar] {
+            let (_root, path) = hostile(|archive| {
+                for (name, grey) in [(long.as_str(), 1), ("a/short.png", 2), ("b/1.png", 3)] {
+                    let contents = png(grey);
+                    let mut header = format();
+                    header.set_size(contents.len() as u64);
+                    if name == long && header.as_gnu().is_none() {
+                        archive.append_pax_extensions([("path", name.as_bytes())]).unwrap();
+                        header.set_path("a/cut").unwrap();
+                        header.set_cksum();
+                        archive.append(&header, contents.as_slice()).unwrap();
+                    } else {
+                        archive.append_data(&mut header, name, contents.as_slice()).unwrap();
+                    }
+                }
+            });
+            let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
+            assert_eq!((dataset.train.len(), greys(&dataset.train)), (3, vec![1, 2, 3]));
+        }
+    }
+
+    #[test]
+    fn of_two_members_of_one_name_the_first_counts() {
+        let (_root, path) = hostile(|archive| {
+            for (name, grey) in [("a/1.png", 1), ("b/1.png", 2), ("a/1.png", 3)] {
+                let contents = png(grey);
+                archive.append(&header(tar::EntryType::Regular, name, contents.len() as u64), &contents[..]).unwrap();
+            }
+        });
+        let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
+        assert_eq!(greys(&dataset.train), [1, 2]);
+        assert!(dataset.report.to_string().contains("holds it twice"), "{}", dataset.report);
+    }
+
+    #[test]
+    fn members_that_point_outside_belong_to_no_class() {
+        let (root, path) = hostile(|archive| {
+            for (name, grey) in [("a/1.png", 1), ("b/1.png", 2)] {
+                let contents = png(grey);
+                archive.append(&header(tar::EntryType::Regular, name, contents.len() as u64), &contents[..]).unwrap();
+            }
+            for name in [&b"../evil/1.png"[..], b"/evil/1.png", b"a/../../evil/1.png"] {
+                let contents = png(9);
+                let mut header = header(tar::EntryType::Regular, "x", contents.len() as u64);
+                header.as_old_mut().name[..name.len()].copy_from_slice(name);
+                header.set_cksum();
+                archive.append(&header, &contents[..]).unwrap();
+            }
+            let mut link = header(tar::EntryType::Symlink, "a/link.png", 0);
+            link.set_link_name("/etc/passwd").unwrap();
+            link.set_cksum();
+            archive.append(&link, std::io::empty()).unwrap();
+        });
+        let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
+        assert_eq!((dataset.classes, greys(&dataset.train)), (vec!["a".into(), "b".into()], vec![1, 2]));
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "nothing is unpacked");
+    }
+
+    #[test]
+    fn an_archive_of_nothing_but_useless_files_is_given_up() {
+        let message = refusal(|archive| {
+            let header = header(tar::EntryType::Regular, "a/1.png", 0);
+            (0..MOST_USELESS + 2 * CHUNK_FILES).for_each(|_| archive.append(&header, std::io::empty()).unwrap());
+        });
+        assert!(message.contains("image files in") && message.contains("cannot be decoded"), "{message}");
+    }
+
+    #[test]
+    fn class_names_are_plain_text() {
+        for name in ["\u{1b}[2J", &"x".repeat(2000)] {
+            let message = refusal(|archive| {
+                let contents = png(1);
+                let mut header = tar::Header::new_gnu();
+                header.set_size(contents.len() as u64);
+                archive.append_data(&mut header, format!("{name}/1.png"), &contents[..]).unwrap();
+            });
+            assert!(message.contains("rename its folder") && message.len() < 300, "{message}");
+            assert!(!message.contains('\u{1b}'), "{message}");
+        }
+    }
 }

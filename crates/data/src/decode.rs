@@ -70,6 +70,9 @@ pub enum DecodeError {
         /// What it may take.
         bytes: u64,
     },
+    /// A frame or a profile within the file would take more memory than is given to it.
+    #[error("something in it would take more memory than a picture is given: save it anew, without its metadata")]
+    OverLimit,
     /// A progressive JPEG made to take long.
     #[error("damaged: it has more scans than any program writes")]
     TooManyScans,
@@ -94,7 +97,9 @@ impl DecodeError {
             Self::NotAnImage => "not images",
             Self::Unsupported(_) => "of a format that is not read",
             Self::Truncated => "truncated",
-            Self::TooManyPixels { .. } | Self::TooMuchMemory { .. } | Self::TooManyBytes { .. } => "too large",
+            Self::TooManyPixels { .. } | Self::TooMuchMemory { .. } | Self::OverLimit | Self::TooManyBytes { .. } => {
+                "too large"
+            }
             Self::Corrupt(_) | Self::TooManyScans => "damaged",
             Self::Unreadable(_) => "unreadable",
         }
@@ -107,6 +112,7 @@ impl From<ImageError> for DecodeError {
             return Self::Truncated;
         }
         match error {
+            ImageError::Limits(_) => Self::OverLimit,
             ImageError::Unsupported(error) => Self::Unsupported(error.format_hint().to_string()),
             error => Self::Corrupt(error.to_string()),
         }

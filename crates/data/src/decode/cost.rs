@@ -168,10 +168,8 @@ impl WebP {
                     let [width, height] = [[w0, w1], [h0, h1]].map(|side| u64::from(u16::from_le_bytes(side) & 0x3FFF));
                     self.lossy_pixels = self.lossy_pixels.max(width * height);
                 }
-                (b"ANMF", &[_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, ref frame @ ..]) => {
-                    if !self.walk(frame) {
-                        return false;
-                    }
+                (b"ANMF", &[_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, ref frame @ ..]) if !self.walk(frame) => {
+                    return false;
                 }
                 _ => {}
             }

@@ -10,6 +10,7 @@ use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
 use crate::args::CompareArgs;
+use crate::printable::printable;
 use crate::report::write_figures;
 
 pub fn run(args: CompareArgs) -> Result<ExitCode> {
@@ -24,9 +25,9 @@ pub fn run(args: CompareArgs) -> Result<ExitCode> {
     if args.json {
         println!("{}", json!({"comparison": comparison, "caveat": comparison.caveat()}));
     } else {
-        print!("{}", comparison.text());
+        print!("{}", printable(comparison.text()));
         if let Some(caveat) = comparison.caveat() {
-            println!("\nnote: {caveat}");
+            println!("\nnote: {}", printable(caveat));
         }
     }
     if let Some(folder) = &args.out {

@@ -5,8 +5,9 @@
 #     bash tests/run.sh
 #
 # KILN_SKIP_GPU=1 goes without a graphics adapter: the tests that need one say that they were
-# skipped. KILN_CIFAR10_FOLDER=PATH adds the checks on real images (train/<class>/*.jpg, or such a
-# folder as .tar.gz).
+# skipped. KILN_SKIP_FUZZ=1 goes without the fuzz targets, which take some minutes to compile.
+# KILN_CIFAR10_FOLDER=PATH adds the checks on real images (train/<class>/*.jpg, or such a folder as
+# .tar.gz).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,5 +47,10 @@ step "the cuda feature compiles"
 DOCS_RS=1 cargo check --release --workspace --features kiln-cli/cuda
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --lib --no-deps --quiet
+# libFuzzer is C++.
+if [ -z "${KILN_SKIP_FUZZ:-}" ] && command -v c++ >/dev/null; then
+    step "five seconds of hostile input for each parser"
+    bash fuzz/run.sh 5
+fi
 bash tests/browser.sh
 step "all checks passed"

@@ -26,6 +26,11 @@ export async function fetchWithProgress(url, progress, size) {
   const counter = new TransformStream({
     transform(chunk, controller) {
       bytes += chunk.byteLength;
+      // A body that may never end; what has come in so far is not the file, as its reader will find.
+      if (size && bytes > size) {
+        controller.terminate();
+        return;
+      }
       progress(bytes, Math.max(total, total && bytes));
       controller.enqueue(chunk);
     },

@@ -4,7 +4,9 @@
 import { Fault } from "./fault.js";
 
 /** As in crates/data/src/decode.rs, asked before the file is read into memory. */
-const MAX_FILE_BYTES = 256 << 20;
+const MAX_FILE_BYTES = 64 << 20;
+/** Most pixels of a picture that the browser decodes, at four bytes each, beside what Rust took for it. */
+const MAX_BROWSER_PIXELS = 20_000_000;
 const MAX_PREVIEW_SIDE = 720;
 /** Larger squares are shrunk before their pixels are copied: the network sees 32 x 32 of them. */
 const MAX_PIXELS_SIDE = 1024;
@@ -15,7 +17,7 @@ const SIGNATURES = ["\xff\xd8\xff", "\x89PNG", "GIF8", "BM", "RIFF....WEBP"];
 /** @throws {Fault} "picture" */
 export async function readPicture(file) {
   if (file.size === 0) throw new Fault("picture", "the file is empty");
-  if (file.size > MAX_FILE_BYTES) throw new Fault("picture", "the file is over the limit of 256 MiB");
+  if (file.size > MAX_FILE_BYTES) throw new Fault("picture", "the file is over the limit of 64 MiB");
   try {
     return new Uint8Array(await file.arrayBuffer());
   } catch {
@@ -29,9 +31,26 @@ export function isDecodedInRust(bytes) {
     [...signature].every((char, i) => char === "." || bytes[i] === char.charCodeAt(0)));
 }
 
-/** The browser's decoder, for formats such as AVIF; `undefined` if it cannot either. */
-export async function decodeInBrowser(file) {
+/**
+ * The browser's decoder, for formats such as AVIF; `undefined` if it cannot either.
+ * @throws {Fault} "picture" for one that says it is larger than the browser should decode
+ */
+export async function decodeOther(file, bytes) {
+  const pixels = claimedPixels(bytes);
+  if (pixels > MAX_BROWSER_PIXELS) {
+    throw new Fault("picture", `it has ${Math.round(pixels / 1e6)} megapixels, over the limit of 20 for its format: save it as JPEG`);
+  }
   return createImageBitmap(file).catch(() => undefined);
+}
+
+/** Of AVIF and HEIC: the largest of their `ispe` boxes, which hold the widths and heights of all that they consist of. */
+function claimedPixels(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let most = 0;
+  for (let at = bytes.indexOf(0x69); at >= 0 && at + 16 <= bytes.length; at = bytes.indexOf(0x69, at + 1)) {
+    if (view.getUint32(at) === 0x69737065) most = Math.max(most, view.getUint32(at + 8) * view.getUint32(at + 12));
+  }
+  return most;
 }
 
 /** The middle square, which is what the network looks at, no larger than `maxSide`. */
@@ -54,12 +73,19 @@ export async function squarePixels(bitmap) {
   return { rgba: new Uint8Array(data.buffer), size };
 }
 
-/** What the page shows of a file: the middle square, and the size of all of it. */
-export async function previewOf(file) {
-  const bitmap = await decodeInBrowser(file);
-  if (!bitmap) return undefined;
-  const { width, height } = bitmap;
+/**
+ * What the page shows of a file: the middle square, and the size of all of it. Of a picture that is too large for the
+ * browser beside Rust, or of a kind that it does not know, the square is what the network saw.
+ * @param {{input: Uint8Array, inputSize: number, pictureWidth?: number, pictureHeight?: number}} answer
+ */
+export async function previewOf(file, { input, inputSize, pictureWidth: width, pictureHeight: height }) {
+  const bitmap = width * height > MAX_BROWSER_PIXELS ? undefined : await createImageBitmap(file).catch(() => undefined);
+  if (!bitmap) {
+    const square = await createImageBitmap(new ImageData(new Uint8ClampedArray(input), inputSize));
+    return { square, width: width ?? inputSize, height: height ?? inputSize };
+  }
+  const shown = { width: bitmap.width, height: bitmap.height };
   const square = await middleSquare(bitmap, MAX_PREVIEW_SIDE);
   bitmap.close();
-  return { square, width, height };
+  return { square, ...shown };
 }

@@ -54,6 +54,19 @@ test("WebGPU gives the CPU's logits, after the loss of its device too", { skip }
   assert.ok(await page.locator("#problem").isHidden());
 }));
 
+test("the loss of the GPU's process in the middle of a picture costs no answer", { skip }, withGpu(async (page, { context }) => {
+  await untilReady(page);
+  await choose(page, "webgpu");
+  const dog = await readSample("dog");
+  assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
+  const session = await context.browser().newBrowserCDPSession();
+  const cat = answerToFile(page, "cat.webp", await readSample("cat"));
+  await session.send("Browser.crashGpuProcess").catch(() => {});
+  assert.equal(await cat, "cat");
+  assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
+  assert.ok(await page.locator("#problem").isHidden());
+}));
+
 function assertClose(actual, expected) {
   assert.equal(actual.length, expected.length);
   const difference = Math.max(...actual.map((value, i) => Math.abs(value - expected[i])));

@@ -55,6 +55,37 @@ test("a bundle with one flipped bit is refused, and is not kept", { skip }, asyn
   }, { replaced })();
 });
 
+test("a bundle that was changed, cut off or is longer is refused by its digest before anything reads it", async () => {
+  const bundle = await readBundle();
+  const cases = [flipBit(bundle, -1000), flipBit(bundle, 5000), bundle.subarray(0, bundle.length / 2), Buffer.concat([bundle, bundle])];
+  // The mock takes any bytes for a bundle: what refuses them is the page.
+  const replaced = await mockPackage();
+  await page(async (page) => {
+    await untilReady(page);
+    for (const body of cases) {
+      await page.evaluate(() => caches.delete("kiln-bundles"));
+      replaced[BUNDLE] = { body };
+      await page.reload();
+      await page.locator("#problem").waitFor();
+      assert.match(await page.locator("#problem-why").innerText(), /digest is not that of the list/);
+      assert.deepEqual(await keptBundles(page), []);
+    }
+  }, { replaced })();
+});
+
+test("where the browser's storage is full the page answers, and keeps nothing", page(async (page, { context, site }) => {
+  await untilReady(page);
+  const { origin } = new URL(site.url);
+  const session = await context.newCDPSession(page);
+  await session.send("Storage.clearDataForOrigin", { origin, storageTypes: "cache_storage" });
+  await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
+  await page.reload();
+  await untilReady(page);
+  assert.match(await page.locator("#load-text").textContent(), /downloaded/);
+  assert.equal(await clickSample(page, "cat"), "cat");
+  assert.deepEqual(await keptBundles(page), []);
+}, { replaced: mockPackage() }));
+
 test("a missing bundle is explained, and a second attempt loads it", async () => {
   const replaced = { ...(await mockPackage()), [BUNDLE]: { status: 404, body: "<h1>404</h1>" } };
   await page(async (page) => {

@@ -1,15 +1,16 @@
 //! `kiln compare`
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use kiln_report::{Comparison, Run, comparison_figures, comparison_page};
+use kiln_train::files;
 use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
 use crate::args::CompareArgs;
+use crate::printable::printable;
 use crate::report::write_figures;
 
 pub fn run(args: CompareArgs) -> Result<ExitCode> {
@@ -24,16 +25,18 @@ pub fn run(args: CompareArgs) -> Result<ExitCode> {
     if args.json {
         println!("{}", json!({"comparison": comparison, "caveat": comparison.caveat()}));
     } else {
-        print!("{}", comparison.text());
+        print!("{}", printable(comparison.text()));
         if let Some(caveat) = comparison.caveat() {
-            println!("\nnote: {caveat}");
+            println!("\nnote: {}", printable(caveat));
         }
     }
     if let Some(folder) = &args.out {
         let figures = comparison_figures(&runs);
         write_figures(folder, figures.iter())?;
-        let picture =
-            |run: usize, name: &str| fs::read(args.runs[run].join("figures").join(name).with_extension("svg")).ok();
+        let picture = |run: usize, name: &str| {
+            let path = args.runs[run].join("figures").join(name).with_extension("svg");
+            files::read(&path, files::TEXT_BYTES).ok()
+        };
         let page = folder.join("compare.html");
         write_whole(&page, comparison_page(&comparison, &figures, picture, env!("CARGO_PKG_VERSION")).as_bytes())?;
         if !args.json {

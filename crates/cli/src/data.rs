@@ -11,6 +11,7 @@ use kiln_data::{Dataset, LoadOptions, Progress, Source, load};
 use kiln_model::Metadata;
 
 use crate::args::{DataArgs, DatasetName};
+use crate::printable::message;
 
 /// Loads what the arguments name and says what a user should know of it on stderr.
 pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
@@ -55,10 +56,10 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     bar.finish_and_clear();
     let loaded = loaded?;
     if let Some(note) = &loaded.note {
-        eprintln!("note: {note}");
+        eprintln!("note: {}", message(note));
     }
     if !loaded.dataset.report.is_clean() {
-        eprintln!("warning: {}", loaded.dataset.report);
+        eprintln!("warning: {}", message(&loaded.dataset.report));
     }
     Ok(loaded.dataset)
 }

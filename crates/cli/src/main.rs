@@ -13,6 +13,7 @@ mod export;
 mod lr_find;
 mod machine;
 mod predict;
+mod printable;
 mod recipes;
 mod report;
 mod serve;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable::message(in_full(&error)));
             ExitCode::FAILURE
         }
     }
@@ -76,6 +77,15 @@ fn exit_without_reader(info: &PanicHookInfo) {
         // What a shell makes of SIGPIPE. A run in training has saved before it prints.
         process::exit(141);
     }
+}
+
+/// An error and its causes, without those that it quotes itself.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause if text.is_empty() => cause,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// Keeps what is freed for the next step, which needs as much again: by default mimalloc, too, gives large

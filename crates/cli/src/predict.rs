@@ -9,32 +9,32 @@ use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use kiln_data::{ImageSet, decode_image_file, fill_batch};
 use kiln_kernels::device::choose;
 use kiln_kernels::inference::cpu::Executor;
-use kiln_model::Bundle;
+use kiln_model::{Bundle, Metadata};
 use serde_json::json;
 
 use crate::args::PredictArgs;
 use crate::eval::open;
+use crate::printable::{message, printable};
 
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let path = args.model.map_or_else(newest_run, Ok)?;
     let (path, bundle) = open(&path)?;
     let device = choose(args.device)?.device;
-    let mut classify = classifier(&bundle, &device)?;
+    let (metadata, mut classify) = classifier(bundle, &device)?;
     let mut failed = false;
     if !args.json {
-        println!("{} ({} at width {})", path.display(), bundle.metadata.recipe, bundle.metadata.architecture.width);
+        println!("{} ({} at width {})", path.display(), metadata.recipe, metadata.architecture.width);
     }
     for image in &args.images {
-        let pixels = match decode_image_file(image, bundle.metadata.image_size) {
+        let pixels = match decode_image_file(image, metadata.image_size) {
             Ok(pixels) => pixels,
             Err(error) => {
                 failed = true;
-                eprintln!("error: {}: {error}", image.display());
+                eprintln!("error: {}", message(format!("{}: {error}", image.display())));
                 continue;
             }
         };
-        let mut ranked: Vec<_> =
-            classify(&normalised(&bundle, pixels)).into_iter().zip(&bundle.metadata.classes).collect();
+        let mut ranked: Vec<_> = classify(&normalised(&metadata, pixels)).into_iter().zip(&metadata.classes).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranked.truncate(5);
         if args.json {
@@ -42,7 +42,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             println!("{}", json!({"image": image, "top": top}));
             continue;
         }
-        println!("\n{}", image.display());
+        println!("\n{}", printable(image.display()));
         let width = ranked.iter().map(|(_, class)| class.chars().count()).max().unwrap_or(0);
         for (probability, class) in ranked {
             println!("  {class:<width$}  {:>5.1} %  {}", 100.0 * probability, bar(probability));
@@ -54,27 +54,29 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
 type Classify = Box<dyn FnMut(&[f32]) -> Vec<f32>>;
 
 /// Makes probabilities `[classes]` of normalised pixels `[3, size, size]`: on a CPU by the plan that
-/// the page runs too, elsewhere by the burn module.
-fn classifier(bundle: &Bundle, device: &Device) -> Result<Classify> {
+/// the page runs too, elsewhere by the burn module. Of the bundle only the metadata stays.
+fn classifier(bundle: Bundle, device: &Device) -> Result<(Metadata, Classify)> {
     if *device == Device::flex() {
-        let network = bundle.inference()?;
-        let mut executor = Executor::new(network.plan.clone())?;
-        return Ok(Box::new(move |pixels| network.predict(&executor.run(pixels)).probabilities));
+        let mut network = bundle.inference()?;
+        let mut executor = Executor::new(std::mem::take(&mut network.plan))?;
+        let classify = move |pixels: &[f32]| network.predict(&executor.run(pixels)).probabilities;
+        return Ok((bundle.metadata, Box::new(classify)));
     }
     let (model, size, device) = (bundle.model(device)?, bundle.metadata.image_size, device.clone());
-    Ok(Box::new(move |pixels| {
+    let classify = move |pixels: &[f32]| {
         let images = Tensor::<4>::from_data(TensorData::new(pixels.to_vec(), [1, 3, size, size]), &device);
         let data = softmax(model.forward(images), 1).into_data();
         data.convert::<f32>().try_into_vec().expect("converted to f32")
-    }))
+    };
+    Ok((bundle.metadata, Box::new(classify)))
 }
 
 /// What the network takes for planar RGB pixels `[3, size, size]`.
-fn normalised(bundle: &Bundle, images: Vec<u8>) -> Vec<f32> {
-    let size = bundle.metadata.image_size;
+fn normalised(metadata: &Metadata, images: Vec<u8>) -> Vec<f32> {
+    let size = metadata.image_size;
     let set = ImageSet { height: size, width: size, images, labels: vec![0] };
     let mut pixels = vec![];
-    fill_batch(&set, &[0], None, bundle.metadata.mean, bundle.metadata.std, &mut pixels);
+    fill_batch(&set, &[0], None, metadata.mean, metadata.std, &mut pixels);
     pixels
 }
 

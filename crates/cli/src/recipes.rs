@@ -1,9 +1,10 @@
 //! `kiln recipes`, and how commands find a recipe.
 
-use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use kiln_train::files;
 use kiln_train::recipe::BUILT_IN;
 
 use crate::args::RecipesArgs;
@@ -39,7 +40,7 @@ pub fn text(name: &str) -> Result<String> {
         return Ok((*text).to_owned());
     }
     let known = BUILT_IN.map(|(name, _)| name).join(", ");
-    fs::read_to_string(name).with_context(|| {
+    files::read_text(Path::new(name)).with_context(|| {
         format!("no recipe is called '{name}' (there are {known}), nor can a file of that name be read")
     })
 }

@@ -15,6 +15,7 @@ use kiln_report::{
     About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown,
     cell_examples, confident_errors, confusions, curves, examples,
 };
+use kiln_train::files;
 use kiln_train::run_dir::{RunDir, RunDirError, write_whole};
 use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
 use serde_json::json;
@@ -105,7 +106,8 @@ fn print_analysis(run: &RunDir, evidence: &Evidence) -> Result<()> {
 
 /// Writes `evaluation.json` unless there is one of just these predictions.
 fn evaluate(run: &RunDir, network: &Network, data: &Dataset, predictions: &Predictions) -> Result<()> {
-    let earlier = fs::read(run.evaluation()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let earlier =
+        files::read(&run.evaluation(), files::TEXT_BYTES).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let fits = |earlier: &EvaluationReport| {
         let difference = earlier.metrics.loss - predictions.loss();
         // JSON and the size of a batch may change last digits.

@@ -7,11 +7,12 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufReader, Read},
+    ops::ControlFlow,
     path::{Component, Path, PathBuf},
 };
 
 use flate2::read::GzDecoder;
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry, EntryType, PaxExtensions};
 
 use crate::{
     cifar::{CIFAR10, CIFAR100, Cifar},
@@ -30,26 +31,96 @@ pub(crate) enum ArchiveKind {
     Images,
 }
 
-type TarGz = Archive<GzDecoder<BufReader<File>>>;
+/// Longest name that a member may have.
+const MAX_NAME: u64 = 4096;
 
-fn open(path: &Path) -> Result<TarGz, DataError> {
+/// A member's contents.
+pub(crate) type Contents<'a> = Entry<'a, GzDecoder<BufReader<File>>>;
+
+/// Calls `visit` with name and contents of every member until it breaks.
+///
+/// Long names are put together here: the `tar` crate takes as much memory for one as its header says.
+///
+/// # Errors
+///
+/// [`DataError::Io`] for an archive that is damaged, [`DataError::UnsafeArchive`] for one with members that
+/// an honest one doesn't have: names beyond 4096 bytes, files with holes, and sizes that are said twice.
+pub(crate) fn visit(
+    path: &Path,
+    mut visit: impl FnMut(PathBuf, &mut Contents) -> Result<ControlFlow<()>, DataError>,
+) -> Result<(), DataError> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
-    Ok(Archive::new(GzDecoder::new(BufReader::new(file))))
+    let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)));
+    let mut long_name = None;
+    for entry in archive.entries().map_err(DataError::io("read", path))?.raw(true) {
+        let mut entry = entry.map_err(DataError::io("read", path))?;
+        let name = long_name.take().unwrap_or_else(|| text(&entry.path_bytes()));
+        let refuse = |problem: &str| Err(unsafe_member(path, &name, problem.into()));
+        let kind = entry.header().entry_type();
+        match kind {
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader => {
+                if entry.size() > MAX_NAME {
+                    return refuse("has a name that is too long");
+                }
+                let mut bytes = vec![];
+                entry.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
+                long_name = match kind {
+                    EntryType::GNULongName => Some(text(bytes.split(|&byte| byte == 0).next().unwrap_or_default())),
+                    EntryType::XHeader => match extended_name(&bytes) {
+                        Ok(name) => name,
+                        Err(problem) => return refuse(problem),
+                    },
+                    _ => Some(name),
+                };
+            }
+            // Remarks of the program that made the archive, such as git's.
+            EntryType::XGlobalHeader => long_name = None,
+            EntryType::GNUSparse => return refuse("is a file with holes"),
+            _ => {
+                if visit(name.into(), &mut entry)?.is_break() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The name that a POSIX header gives to the next member, if it does.
+fn extended_name(header: &[u8]) -> Result<Option<String>, &'static str> {
+    let mut name = None;
+    for record in PaxExtensions::new(header) {
+        let record = record.map_err(|_| "has a header that cannot be read")?;
+        match record.key_bytes() {
+            b"path" => name = Some(text(record.value_bytes())),
+            b"size" => return Err("says its size twice"),
+            key if key.starts_with(b"GNU.sparse") => return Err("is a file with holes"),
+            _ => {}
+        }
+    }
+    Ok(name)
+}
+
+fn unsafe_member(path: &Path, member: &str, problem: String) -> DataError {
+    DataError::UnsafeArchive { path: path.into(), member: member.chars().take(200).collect(), problem }
 }
 
 /// Tells what an archive holds by the first member that shows it.
 pub(crate) fn kind(path: &Path) -> Result<ArchiveKind, DataError> {
-    for entry in open(path)?.entries().map_err(DataError::io("read", path))? {
-        let entry = entry.map_err(DataError::io("read", path))?;
-        let member = entry.path().map_err(DataError::io("read", path))?;
-        if let Some(cifar) = [&CIFAR10, &CIFAR100].into_iter().find(|cifar| expected_name(cifar, &member).is_some()) {
-            return Ok(ArchiveKind::Cifar(cifar));
-        }
-        if folder::is_archived_image(&member) {
-            return Ok(ArchiveKind::Images);
-        }
-    }
-    Err(DataError::NoImages { path: path.into() })
+    let mut kind = None;
+    visit(path, |member, _| {
+        let cifar = [&CIFAR10, &CIFAR100].into_iter().find(|cifar| expected_name(cifar, &member).is_some());
+        kind = match cifar {
+            Some(cifar) => Some(ArchiveKind::Cifar(cifar)),
+            None => folder::is_archived_image(&member).then_some(ArchiveKind::Images),
+        };
+        Ok(if kind.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    kind.ok_or_else(|| DataError::NoImages { path: path.into() })
 }
 
 /// Reads a set out of its archive, in memory.
@@ -100,48 +171,42 @@ pub fn unpack_cifar(cifar: &Cifar, archive: &Path, data_dir: &Path) -> Result<Pa
     Ok(folder)
 }
 
-/// Vets every member of an archive, and calls `visit` with name and contents of those expected.
+/// Vets every member of an archive, and calls `use_member` with name and contents of those expected.
 fn visit_members(
     cifar: &Cifar,
     path: &Path,
-    mut visit: impl FnMut(&'static str, &mut Entry<GzDecoder<BufReader<File>>>) -> Result<(), DataError>,
+    mut use_member: impl FnMut(&'static str, &mut Contents) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut missing = [cifar.train, &[cifar.test]].concat();
     let most_bytes = (cifar.most_records * cifar.record_bytes()) as u64;
     let mut seen = Vec::new();
-    for entry in open(path)?.entries().map_err(DataError::io("read", path))? {
-        let mut entry = entry.map_err(DataError::io("read", path))?;
-        let member = entry.path().map_err(DataError::io("read", path))?.into_owned();
-        let refuse = |problem: String| DataError::UnsafeArchive {
-            path: path.into(),
-            member: member.display().to_string(),
-            problem,
-        };
+    visit(path, |member, entry| {
+        let refuse = |problem: String| Err(unsafe_member(path, &member.to_string_lossy(), problem));
         let stays_inside =
             member.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
         if !stays_inside {
-            return Err(refuse("points outside of the folder".into()));
+            return refuse("points outside of the folder".into());
         }
         match entry.header().entry_type() {
             EntryType::Regular => {}
-            // Remarks of the program that made the archive, such as git's.
-            EntryType::Directory | EntryType::XGlobalHeader => continue,
-            EntryType::Symlink | EntryType::Link => return Err(refuse("is a link".into())),
-            other => return Err(refuse(format!("is no regular file (type {other:?})"))),
+            EntryType::Directory => return Ok(ControlFlow::Continue(())),
+            EntryType::Symlink | EntryType::Link => return refuse("is a link".into()),
+            other => return refuse(format!("is no regular file (type {other:?})")),
         }
         if entry.size() > most_bytes {
             let size = entry.size();
-            return Err(refuse(format!("has {size} bytes, more than the {most_bytes} of the largest file")));
+            return refuse(format!("has {size} bytes, more than the {most_bytes} of the largest file"));
         }
         // Others, such as readme.html, are passed over.
-        let Some(name) = expected_name(cifar, &member) else { continue };
+        let Some(name) = expected_name(cifar, &member) else { return Ok(ControlFlow::Continue(())) };
         if seen.contains(&name) {
-            return Err(refuse("is there twice".into()));
+            return refuse("is there twice".into());
         }
         seen.push(name);
         missing.retain(|&batch| batch != name);
-        visit(name, &mut entry)?;
-    }
+        use_member(name, entry)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
     match missing.first() {
         Some(file) => Err(DataError::MissingFile { path: path.into(), file }),
         None => Ok(()),

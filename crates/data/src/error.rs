@@ -55,6 +55,29 @@ pub enum DataError {
         reason: String,
     },
 
+    /// A class whose name has control characters or is longer than 1024 bytes.
+    #[error("class {class:?} in {} has a name with control characters, or too long a one: rename its folder", path.display())]
+    ClassName {
+        /// The folder or archive given.
+        path: PathBuf,
+        /// The name's start.
+        class: String,
+    },
+
+    /// An archive of which most files cannot be used.
+    #[error(
+        "{useless} of the first {files} image files in {} cannot be decoded: it is damaged, or no archive of images",
+        path.display()
+    )]
+    Useless {
+        /// The archive.
+        path: PathBuf,
+        /// Files that could not be decoded.
+        useless: usize,
+        /// Files read.
+        files: usize,
+    },
+
     /// Nothing to tell apart.
     #[error(
         "{} has one class only, `{class}`: a classifier needs at least two folders of images",

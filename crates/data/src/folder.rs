@@ -6,16 +6,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{BufReader, Read},
+    fs,
+    io::Read,
+    ops::ControlFlow,
     path::{Component, Path, PathBuf},
 };
 
-use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use crate::{
+    archive,
     dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics},
     decode::{DecodeError, EXTENSIONS, MAX_FILE_BYTES, MAX_IMAGE_SIZE, decode_image, decode_image_file},
     error::DataError,
@@ -26,7 +27,13 @@ use crate::{
 const CHUNK_FILES: usize = 1024;
 
 /// Bytes of an archive held in memory before they are decoded.
-const CHUNK_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Longest name of a class, in bytes.
+const MAX_CLASS_NAME: usize = 1024;
+
+/// Files of an archive that may be of no use even if they are most of it.
+const MOST_USELESS: usize = 100_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
@@ -103,20 +110,17 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
     check_size(size)?;
     let mut findings = Findings::default();
     let (mut chunk, mut held) = (Vec::new(), 0);
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-    for entry in archive.entries().map_err(DataError::io("read", path))? {
-        let mut entry = entry.map_err(DataError::io("read", path))?;
+    archive::visit(path, |member, entry| {
         // Links are left out: they could only point at what is in the archive anyway.
         if !entry.header().entry_type().is_file() {
-            continue;
+            return Ok(ControlFlow::Continue(()));
         }
-        let member = entry.path().map_err(DataError::io("read", path))?.into_owned();
-        let Some(place) = place_of(&member) else { continue };
+        let Some(place) = place_of(&member) else { return Ok(ControlFlow::Continue(())) };
         if !is_image_name(&member) {
             findings.ignored += 1;
-            continue;
+            return Ok(ControlFlow::Continue(()));
         }
+        check_class(path, &place.class)?;
         let contents = if entry.size() > MAX_FILE_BYTES {
             Contents::Refused(DecodeError::TooManyBytes { bytes: entry.size() })
         } else {
@@ -129,9 +133,11 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
         if chunk.len() >= CHUNK_FILES || held >= CHUNK_BYTES {
             findings.images.extend(decode_all(std::mem::take(&mut chunk), size));
             held = 0;
+            check_use(path, &findings)?;
             progress(Progress::Decoding { done: findings.images.len(), total: None });
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     findings.images.extend(decode_all(chunk, size));
     progress(Progress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
 
@@ -146,6 +152,12 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
         findings.classes.insert((part, image.place.class.clone()));
     }
     findings.images.sort_by(|a, b| (a.place.part, &a.path).cmp(&(b.place.part, &b.path)));
+    // The first of two members of one name counts.
+    for at in (1..findings.images.len()).rev() {
+        if findings.images[at].path == findings.images[at - 1].path {
+            findings.images[at].pixels = Err(DecodeError::Corrupt("the archive holds it twice".into()));
+        }
+    }
     assemble(path, size, findings)
 }
 
@@ -156,6 +168,23 @@ pub(crate) fn is_archived_image(member: &Path) -> bool {
 
 fn check_size(size: usize) -> Result<(), DataError> {
     if (1..=MAX_IMAGE_SIZE).contains(&size) { Ok(()) } else { Err(DataError::ImageSize { size }) }
+}
+
+/// Refuses a class whose name would do harm on a terminal.
+fn check_class(root: &Path, class: &str) -> Result<(), DataError> {
+    if class.len() <= MAX_CLASS_NAME && !class.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(DataError::ClassName { path: root.into(), class: class.chars().take(40).collect() })
+}
+
+/// Gives up on an archive of nothing but files that are of no use: a small one unpacks to millions.
+fn check_use(root: &Path, findings: &Findings) -> Result<(), DataError> {
+    let useless = findings.images.iter().filter(|image| image.pixels.is_err()).count();
+    if useless <= MOST_USELESS || 2 * useless < findings.images.len() {
+        return Ok(());
+    }
+    Err(DataError::Useless { path: root.into(), useless, files: findings.images.len() })
 }
 
 fn is_hidden(name: &std::ffi::OsStr) -> bool {
@@ -211,6 +240,7 @@ fn find_images(
             continue;
         }
         let place = Place { part: Some(part), class: entry.file_name().to_string_lossy().into_owned() };
+        check_class(root, &place.class)?;
         findings.classes.insert((part, place.class.clone()));
         let files = WalkDir::new(&folder)
             .follow_links(true)
@@ -326,6 +356,7 @@ fn name_of(root: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Cursor, Write};
 
     use flate2::{Compression, write::GzEncoder};
@@ -511,5 +542,133 @@ mod tests {
             pool.install(|| load(&root).unwrap().digest())
         });
         assert_eq!(digests[0], digests[1]);
+    }
+    /// A `.tar.gz` of whatever members `build` makes.
+    fn hostile(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> (TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("images.tar.gz");
+        let mut builder = tar::Builder::new(GzEncoder::new(File::create(&path).unwrap(), Compression::fast()));
+        build(&mut builder);
+        builder.into_inner().unwrap().finish().unwrap();
+        (root, path)
+    }
+
+    fn header(kind: tar::EntryType, path: &str, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path(path).unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        header
+    }
+
+    fn refusal(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> String {
+        let (_root, path) = hostile(build);
+        load_archive(&path, 8, &mut |_| {}).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_and_headers_that_take_memory_are_refused() {
+        // A gigabyte of name, in four megabytes of archive.
+        let long = refusal(|archive| {
+            let header = header(tar::EntryType::GNULongName, "././@LongLink", 1 << 30);
+            archive.append(&header, std::io::repeat(b'a').take(1 << 30)).unwrap();
+        });
+        assert!(long.contains("name that is too long"), "{long}");
+        let extended = |record: &'static [u8]| {
+            refusal(move |archive| {
+                archive.append(&header(tar::EntryType::XHeader, "pax", record.len() as u64), record).unwrap();
+            })
+        };
+        assert!(extended(b"19 size=1000000000\n").contains("says its size twice"));
+        assert!(extended(b"22 GNU.sparse.major=1\n").contains("file with holes"));
+        let sparse = refusal(|archive| {
+            archive.append(&header(tar::EntryType::GNUSparse, "a/1.png", 0), std::io::empty()).unwrap();
+        });
+        assert!(sparse.contains("file with holes"), "{sparse}");
+    }
+
+    #[test]
+    fn long_names_are_put_together_as_tar_does() {
+        let long = format!("a/{}.png", "long".repeat(60));
+        for format in [tar::Header::new_gnu as fn() -> tar::Header, tar::Header::new_ustar] {
+            let (_root, path) = hostile(|archive| {
+                for (name, grey) in [(long.as_str(), 1), ("a/short.png", 2), ("b/1.png", 3)] {
+                    let contents = png(grey);
+                    let mut header = format();
+                    header.set_size(contents.len() as u64);
+                    if name == long && header.as_gnu().is_none() {
+                        archive.append_pax_extensions([("path", name.as_bytes())]).unwrap();
+                        header.set_path("a/cut").unwrap();
+                        header.set_cksum();
+                        archive.append(&header, contents.as_slice()).unwrap();
+                    } else {
+                        archive.append_data(&mut header, name, contents.as_slice()).unwrap();
+                    }
+                }
+            });
+            let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
+            assert_eq!((dataset.train.len(), greys(&dataset.train)), (3, vec![1, 2, 3]));
+        }
+    }
+
+    #[test]
+    fn of_two_members_of_one_name_the_first_counts() {
+        let (_root, path) = hostile(|archive| {
+            for (name, grey) in [("a/1.png", 1), ("b/1.png", 2), ("a/1.png", 3)] {
+                let contents = png(grey);
+                archive.append(&header(tar::EntryType::Regular, name, contents.len() as u64), &contents[..]).unwrap();
+            }
+        });
+        let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
+        assert_eq!(greys(&dataset.train), [1, 2]);
+        assert!(dataset.report.to_string().contains("holds it twice"), "{}", dataset.report);
+    }
+
+    #[test]
+    fn members_that_point_outside_belong_to_no_class() {
+        let (root, path) = hostile(|archive| {
+            for (name, grey) in [("a/1.png", 1), ("b/1.png", 2)] {
+                let contents = png(grey);
+                archive.append(&header(tar::EntryType::Regular, name, contents.len() as u64), &contents[..]).unwrap();
+            }
+            for name in [&b"../evil/1.png"[..], b"/evil/1.png", b"a/../../evil/1.png"] {
+                let contents = png(9);
+                let mut header = header(tar::EntryType::Regular, "x", contents.len() as u64);
+                header.as_old_mut().name[..name.len()].copy_from_slice(name);
+                header.set_cksum();
+                archive.append(&header, &contents[..]).unwrap();
+            }
+            let mut link = header(tar::EntryType::Symlink, "a/link.png", 0);
+            link.set_link_name("/etc/passwd").unwrap();
+            link.set_cksum();
+            archive.append(&link, std::io::empty()).unwrap();
+        });
+        let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
+        assert_eq!((dataset.classes, greys(&dataset.train)), (vec!["a".into(), "b".into()], vec![1, 2]));
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "nothing is unpacked");
+    }
+
+    #[test]
+    fn an_archive_of_nothing_but_useless_files_is_given_up() {
+        let message = refusal(|archive| {
+            let header = header(tar::EntryType::Regular, "a/1.png", 0);
+            (0..MOST_USELESS + 2 * CHUNK_FILES).for_each(|_| archive.append(&header, std::io::empty()).unwrap());
+        });
+        assert!(message.contains("image files in") && message.contains("cannot be decoded"), "{message}");
+    }
+
+    #[test]
+    fn class_names_are_plain_text() {
+        for name in ["\u{1b}[2J", &"x".repeat(2000)] {
+            let message = refusal(|archive| {
+                let contents = png(1);
+                let mut header = tar::Header::new_gnu();
+                header.set_size(contents.len() as u64);
+                archive.append_data(&mut header, format!("{name}/1.png"), &contents[..]).unwrap();
+            });
+            assert!(message.contains("rename its folder") && message.len() < 300, "{message}");
+            assert!(!message.contains('\u{1b}'), "{message}");
+        }
     }
 }

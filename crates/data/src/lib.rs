@@ -46,7 +46,7 @@ mod progress;
 pub use augment::{Affine, AffineDraw, Augment, Colour, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
 pub use batch::{Augmentation, Target, epoch_order, fill_batch, targets};
 pub use dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics};
-pub use decode::{DecodeError, EXTENSIONS, MAX_PIXELS, MAX_SIDE, crop_rgba, decode_image};
+pub use decode::{DecodeError, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgba, decode_image, dimensions};
 pub use error::DataError;
 pub use split::{Split, Validation, balanced_subset, split};
 pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};

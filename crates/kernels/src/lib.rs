@@ -31,9 +31,11 @@ mod flex;
 mod fork;
 pub mod inference;
 mod parallel;
+#[cfg(feature = "wgpu")]
 pub mod peak;
 pub mod pool;
 pub mod resize_normalize;
+#[cfg(feature = "wgpu")]
 pub mod runner;
 #[cfg(feature = "burn")]
 pub mod sgd;

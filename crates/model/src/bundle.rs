@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "burn")]
 use crate::ResNet;
+use crate::claims::{self, ClaimError};
 use crate::container::{self, ContainerError, Storage};
 use crate::{ConfigError, InferenceError, InferenceResNet, ResNetConfig, StateDict, StateError};
 
@@ -65,8 +66,8 @@ pub struct Quantisation {
 pub enum BundleError {
     #[error(transparent)]
     Container(#[from] ContainerError),
-    #[error("the metadata names {names} classes for a network of {classes}")]
-    Classes { names: usize, classes: usize },
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -74,14 +75,11 @@ pub enum BundleError {
 }
 
 impl Bundle {
-    /// Reads a bundle and checks all of it: container, digest, metadata, values.
+    /// Reads a bundle and checks all of it: container, digest, metadata, and the weights' names, shapes and values.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
         let (metadata, state): (Metadata, _) = container::read(bytes)?;
-        metadata.architecture.validate()?;
-        let (names, classes) = (metadata.classes.len(), metadata.architecture.classes);
-        if names != classes {
-            return Err(BundleError::Classes { names, classes });
-        }
+        metadata.check()?;
+        metadata.architecture.check_state(&state)?;
         Ok(Self { metadata, state })
     }
 
@@ -112,7 +110,37 @@ impl Bundle {
     /// The network with these weights.
     #[cfg(feature = "burn")]
     pub fn model(&self, device: &Device) -> Result<ResNet, BundleError> {
-        Ok(self.metadata.architecture.init(0, device)?.load_state_dict(&self.state)?)
+        let architecture = &self.metadata.architecture;
+        architecture.validate()?;
+        // Before the network takes the memory that its description asks for.
+        architecture.check_state(&self.state)?;
+        Ok(architecture.init(0, device)?.load_state_dict(&self.state)?)
+    }
+}
+
+impl Metadata {
+    /// Refuses what no training writes.
+    fn check(&self) -> Result<(), BundleError> {
+        self.architecture.validate()?;
+        claims::check_classes(&self.classes, &self.architecture)?;
+        claims::check_image_size(self.image_size)?;
+        claims::check_normalisation(self.mean, self.std)?;
+        claims::check_share("the accuracy", self.accuracy)?;
+        let mut names = vec![
+            ("dataset", &self.dataset),
+            ("dataset digest", &self.dataset_digest),
+            ("split", &self.accuracy_split),
+            ("recipe", &self.recipe),
+            ("version", &self.kiln_version),
+        ];
+        if let Some(quantisation) = &self.quantisation {
+            for accuracy in [quantisation.accuracy_before, quantisation.accuracy_after].into_iter().flatten() {
+                claims::check_share("an accuracy of the export", accuracy)?;
+            }
+            names.extend(quantisation.dataset.iter().map(|name| ("dataset of the export", name)));
+            names.extend(quantisation.split.iter().map(|name| ("split of the export", name)));
+        }
+        Ok(names.into_iter().try_for_each(|(what, name)| claims::check_name(what, name))?)
     }
 }
 
@@ -203,6 +231,83 @@ mod tests {
         bundle.metadata.architecture.depth = 34;
         let error = bundle.model(&Device::flex()).unwrap_err();
         assert!(error.to_string().contains("layer1.2.bn1"), "{error}");
+        let error = Bundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("layer1.2.bn1"), "{error}");
+    }
+
+    /// What a bundle says that was written with a right digest after `change`.
+    fn refusal(change: impl FnOnce(&mut Metadata)) -> String {
+        let mut bundle = bundle();
+        change(&mut bundle.metadata);
+        Bundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn claims_beyond_reason_are_refused_before_anything_is_made() {
+        let says = |words: &str, message: String| assert!(message.contains(words), "{message}");
+        says("depth 1000000000 is no ResNet", refusal(|claims| claims.architecture.depth = 1_000_000_000));
+        says("width of 1000000000", refusal(|claims| claims.architecture.width = 1_000_000_000));
+        says("class count of 1000000000", refusal(|claims| claims.architecture.classes = 1_000_000_000));
+        says("class count of 0", refusal(|claims| (claims.architecture.classes, claims.classes) = (0, vec![])));
+        says("names 10 classes for a network of 99", refusal(|claims| claims.architecture.classes = 99));
+        says("image size is 1000000000", refusal(|claims| claims.image_size = 1_000_000_000));
+        says("image size is 0", refusal(|claims| claims.image_size = 0));
+        // The largest network that a description may ask for has 15,000 million parameters.
+        let largest = refusal(|claims| (claims.architecture.width, claims.architecture.depth) = (1024, 152));
+        says("belong to another architecture", largest);
+        says("standard deviation is 0,", refusal(|claims| claims.std[1] = 0.0));
+        says("mean is -0.5", refusal(|claims| claims.mean[2] = -0.5));
+        says("the accuracy is 1.5", refusal(|claims| claims.accuracy = 1.5));
+    }
+
+    #[test]
+    fn numbers_that_json_cannot_hold_are_refused() {
+        let bytes = bundle().to_bytes().unwrap();
+        for (from, to) in [("0.25,0.25,0.25", "0.25,0.25,1e39"), ("\"accuracy\":0.1", "\"accuracy\":1e9")] {
+            let (metadata, state): (Box<serde_json::value::RawValue>, _) = container::read(&bytes).unwrap();
+            let changed = metadata.get().replace(from, to);
+            assert_ne!(changed, metadata.get());
+            let metadata: Box<serde_json::value::RawValue> = serde_json::from_str(&changed).unwrap();
+            let bytes = container::write(&metadata, &state, Storage::F32).unwrap();
+            assert!(matches!(Bundle::from_bytes(&bytes), Err(BundleError::Claim(ClaimError::Value { .. }))));
+        }
+    }
+
+    #[test]
+    fn names_that_would_reach_a_terminal_are_plain() {
+        let escape = "\u{1b}[2Jcat".to_owned();
+        for message in [
+            refusal(|claims| claims.classes[3] = escape.clone()),
+            refusal(|claims| claims.recipe = escape.clone()),
+            refusal(|claims| claims.dataset = escape.clone()),
+        ] {
+            assert!(message.contains("holds control characters") && !message.contains('\u{1b}'), "{message}");
+        }
+        assert!(refusal(|claims| claims.classes[3] = String::new()).contains("is empty"));
+        assert!(refusal(|claims| claims.classes[3] = claims.classes[0].clone()).contains("is there twice"));
+        let long = refusal(|claims| claims.recipe = "x".repeat(100_000));
+        assert!(long.contains("longer than 1024") && long.len() < 200, "{long}");
+    }
+
+    #[test]
+    fn tensors_that_disagree_with_the_architecture_are_named() {
+        let refusal = |change: &dyn Fn(&mut StateDict)| {
+            let mut bundle = bundle();
+            change(&mut bundle.state);
+            Bundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap_err().to_string()
+        };
+        let missing = refusal(&|state| drop(state.remove("layer3.1.bn2.running_var")));
+        assert!(missing.contains("lack 'layer3.1.bn2.running_var'"), "{missing}");
+        let extra = refusal(&|state| drop(state.insert("fc.extra".into(), state["fc.bias"].clone())));
+        assert!(extra.contains("hold 'fc.extra'"), "{extra}");
+        let shape = refusal(&|state| state.get_mut("conv1.weight").unwrap().shape = vec![3, 2, 3, 3]);
+        assert!(shape.contains("'conv1.weight' has shape [3, 2, 3, 3]"), "{shape}");
+        let empty = refusal(&|state| {
+            // No bytes in the file, and a product beyond a machine's word.
+            let tensor = state.get_mut("fc.weight").unwrap();
+            (tensor.shape, tensor.values) = (vec![0, 1 << 40, 1 << 20], vec![]);
+        });
+        assert!(empty.contains("'fc.weight' has shape [0,"), "{empty}");
     }
 
     #[test]

@@ -56,6 +56,13 @@ struct Envelope {
     contents: Box<serde_json::value::RawValue>,
 }
 
+/// All of an [`Envelope`] that every version has.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    format: u64,
+}
+
 /// A file that was not written by Kiln, or was damaged since.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
@@ -159,7 +166,7 @@ fn channel_len(values: usize, channels: usize) -> usize {
 pub fn read<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, StateDict), ContainerError> {
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
     let json = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY)).ok_or(ContainerError::Foreign)?;
-    let format = serde_json::from_str::<serde_json::Value>(json)?["format"].as_u64().unwrap_or(0);
+    let Version { format } = serde_json::from_str(json)?;
     if format != u64::from(FORMAT) {
         return Err(ContainerError::Format(format));
     }
@@ -343,14 +350,27 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
-        for storage in [Storage::F16, Storage::Int8] {
+        for storage in [Storage::F32, Storage::F16, Storage::Int8] {
             let whole = write(&"header", &state(), storage).unwrap();
-            for index in 0..whole.len() {
+            for bit in 0..8 * whole.len() {
                 let mut bytes = whole.clone();
-                bytes[index] ^= 1;
-                // A space that fills up the header may become another character that JSON skips or not.
-                assert!(read_back(&bytes).is_err() || whole[index] == b' ', "byte {index} of {}", whole.len());
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(read_back(&bytes).is_err(), "bit {bit} of {} bytes", whole.len());
             }
+        }
+    }
+
+    #[test]
+    fn a_hundred_gigabytes_claimed_are_refused_before_they_are_taken() {
+        let header = |json: &str| [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
+        let claim = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{}]}}}}"#, 25 << 30, 100_u64 << 30);
+        for bytes in [
+            header(&claim),
+            header(r#"{"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}}"#),
+            [&(100_u64 << 30).to_le_bytes()[..], b"{}"].concat(),
+            u64::MAX.to_le_bytes().to_vec(),
+        ] {
+            assert!(matches!(read_back(&bytes), Err(ContainerError::Safetensors(_))));
         }
     }
 

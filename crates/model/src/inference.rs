@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use kiln_kernels::inference::{Conv2d, Operator, Plan, PlanError, Step, Value};
+use kiln_kernels::inference::{Conv2d, Layout, Operator, Plan, PlanError, Step, Value};
 
+use crate::claims::MAX_IMAGE_SIZE;
 use crate::{ConfigError, NormKind, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem};
 
 /// Added to the variance before its root, as in PyTorch.
 const EPSILON: f32 = 1e-5;
+/// Most memory that one image may take on its way: 1 GiB. ResNet-18 of width 64 takes 0.8 at 1024 pixels a side.
+const MAX_BYTES: usize = 1 << 30;
 
 /// A residual network up to its last feature map as a [`Plan`], and its head.
 ///
@@ -41,8 +44,13 @@ pub enum InferenceError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("images of {0} pixels a side are too small for the network, or none at all")]
+    #[error("no network takes images of {0} pixels a side: it must be 1 to {MAX_IMAGE_SIZE}")]
     ImageSize(usize),
+    #[error(
+        "an image of {size} pixels a side would take {} MiB on its way through the network, and the limit is {}",
+        .bytes >> 20, MAX_BYTES >> 20
+    )]
+    Memory { size: usize, bytes: usize },
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -55,7 +63,7 @@ impl InferenceResNet {
     /// another shape.
     pub fn new(config: &ResNetConfig, state: &StateDict, image_size: usize) -> Result<Self, InferenceError> {
         config.validate()?;
-        if image_size == 0 || image_size > 4096 {
+        if image_size == 0 || image_size > MAX_IMAGE_SIZE {
             return Err(InferenceError::ImageSize(image_size));
         }
         let weights = Weights::new(state);
@@ -66,6 +74,11 @@ impl InferenceResNet {
         let weight = builder.weights.take("fc.weight", &[config.classes, features])?;
         let bias = builder.weights.take("fc.bias", &[config.classes])?;
         builder.weights.nothing_left()?;
+        let numbers: usize = Layout::new(&builder.plan, [1, 1])?.buffers.iter().sum();
+        let bytes = numbers.saturating_mul(size_of::<f32>());
+        if bytes > MAX_BYTES {
+            return Err(InferenceError::Memory { size: image_size, bytes });
+        }
         let feature_map = *builder.plan.shapes()?.last().expect("there is always the input");
         Ok(Self { plan: builder.plan, feature_map, weight, bias })
     }
@@ -358,6 +371,22 @@ mod tests {
         let mut shape = good;
         shape.get_mut("fc.bias").unwrap().shape = vec![1];
         assert!(error(&shape).contains("fc.bias"));
+    }
+
+    #[test]
+    fn an_image_size_that_would_take_all_memory_is_refused() {
+        let config = ResNetConfig { width: 128, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+        let zeros = |(name, shape): (String, Vec<usize>)| {
+            let values = vec![0.0; shape.iter().product()];
+            (name, StateTensor { shape, values })
+        };
+        let state: StateDict = config.tensors().into_iter().map(zeros).collect();
+        assert!(InferenceResNet::new(&config, &state, 512).is_ok());
+        let error = InferenceResNet::new(&config, &state, 1024).unwrap_err();
+        assert!(matches!(error, InferenceError::Memory { size: 1024, .. }), "{error}");
+        for size in [0, 1025, usize::MAX] {
+            assert!(matches!(InferenceResNet::new(&config, &state, size), Err(InferenceError::ImageSize(_))));
+        }
     }
 
     #[test]

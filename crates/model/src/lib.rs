@@ -9,6 +9,7 @@
 //! second alone (this crate without its feature `burn`).
 
 mod bundle;
+pub mod claims;
 mod config;
 pub mod container;
 mod inference;

@@ -4,7 +4,9 @@
 //! Multiply-adds are counted as torchinfo counts them: a convolution's parameters (its bias too)
 //! once an output pixel, every other layer's parameters once a sample.
 
-use crate::{NormKind, ResNetConfig, Shortcut, Stem};
+use std::collections::BTreeSet;
+
+use crate::{NormKind, ResNetConfig, Shortcut, StateDict, StateError, Stem};
 
 /// One row of a [`Summary`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,8 +32,7 @@ pub struct Summary {
 impl Summary {
     /// Describes `config` for images of `size` by `size` pixels.
     pub fn new(config: &ResNetConfig, size: usize) -> Self {
-        let mut walk = Walk { config, layers: vec![], channels: 3, size };
-        walk.network();
+        let walk = Walk::over(config, size);
         Self { input: [3, size, size], layers: walk.layers }
     }
 
@@ -70,16 +71,57 @@ impl Summary {
     }
 }
 
+impl ResNetConfig {
+    /// Names and shapes of the network's state dict, in the order of its layers.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        Walk::over(self, 1).tensors
+    }
+
+    /// Whether `state` has just the tensors of this network.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has another shape, or is one too many.
+    pub fn check_state(&self, state: &StateDict) -> Result<(), StateError> {
+        let tensors = self.tensors();
+        let missing: Vec<_> =
+            tensors.iter().filter(|(name, _)| !state.contains_key(name)).map(|(name, _)| name.clone()).collect();
+        if !missing.is_empty() {
+            return Err(StateError::Missing(missing));
+        }
+        for (name, expected) in &tensors {
+            let found = &state[name].shape;
+            if found != expected {
+                let (name, expected, found) = (name.clone(), expected.clone(), found.clone());
+                return Err(StateError::Shape { name, expected, found });
+            }
+        }
+        if state.len() == tensors.len() {
+            return Ok(());
+        }
+        let known: BTreeSet<&String> = tensors.iter().map(|(name, _)| name).collect();
+        Err(StateError::Unexpected(state.keys().filter(|name| !known.contains(name)).cloned().collect()))
+    }
+}
+
 /// Follows one sample through the network.
 struct Walk<'a> {
     config: &'a ResNetConfig,
     layers: Vec<LayerSummary>,
+    /// Names and shapes of the state dict.
+    tensors: Vec<(String, Vec<usize>)>,
     channels: usize,
     /// Height and width of the current map.
     size: usize,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// The whole way, from images of `size` by `size` pixels.
+    fn over(config: &'a ResNetConfig, size: usize) -> Self {
+        let mut walk = Self { config, layers: vec![], tensors: vec![], channels: 3, size };
+        walk.network();
+        walk
+    }
+
     fn network(&mut self) {
         let config = self.config;
         let (kernel, stride) = if config.stem == Stem::Imagenet { (7, 2) } else { (3, 1) };
@@ -97,6 +139,8 @@ impl Walk<'_> {
         }
         self.row("avgpool", "GlobalAveragePool", vec![self.channels], 0, 0);
         let parameters = (self.channels + 1) * config.classes;
+        self.tensor("fc.weight", &[config.classes, self.channels]);
+        self.tensor("fc.bias", &[config.classes]);
         self.row("fc", "Linear", vec![config.classes], parameters, parameters);
     }
 
@@ -123,6 +167,10 @@ impl Walk<'_> {
 
     fn conv(&mut self, name: &str, output: usize, kernel: usize, stride: usize, bias: bool) {
         let parameters = output * (self.channels * kernel * kernel + usize::from(bias));
+        self.tensor(&format!("{name}.weight"), &[output, self.channels, kernel, kernel]);
+        if bias {
+            self.tensor(&format!("{name}.bias"), &[output]);
+        }
         self.channels = output;
         self.size = self.size.div_ceil(stride);
         let kind = if stride == 1 {
@@ -139,7 +187,18 @@ impl Walk<'_> {
             NormKind::Batch => "BatchNorm2d",
             NormKind::Group => "GroupNorm",
         };
+        let parts: &[&str] = match self.config.norm {
+            NormKind::Batch => &["weight", "bias", "running_mean", "running_var"],
+            NormKind::Group => &["weight", "bias"],
+        };
+        for part in parts {
+            self.tensor(&format!("{name}.{part}"), &[self.channels]);
+        }
         self.row(name, kind, vec![self.channels, self.size, self.size], 2 * self.channels, 2 * self.channels);
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) {
+        self.tensors.push((name.to_owned(), shape.to_vec()));
     }
 
     fn row(&mut self, name: &str, kind: &str, output: Vec<usize>, parameters: usize, mult_adds: usize) {
@@ -184,6 +243,28 @@ mod tests {
         assert_eq!(summary.parameters(), 11_689_512);
         let last = summary.layers.iter().rfind(|layer| layer.name.starts_with("layer4")).unwrap();
         assert_eq!(last.output, [512, 7, 7]);
+    }
+
+    #[cfg(feature = "burn")]
+    #[test]
+    fn tensors_are_those_of_the_network() {
+        let small = |name: &str| ResNetConfig { width: 4, ..preset(name) };
+        for config in [
+            small("resnet18"),
+            small("resnet34"),
+            small("resnet50"),
+            small("resnet18-compact"),
+            ResNetConfig { stem: Stem::Imagenet, ..small("resnet101") },
+            ResNetConfig { norm: NormKind::Group, groups: 2, ..small("resnet18-compact") },
+            ResNetConfig { shortcut: Shortcut::Projection, ..small("resnet152") },
+        ] {
+            let state = config.init(0, &burn::tensor::Device::flex()).unwrap().state_dict();
+            let of_network: Vec<_> = state.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
+            let mut tensors = config.tensors();
+            tensors.sort();
+            assert_eq!(tensors, of_network, "{config:?}");
+            config.check_state(&state).unwrap();
+        }
     }
 
     #[test]

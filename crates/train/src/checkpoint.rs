@@ -1,12 +1,12 @@
 //! Everything that a run needs to go on exactly where it stood.
 
 use kiln_model::container::{self, ContainerError, Storage};
-use kiln_model::{ResNetConfig, StateDict, StateTensor};
+use kiln_model::{ResNetConfig, StateDict};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::Recipe;
+use crate::{CheckpointClaimError, Recipe};
 
 /// A run at some step, as it lies in a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +115,9 @@ fn exact_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f6
 pub enum CheckpointError {
     #[error(transparent)]
     Container(#[from] ContainerError),
-    #[error("the checkpoint contradicts itself: {0}")]
+    #[error(transparent)]
+    Claim(#[from] CheckpointClaimError),
+    #[error("the checkpoint does not fit this data: {0}")]
     Inconsistent(&'static str),
     #[error("{}", list(.0))]
     Mismatch(Vec<Difference>),
@@ -128,7 +130,7 @@ pub struct Difference {
     pub field: String,
     pub found: String,
     pub expected: String,
-    /// Whether [`Trainer::resume`](crate::Trainer::resume) takes it if told to.
+    /// Whether a resumed run takes it if told to.
     pub may_change: bool,
 }
 
@@ -145,6 +147,7 @@ fn list(differences: &[Difference]) -> String {
 }
 
 /// Keys of the recipe on which it depends which images a step sees, and which are kept from training.
+#[cfg(feature = "burn")]
 const FIXED: [&str; 4] = ["training.batch_size", "training.validation", "training.image_size", "training.seed"];
 
 const MODEL: &str = "model.";
@@ -164,8 +167,7 @@ impl Checkpoint {
 
     /// Reads what [`Checkpoint::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
-        let (header, tensors): (Header, _) = container::read(bytes)?;
-        header.check()?;
+        let (header, tensors) = container::read(bytes)?;
         let (mut model, mut momentum, mut ema) = (StateDict::new(), StateDict::new(), StateDict::new());
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
@@ -176,18 +178,9 @@ impl Checkpoint {
                 ema.insert(name.to_owned(), tensor);
             }
         }
-        let shape = |name: &String| model.get(name).map(|tensor| &tensor.shape);
-        let of_parameter = |(name, tensor): (&String, &StateTensor)| {
-            shape(name).is_some_and(|shape| shape.iter().product::<usize>() == tensor.values.len())
-        };
-        if !momentum.iter().all(of_parameter) {
-            return Err(CheckpointError::Inconsistent("its momentum is not that of its network"));
-        }
-        let of_same = |(name, tensor): (&String, &StateTensor)| shape(name) == Some(&tensor.shape);
-        if !ema.is_empty() && (ema.len() != model.len() || !ema.iter().all(of_same)) {
-            return Err(CheckpointError::Inconsistent("its averaged weights are not those of its network"));
-        }
-        Ok(Self { header, model, momentum, ema })
+        let checkpoint = Self { header, model, momentum, ema };
+        checkpoint.check()?;
+        Ok(checkpoint)
     }
 
     /// What is scored and goes into the bundle: the moving average if there is one, else the model.
@@ -210,23 +203,9 @@ impl Header {
         best_epoch(&self.history)
     }
 
-    /// Whether its numbers can be those of one run.
-    fn check(&self) -> Result<(), CheckpointError> {
-        let steps: Vec<usize> = self.history.iter().map(|epoch| epoch.step).collect();
-        let wrong = if self.step > self.total_steps {
-            "more steps are done than the run has"
-        } else if !steps.is_sorted_by(|a, b| a < b) || steps.last().is_some_and(|&step| step > self.step) {
-            "its epochs do not end one after the other, up to the step it stands at"
-        } else if self.classes.len() != self.architecture.classes {
-            "it names another number of classes than the network has"
-        } else {
-            return Ok(());
-        };
-        Err(CheckpointError::Inconsistent(wrong))
-    }
-
     /// Whether a run with that recipe, data and architecture can go on from here, but for the fields whose change
     /// is `allowed`.
+    #[cfg(feature = "burn")]
     pub(crate) fn matches(&self, run: &Header, allowed: &[String]) -> Result<(), CheckpointError> {
         let architecture = |header: &Header| serde_json::to_string(&header.architecture).unwrap_or_default();
         let dataset = |header: &Header| format!("{} with digest {}", header.dataset, header.dataset_digest);

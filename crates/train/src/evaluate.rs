@@ -4,7 +4,8 @@ use burn::tensor::Device;
 use kiln_data::ImageSet;
 use kiln_model::ResNet;
 
-use crate::predictions::{Predictions, Scoring, predict};
+use crate::predict::{Scoring, predict};
+use crate::predictions::Predictions;
 
 /// What a network scored; [`Metrics`](crate::Metrics) has more.
 #[derive(Clone, Copy, Debug, PartialEq)]

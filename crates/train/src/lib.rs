@@ -1,39 +1,66 @@
 //! Training: recipes, schedules, the optimiser, checkpoints and the loop.
 //!
-//! [`Trainer`] holds a run in memory and says what happens through [`Event`]s; it never prints and,
-//! but for [`run_dir`], knows no files, so that a page trains with it as a terminal does.
+//! `Trainer` holds a run in memory and says what happens through `Event`s; it never prints and,
+//! but for [`run_dir`] and [`files`], knows no files, so that a page trains with it as a terminal does.
+//!
+//! Without the feature `burn` what a run leaves behind can be read all the same: recipes, checkpoints, metrics.
 
 mod checkpoint;
+mod claims;
 #[cfg(not(target_family = "wasm"))]
 mod disk;
+#[cfg(feature = "burn")]
 mod ema;
+#[cfg(feature = "burn")]
 mod evaluate;
+#[cfg(not(target_family = "wasm"))]
+pub mod files;
+#[cfg(feature = "burn")]
 mod gradients;
+#[cfg(feature = "burn")]
 mod loss;
 mod lr_find;
 mod metrics;
+#[cfg(feature = "burn")]
+mod predict;
 mod predictions;
+#[cfg(feature = "burn")]
+mod range_test;
 pub mod recipe;
 #[cfg(not(target_family = "wasm"))]
 pub mod run_dir;
 mod schedule;
+#[cfg(feature = "burn")]
 mod sgd;
 #[cfg(not(target_family = "wasm"))]
 pub mod tensorboard;
+#[cfg(feature = "burn")]
 mod trainer;
+#[cfg(feature = "burn")]
 mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Recovery, Running, best_epoch};
+pub use claims::CheckpointClaimError;
+#[cfg(feature = "burn")]
 pub use ema::Ema;
+#[cfg(feature = "burn")]
 pub use evaluate::{Evaluation, evaluate};
+#[cfg(feature = "burn")]
 pub use gradients::{ParameterGradients, gradients};
+#[cfg(feature = "burn")]
 pub use loss::{cross_entropy, mixed_targets, soft_targets};
-pub use lr_find::{LrFind, LrPoint, RangeTest};
+pub use lr_find::{LrFind, LrPoint};
 pub use metrics::{
     Averages, Bin, Calibration, ClassMetrics, Corrupted, EvaluationReport, Interval, Intervals, Metrics, MetricsError,
     Temperature, TemperatureError, TemperatureScaling, temperature,
 };
-pub use predictions::{Predictions, Scoring, predict, predict_flipped};
+#[cfg(feature = "burn")]
+pub use predict::{Scoring, predict, predict_flipped};
+pub use predictions::Predictions;
+#[cfg(feature = "burn")]
+pub use range_test::RangeTest;
 pub use recipe::{Recipe, RecipeError};
+#[cfg(feature = "burn")]
 pub use sgd::Sgd;
+#[cfg(feature = "burn")]
 pub use trainer::{Event, HandlerError, MAX_SKIPPED, Outcome, Skipped, StepMetrics, TrainError, Trainer};

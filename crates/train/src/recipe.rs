@@ -220,8 +220,16 @@ impl Recipe {
         if step < total_steps - last { Cow::Borrowed(&self.augment) } else { Cow::Owned(self.augment.in_the_end()) }
     }
 
-    fn validate(&self) -> Result<(), RecipeError> {
+    pub(crate) fn validate(&self) -> Result<(), RecipeError> {
         let (training, optimizer, schedule) = (&self.training, &self.optimizer, &self.schedule);
+        // A run's folder is named after it.
+        if !is_plain(&self.name) {
+            return Err(RecipeError::Range {
+                key: "name",
+                value: format!("{:?}", self.name.chars().take(40).collect::<String>()),
+                expected: "letters, digits, spaces, '-', '_' and '.', 100 bytes at most, the first no '.'".to_owned(),
+            });
+        }
         if (self.model.preset == COMPACT) != (self.model.stem == Stem::Compact) {
             let expected = if self.model.preset == COMPACT { "compact" } else { "cifar or imagenet" };
             let expected = format!("{expected} for {}", self.model.preset);
@@ -253,6 +261,12 @@ impl Recipe {
         self.architecture(10)?;
         Ok(())
     }
+}
+
+/// Whether a name can be that of a folder everywhere, and nothing but a name.
+fn is_plain(name: &str) -> bool {
+    let allowed = |char: char| char.is_alphanumeric() || "-_. ".contains(char);
+    !name.is_empty() && name.len() <= 100 && !name.starts_with('.') && name.chars().all(allowed)
 }
 
 fn validate_augment(augment: &Augment) -> Result<(), RecipeError> {

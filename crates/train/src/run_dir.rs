@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Header};
 use crate::disk::{self, Staged};
+use crate::files;
 
 /// The folder that a run writes into.
 #[derive(Clone, Debug)]
@@ -148,7 +149,7 @@ impl RunDir {
 
     /// Reads a checkpoint and checks it against its digest.
     pub fn read(path: &Path) -> Result<Checkpoint, RunDirError> {
-        let bytes = fs::read(path).map_err(failed("read", path))?;
+        let bytes = files::read(path, files::CHECKPOINT_BYTES).map_err(failed("read", path))?;
         Checkpoint::from_bytes(&bytes).map_err(|source| RunDirError::Checkpoint { path: path.to_owned(), source })
     }
 
@@ -209,7 +210,7 @@ fn metrics(header: &Header) -> String {
     header.history.iter().map(|epoch| serde_json::to_string(epoch).expect("plain numbers") + "\n").collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "burn"))]
 mod tests {
     use burn::tensor::Device;
     use kiln_data::synthetic;

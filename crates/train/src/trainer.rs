@@ -11,7 +11,7 @@ use web_time::Instant;
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Recovery, Running};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::loss::{cross_entropy, mixed_targets};
-use crate::predictions::Scoring;
+use crate::predict::Scoring;
 use crate::recipe::Training;
 use crate::whitening::whitening;
 use crate::{Ema, ParameterGradients, Recipe, Sgd};

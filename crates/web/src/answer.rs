@@ -32,6 +32,9 @@ export interface Answer {
     /** The image as the network saw it: RGBA, `inputSize` pixels a side. */
     input: Uint8Array;
     inputSize: number;
+    /** Of the whole picture, upright. */
+    pictureWidth: number;
+    pictureHeight: number;
     timings: Timings;
 }
 "#;

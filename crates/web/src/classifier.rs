@@ -1,7 +1,7 @@
 //! The network of one bundle, ready to classify.
 
 use js_sys::Function;
-use kiln_data::{ImageSet, crop_rgba, decode_image, fill_batch};
+use kiln_data::{ImageSet, crop_rgba, decode_image, dimensions, fill_batch};
 use kiln_kernels::inference::gpu;
 use kiln_model::{Bundle, InferenceResNet, Metadata};
 use wasm_bindgen::prelude::*;
@@ -108,7 +108,7 @@ impl Classifier {
     pub async fn classify(&mut self, file: &[u8]) -> Result<Answer, JsError> {
         let start = Instant::now();
         let pixels = decode_image(file, self.metadata.image_size)?;
-        self.answer(pixels, start).await
+        self.answer(pixels, dimensions(file)?, start).await
     }
 
     /// Classifies RGBA pixels, row by row: a frame of a camera, or what only the browser decodes.
@@ -116,7 +116,7 @@ impl Classifier {
     pub async fn classify_pixels(&mut self, rgba: &[u8], width: u32, height: u32) -> Result<Answer, JsError> {
         let start = Instant::now();
         let pixels = crop_rgba(rgba, [width, height], self.metadata.image_size)?;
-        self.answer(pixels, start).await
+        self.answer(pixels, [width, height], start).await
     }
 
     /// Where the evidence for a class lies in the last image, row by row.
@@ -137,8 +137,8 @@ impl Classifier {
 }
 
 impl Classifier {
-    /// For planar RGB pixels of the network's size, decoded since `start`.
-    async fn answer(&mut self, pixels: Vec<u8>, start: Instant) -> Result<Answer, JsError> {
+    /// For planar RGB pixels of the network's size, decoded since `start` from a picture `[width, height]`.
+    async fn answer(&mut self, pixels: Vec<u8>, picture: [u32; 2], start: Instant) -> Result<Answer, JsError> {
         let size = self.metadata.image_size;
         let preview = rgba(&pixels);
         let set = ImageSet { height: size, width: size, images: pixels, labels: vec![0] };
@@ -162,6 +162,8 @@ impl Classifier {
             .set("activationWidth", width as u32)
             .bytes("input", &preview)
             .set("inputSize", size as u32)
+            .set("pictureWidth", picture[0])
+            .set("pictureHeight", picture[1])
             .set("timings", fields(decode, timings, start).finish::<JsValue>())
             .finish())
     }

@@ -9,6 +9,7 @@
 //! whether it hangs over an edge.
 
 pub mod cpu;
+#[cfg(feature = "wgpu")]
 pub mod gpu;
 mod layout;
 pub mod reference;

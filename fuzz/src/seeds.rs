@@ -1,0 +1,155 @@
+//! Writes small valid files for each target to start from: `seeds FOLDER` makes `FOLDER/<target>/*`.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use kiln_fuzz::{bundle, checkpoint, epoch};
+use kiln_model::NormKind;
+use kiln_model::container::Storage;
+use kiln_report::History;
+// Everything here is compiled with instrumentation, whose run-time part this brings.
+use kiln_train::{
+    Corrupted, EvaluationReport, Intervals, LrFind, LrPoint, Metrics, Predictions, Temperature, TemperatureScaling,
+};
+use libfuzzer_sys as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("name the folder to write to: seeds FOLDER")?);
+    bundles(&folder.join("bundle"))?;
+    let target = folder.join("checkpoint");
+    write(&target, "whole", &checkpoint().to_bytes()?)?;
+    write(&target, "header", &serde_json::to_vec(&checkpoint().header)?)?;
+    for (name, text) in kiln_train::recipe::BUILT_IN {
+        write(&folder.join("recipe"), name, text.as_bytes())?;
+    }
+    write(&folder.join("recipe"), "overrides", b"\0optimizer.lr=1\0model.width=2\0schedule.milestones=[0.1, 0.2]")?;
+    images(&folder.join("image"))?;
+    archives(&folder.join("archive"))?;
+    runs(&folder.join("run"))
+}
+
+type Written = Result<(), Box<dyn std::error::Error>>;
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join(name), bytes)
+}
+
+fn bundles(folder: &Path) -> Written {
+    for (norm, choice) in [(NormKind::Batch, 0), (NormKind::Group, 1)] {
+        for (storage, index) in [(Storage::F32, 0_u8), (Storage::F16, 1), (Storage::Int8, 2)] {
+            let bundle = bundle(norm).stored_as(storage);
+            let name = format!("{choice}-{}", storage.name());
+            write(folder, &name, &bundle.to_bytes()?)?;
+            let metadata = [&[choice | index << 1][..], &serde_json::to_vec(&bundle.metadata)?].concat();
+            write(folder, &format!("{name}-metadata"), &metadata)?;
+        }
+    }
+    Ok(())
+}
+
+fn images(folder: &Path) -> Written {
+    let photo = RgbImage::from_fn(19, 13, |x, y| Rgb([x * 11, y * 17, x * y].map(|value| value as u8)));
+    let photo = DynamicImage::from(photo);
+    let mut kinds =
+        vec![("photo", photo.clone()), ("grey", photo.to_luma8().into()), ("alpha", photo.to_rgba8().into())];
+    kinds.push(("deep", photo.to_rgba16().into()));
+    for (name, picture) in kinds {
+        for (format, ending) in [
+            (ImageFormat::Jpeg, "jpg"),
+            (ImageFormat::Png, "png"),
+            (ImageFormat::Bmp, "bmp"),
+            (ImageFormat::WebP, "webp"),
+            (ImageFormat::Gif, "gif"),
+        ] {
+            let mut bytes = Cursor::new(vec![]);
+            // JPEG has no alpha, and only PNG has 16 bits.
+            if picture.write_to(&mut bytes, format).is_ok() {
+                write(folder, &format!("{name}.{ending}"), bytes.get_ref())?;
+            }
+        }
+    }
+    // An animation and a progressive picture, which the encoders above do not write.
+    let mut frames = image::codecs::gif::GifEncoder::new(vec![]);
+    frames.encode_frames(
+        (0..3).map(|at| image::Frame::from_parts(photo.to_rgba8(), at, 0, image::Delay::from_numer_denom_ms(10, 1))),
+    )?;
+    Ok(())
+}
+
+fn archives(folder: &Path) -> Written {
+    let mut png = Cursor::new(vec![]);
+    RgbImage::from_pixel(4, 4, Rgb([9, 99, 200])).write_to(&mut png, ImageFormat::Png)?;
+    let png = png.into_inner();
+    let record = vec![1; 3073];
+    let long = format!("train/cat/{}.png", "long".repeat(40));
+    let layouts: [(&str, Vec<(&str, &[u8])>); 3] = [
+        (
+            "images",
+            vec![
+                ("train/cat/1.png", &png),
+                ("train/dog/1.png", &png),
+                ("test/cat/1.png", &png),
+                ("test/dog/1.png", &png),
+            ],
+        ),
+        ("flat", vec![("cat/1.png", &png), ("dog/1.png", &png), ("README", b"text"), (&long, &png)]),
+        ("cifar", (1..=5).map(|_| "").zip(std::iter::repeat(&record[..])).collect()),
+    ];
+    for (name, members) in layouts {
+        let mut builder = tar::Builder::new(vec![]);
+        for (index, (path, contents)) in members.into_iter().enumerate() {
+            let batch = format!("cifar-10-batches-bin/data_batch_{}.bin", index + 1);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, if path.is_empty() { &batch } else { path }, contents)?;
+        }
+        if name == "cifar" {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(record.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, "cifar-10-batches-bin/test_batch.bin", &record[..])?;
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            builder.append_link(&mut header, "link", "/etc/passwd")?;
+        }
+        write(folder, name, &builder.into_inner()?)?;
+    }
+    Ok(())
+}
+
+fn runs(folder: &Path) -> Written {
+    let line = |at: usize| {
+        let mut epoch = epoch();
+        (epoch.epoch, epoch.step) = (at, at * 4);
+        epoch
+    };
+    let history: Vec<_> = (1..4).map(line).collect();
+    assert!(!History::of(&history).sentences(&kiln_fuzz::recipe()).is_empty());
+    let metrics: Vec<String> = history.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    let predictions = Predictions {
+        classes: vec!["cat".into(), "dog".into(), "fox".into()],
+        labels: (0..12).map(|at| at % 3).collect(),
+        logits: (0..36).map(|at| (at as f32).sin()).collect(),
+        features: vec![],
+    };
+    let scaling = TemperatureScaling::fit(&predictions, &predictions);
+    let evaluation = EvaluationReport {
+        model: "model.safetensors".into(),
+        dataset: "synthetic".into(),
+        split: "test".into(),
+        metrics: Metrics::of(&predictions)?,
+        intervals: Intervals::of(&predictions, 0)?,
+        flip_tta: Some(Metrics::of(&predictions)?),
+        temperature: scaling.map_or_else(|error| Temperature::Skipped(error.to_string()), Temperature::Fitted),
+        corruptions: vec![Corrupted { corruption: "blur".into(), severity: 1, accuracy: 0.5, loss: 1.0 }],
+    };
+    let points = (0..5).map(|at| f64::from(at)).map(|at| LrPoint { learning_rate: at + 0.1, loss: at, smoothed: at });
+    let lr_find = LrFind { points: points.collect(), steepest: Some(0.1), tenth_of_minimum: None };
+    let texts = [metrics.join("\n"), serde_json::to_string(&evaluation)?, serde_json::to_string(&lr_find)?];
+    write(folder, "metrics", texts[0].as_bytes())?;
+    Ok(write(folder, "evaluated", texts.join("\0").as_bytes())?)
+}

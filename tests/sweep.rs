@@ -1,0 +1,96 @@
+//! Truncations and flipped bits of a bundle: an error each time, no panic, bounded memory. Alone in its program,
+//! whose memory is measured.
+//!
+//! Of a small bundle every seventh of them; with `KILN_WHOLE_SWEEP=1` each, and each of a bundle of 64 KiB.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use kiln_model::container::Storage;
+use kiln_model::{Bundle, Metadata, Preset, ResNetConfig, StateTensor};
+
+fn bundle(width: usize, storage: Storage) -> Vec<u8> {
+    let architecture = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+    let waves = |(name, shape): (String, Vec<usize>)| {
+        let values = (0..shape.iter().product::<usize>()).map(|at| (at as f32 * 1.7).sin()).collect();
+        (name, StateTensor { shape, values })
+    };
+    let state = architecture.tensors().into_iter().map(waves).collect();
+    let metadata = Metadata {
+        architecture,
+        classes: (0..10).map(|class| format!("class {class}")).collect(),
+        image_size: 32,
+        mean: [0.5; 3],
+        std: [0.25; 3],
+        dataset: "synthetic".into(),
+        dataset_digest: "0123456789abcdef".repeat(4),
+        accuracy: 0.875,
+        accuracy_split: "test".into(),
+        accuracy_samples: 10_000,
+        recipe: "quick".into(),
+        seed: 0,
+        kiln_version: "0.1.0".into(),
+        quantisation: None,
+    };
+    Bundle { metadata, state }.stored_as(storage).to_bytes().unwrap()
+}
+
+/// Reads every `step`th damaged form of `whole` on all threads; how many there were.
+fn sweep(whole: &[u8], step: usize) -> usize {
+    assert!(Bundle::from_bytes(whole).is_ok());
+    let (cuts, flips) = (whole.len(), 8 * whole.len());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                let mut bytes = whole.to_vec();
+                loop {
+                    let case = next.fetch_add(step, Ordering::Relaxed);
+                    if case < cuts {
+                        assert!(
+                            Bundle::from_bytes(&whole[..case]).is_err(),
+                            "{case} bytes of {cuts} were taken for a bundle"
+                        );
+                        continue;
+                    }
+                    let bit = case - cuts;
+                    if bit >= flips {
+                        break;
+                    }
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    assert!(Bundle::from_bytes(&bytes).is_err(), "bit {bit} of {flips} can be flipped unnoticed");
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
+            });
+        }
+    });
+    (cuts + flips).div_ceil(step)
+}
+
+/// Most memory that this program had, in MiB; 0 where Linux is not.
+fn peak() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    line.map_or(0, |kilobytes| kilobytes.parse::<usize>().unwrap() / 1024)
+}
+
+#[test]
+fn no_damaged_bundle_is_read() {
+    let mut bundles = vec![bundle(1, Storage::Int8)];
+    let is_whole = std::env::var_os("KILN_WHOLE_SWEEP").is_some();
+    if is_whole {
+        // Names of classes make up what 64 KiB want.
+        let mut large = Bundle::from_bytes(&bundle(2, Storage::F32)).unwrap();
+        let len = large.to_bytes().unwrap().len();
+        let names = large.metadata.classes.iter_mut();
+        names.for_each(|name| name.extend(std::iter::repeat_n('x', (65_536 - len) / 10)));
+        bundles.push(large.to_bytes().unwrap());
+    }
+    for whole in bundles {
+        let start = Instant::now();
+        let cases = sweep(&whole, if is_whole { 1 } else { 7 });
+        println!("{cases} forms of {} bytes: {cases} errors in {:.1?}, {} MiB", whole.len(), start.elapsed(), peak());
+    }
+    assert!(peak() < 64, "{} MiB", peak());
+}

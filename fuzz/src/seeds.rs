@@ -15,6 +15,10 @@ use kiln_train::{
 };
 use libfuzzer_sys as _;
 
+#[path = "../../tests/bombs/mod.rs"]
+#[allow(dead_code, reason = "the tests make more of them")]
+mod bombs;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("name the folder to write to: seeds FOLDER")?);
     bundles(&folder.join("bundle"))?;
@@ -71,11 +75,22 @@ fn images(folder: &Path) -> Written {
             }
         }
     }
-    // An animation and a progressive picture, which the encoders above do not write.
-    let mut frames = image::codecs::gif::GifEncoder::new(vec![]);
-    frames.encode_frames(
-        (0..3).map(|at| image::Frame::from_parts(photo.to_rgba8(), at, 0, image::Delay::from_numer_denom_ms(10, 1))),
-    )?;
+    // What these encoders do not write.
+    for (name, bytes) in [
+        ("baseline.jpg", bombs::jpeg([24, 17], 3, [2, 2], false)),
+        ("progressive.jpg", bombs::jpeg([24, 17], 3, [2, 1], true)),
+        ("cmyk.jpg", bombs::jpeg([24, 17], 4, [1, 1], false)),
+        ("profile.png", bombs::png_profile(1000)),
+        ("animated.gif", bombs::gif([20, 20], [20, 16], 3)),
+        ("lossy.webp", bombs::webp_lossy([40, 24])),
+        ("lossless.webp", bombs::webp_lossless([40, 24])),
+        ("animated.webp", bombs::webp_animation([20, 20], 2)),
+        ("codes.webp", bombs::webp_codes(3)),
+        ("lies.webp", bombs::webp_that_lies([40, 24])),
+        ("claims.webp", bombs::webp_with_a_claim()),
+    ] {
+        write(folder, name, &bytes)?;
+    }
     Ok(())
 }
 

@@ -72,6 +72,7 @@ fn end_with_the_pipe() {
 }
 
 /// Ends the program if the panic is that of a line that nobody reads any more.
+#[allow(clippy::disallowed_methods, reason = "a hook cannot return to main, and there is nobody to tell anything")]
 fn exit_without_reader(info: &PanicHookInfo) {
     if info.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout: Broken pipe")) {
         // What a shell makes of SIGPIPE. A run in training has saved before it prints.

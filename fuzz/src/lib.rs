@@ -1,7 +1,7 @@
 //! What fuzz targets and their seeds share: valid files to start from.
 
 use kiln_model::{Bundle, Metadata, NormKind, ResNetConfig, StateDict, StateTensor};
-use kiln_train::{Checkpoint, EpochMetrics, Header, Recipe, Running};
+use kiln_train::{Checkpoint, EpochMetrics, Header, Recipe, Recovery, Running};
 
 /// Every parameter of a network, none of them zero.
 pub fn state(architecture: &ResNetConfig) -> StateDict {
@@ -73,6 +73,7 @@ pub fn checkpoint() -> Checkpoint {
         total_steps: 8,
         seconds: 3.0,
         running: Running::default(),
+        recovery: Recovery::default(),
         history: vec![epoch()],
     };
     let flat = |tensor: &StateTensor| StateTensor { shape: vec![tensor.values.len()], values: tensor.values.clone() };

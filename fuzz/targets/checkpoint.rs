@@ -28,5 +28,5 @@ fn read(file: &[u8]) {
     let written = checkpoint.to_bytes().expect("what was read can be written");
     Checkpoint::from_bytes(&written).expect("what was written can be read");
     checkpoint.header.best();
-    let _ = checkpoint.header.matches(&checkpoint.header);
+    let _ = checkpoint.header.matches(&checkpoint.header, &[]);
 }

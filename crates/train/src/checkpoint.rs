@@ -147,7 +147,6 @@ fn list(differences: &[Difference]) -> String {
 }
 
 /// Keys of the recipe on which it depends which images a step sees, and which are kept from training.
-#[cfg(feature = "burn")]
 const FIXED: [&str; 4] = ["training.batch_size", "training.validation", "training.image_size", "training.seed"];
 
 const MODEL: &str = "model.";
@@ -205,8 +204,7 @@ impl Header {
 
     /// Whether a run with that recipe, data and architecture can go on from here, but for the fields whose change
     /// is `allowed`.
-    #[cfg(feature = "burn")]
-    pub(crate) fn matches(&self, run: &Header, allowed: &[String]) -> Result<(), CheckpointError> {
+    pub fn matches(&self, run: &Header, allowed: &[String]) -> Result<(), CheckpointError> {
         let architecture = |header: &Header| serde_json::to_string(&header.architecture).unwrap_or_default();
         let dataset = |header: &Header| format!("{} with digest {}", header.dataset, header.dataset_digest);
         let mut differences = vec![

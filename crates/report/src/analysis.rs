@@ -7,7 +7,7 @@ use kiln_train::recipe::Recipe;
 use kiln_train::{Bin, EpochMetrics, EvaluationReport, Metrics, Predictions, Temperature};
 
 use crate::Run;
-use crate::words::{count, list, percent, points};
+use crate::words::{count, grouped, list, percent, points};
 
 /// Training accuracy this far above validation counts as overfitting.
 pub const OVERFITTING_GAP: f64 = 0.05;
@@ -235,10 +235,11 @@ pub(crate) fn confusion(metrics: &Metrics) -> Vec<String> {
     let back = metrics.confusion[top.predicted][top.label];
     if errors > 1 {
         sentences.push(format!(
-            "{} and {} alone make {} of all {errors} errors.",
+            "{} and {} alone make {} of all {} errors.",
             capitalised(name(top.label)),
             name(top.predicted),
             percent((top.images + back) as f64 / errors as f64),
+            grouped(errors),
         ));
     }
     sentences

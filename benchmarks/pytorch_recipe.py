@@ -33,6 +33,7 @@ from make_fixtures import Architecture, ResNet  # noqa: E402
 def refuse_what_is_missing(recipe):
     training, augment = recipe["training"], recipe["augment"]
     missing = {
+        "model.init": recipe["model"]["init"] == "whitening",
         "training.micro_batches": training["micro_batches"] != 1,
         "training.clip_norm": training["clip_norm"] > 0,
         "training.ema_decay": training["ema_decay"] > 0,

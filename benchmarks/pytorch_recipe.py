@@ -27,13 +27,13 @@ import torch.nn.functional as F
 from train_vs_pytorch import machine  # also puts tests/parity on the path
 
 from load_bundle import accuracy, normalised, read_folder  # noqa: E402
-from make_fixtures import Architecture, ResNet  # noqa: E402
+from make_fixtures import Architecture, VitArchitecture  # noqa: E402
 
 
 def refuse_what_is_missing(recipe):
     training, augment = recipe["training"], recipe["augment"]
     missing = {
-        "model.init": recipe["model"]["init"] == "whitening",
+        "model.init": recipe["model"].get("init") == "whitening",
         "training.micro_batches": training["micro_batches"] != 1,
         "training.clip_norm": training["clip_norm"] > 0,
         "training.ema_decay": training["ema_decay"] > 0,
@@ -49,14 +49,22 @@ def refuse_what_is_missing(recipe):
         sys.exit(f"{recipe['name']}: this script does not have {', '.join(used)}")
 
 
-def network(recipe, classes):
+def network(recipe, classes, image_size):
     model = recipe["model"]
+    if model["preset"] == "vit-tiny":
+        net = VitArchitecture(image_size, model["patch"], model["width"], model["depth"], model["heads"], classes).build()
+        for name, parameter in net.named_parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                torch.nn.init.zeros_(parameter)
+        return net
     compact = model["preset"] == "resnet18-compact"
     depth = 18 if compact else int(model["preset"].removeprefix("resnet"))
-    net = ResNet(Architecture(
+    net = Architecture(
         depth, model["width"], "cifar" if compact else model["stem"], model["norm"], model["groups"],
         "projection" if compact else "projection_norm", "conv" if compact else "linear", classes,
-    ))
+    ).build()
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
             mode = model["init"].removeprefix("kaiming_")
@@ -169,7 +177,7 @@ def main():
     images, labels = images[kept], labels[kept]
     if len(labels) < recipe["training"]["batch_size"]:
         sys.exit(f"{len(labels)} training images do not fill one batch of {recipe['training']['batch_size']}")
-    net = network(recipe, len(classes))
+    net = network(recipe, len(classes), images.shape[-1])
     seconds = train(net, images, labels, mean, std, recipe, epochs, seed)
 
     images, labels, _ = read_folder(args.folder / "test", classes, args.limit)

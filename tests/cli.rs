@@ -138,6 +138,40 @@ fn a_terminated_run_resumes_to_the_same_bytes() {
     fails(&occupied, 1, &["holds a run already", "--resume"]);
 }
 
+#[test]
+#[cfg(unix)]
+fn a_transformer_resumes_to_the_same_bytes_and_is_evaluated_exported_and_asked() {
+    let folder = TempDir::new().unwrap();
+    let mut tiny = vec!["--recipe", "vit-tiny", "--epochs", "30", "--set", "training.ema_decay=0.9"];
+    for set in ["model.width=12", "model.depth=2", "model.heads=2", "training.batch_size=16", "training.flip_tta=true"]
+    {
+        tiny.extend(["--set", set]);
+    }
+    resumes(folder.path(), &tiny);
+    let run = |arguments: &[&str]| succeeds(&kiln(folder.path()).args(arguments).output().unwrap());
+    let data = ["--dataset", "synthetic", "--limit", "200", "--device", "cpu"];
+    let evaluated = run(&[&["eval", "whole", "--json"][..], &data].concat());
+    let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
+    let bundle =
+        kiln_model::Bundle::from_bytes(&fs::read(folder.path().join("whole/model.safetensors")).unwrap()).unwrap();
+    assert_eq!(evaluated["metrics"]["accuracy"].as_f64(), Some(bundle.metadata.accuracy));
+    run(&[&["export", "whole", "--format", "web"][..], &data].concat());
+    run(&[&["report", "whole"][..], &data].concat());
+    fs::write(folder.path().join("grey.bmp"), bitmap(100, 20)).unwrap();
+    for model in ["whole", "whole/model-int8.safetensors"] {
+        assert!(run(&["predict", "--device", "cpu", "--model", model, "grey.bmp"]).contains("vit-tiny at width 12"));
+    }
+    image_folder(folder.path(), 10);
+    let on_folder = ["--data", ".", "--device", "cpu"];
+    let small = ["train", "--epochs", "1", "--no-report", "--image-size", "16", "--out", "small"];
+    run(&[&small[..], &tiny[..2], &tiny[6..], &on_folder].concat());
+    let larger = [&["eval", "small", "--image-size", "32"][..], &on_folder].concat();
+    fails(&kiln(folder.path()).args(larger).output().unwrap(), 1, &["16 pixels a side and no others"]);
+    // Another network altogether.
+    let other = train(folder.path(), &[&["--init", "whole", "--out", "other"][..], &TINY].concat());
+    fails(&other, 1, &["transformer of 2 blocks of width 12"]);
+}
+
 /// The losses of ten steps of eight images.
 fn ten_losses(device: &str, precision: &str) -> Vec<f64> {
     let folder = TempDir::new().unwrap();
@@ -465,7 +499,8 @@ fn a_recipe_decides_the_size_that_a_folders_images_are_brought_to() {
     };
     assert_eq!(size("default", &[]).image_size, 32);
     let starter = size("starter", &["--recipe", "image-folder", "--set", "training.image_size=48"]);
-    assert_eq!((starter.image_size, starter.architecture.stem), (48, kiln_model::Stem::Imagenet));
+    let kiln_model::Architecture::ResNet(architecture) = &starter.architecture else { panic!("{starter:?}") };
+    assert_eq!((starter.image_size, architecture.stem), (48, kiln_model::Stem::Imagenet));
     assert_eq!(size("flag", &["--image-size", "16"]).image_size, 16);
 }
 

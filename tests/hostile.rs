@@ -6,39 +6,21 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kiln_model::container::{self, Storage};
-use kiln_model::{Bundle, Metadata, Preset, ResNetConfig, StateDict, StateTensor};
+use kiln_model::{Bundle, ResNetConfig};
 use tempfile::TempDir;
 
 mod bombs;
 mod program;
+mod sample;
 
 use program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
 
 /// A network of width 2 that knows two classes.
 fn bundle() -> Bundle {
-    let architecture = ResNetConfig { width: 2, ..ResNetConfig::preset(Preset::ResNet(18), 2) };
-    let ones = |(name, shape): (String, Vec<usize>)| {
-        let values = vec![1.0; shape.iter().product()];
-        (name, StateTensor { shape, values })
-    };
-    let state: StateDict = architecture.tensors().into_iter().map(ones).collect();
-    let metadata = Metadata {
-        architecture,
-        classes: vec!["cat".into(), "dog".into()],
-        image_size: 32,
-        mean: [0.5; 3],
-        std: [0.25; 3],
-        dataset: "synthetic".into(),
-        dataset_digest: "0".into(),
-        accuracy: 0.5,
-        accuracy_split: "test".into(),
-        accuracy_samples: 10,
-        recipe: "quick".into(),
-        seed: 0,
-        kiln_version: "0".into(),
-        quantisation: None,
-    };
-    Bundle { metadata, state }
+    let architecture = ResNetConfig { width: 2, ..ResNetConfig::new(18, 2) };
+    let mut bundle = sample::bundle(architecture.into(), |_| 1.0);
+    bundle.metadata.classes = vec!["cat".into(), "dog".into()];
+    bundle
 }
 
 /// Runs a command to its end; what it said, and the most memory it had, in MiB (0 where Linux is not).
@@ -250,7 +232,7 @@ fn absurd_recipes_and_arguments_are_explained() {
         ("optimizer.lr=1e400", "optimizer.lr"),
         ("optimizer.weight_decay=-1.0", "0 to 1"),
         ("schedule.milestones=[nan]", "milestones"),
-        ("model.width=18446744073709551616", "model.width"),
+        ("model.width=18446744073709551616", "expected usize in `width`"),
         ("name=../../elsewhere", "letters, digits"),
         ("name=\u{1b}[2J", "letters, digits"),
     ] {

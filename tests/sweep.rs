@@ -8,32 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use kiln_model::container::Storage;
-use kiln_model::{Bundle, Metadata, Preset, ResNetConfig, StateTensor};
+use kiln_model::{Bundle, ResNetConfig};
+
+mod sample;
 
 fn bundle(width: usize, storage: Storage) -> Vec<u8> {
-    let architecture = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
-    let waves = |(name, shape): (String, Vec<usize>)| {
-        let values = (0..shape.iter().product::<usize>()).map(|at| (at as f32 * 1.7).sin()).collect();
-        (name, StateTensor { shape, values })
-    };
-    let state = architecture.tensors().into_iter().map(waves).collect();
-    let metadata = Metadata {
-        architecture,
-        classes: (0..10).map(|class| format!("class {class}")).collect(),
-        image_size: 32,
-        mean: [0.5; 3],
-        std: [0.25; 3],
-        dataset: "synthetic".into(),
-        dataset_digest: "0123456789abcdef".repeat(4),
-        accuracy: 0.875,
-        accuracy_split: "test".into(),
-        accuracy_samples: 10_000,
-        recipe: "quick".into(),
-        seed: 0,
-        kiln_version: "0.1.0".into(),
-        quantisation: None,
-    };
-    Bundle { metadata, state }.stored_as(storage).to_bytes().unwrap()
+    let architecture = ResNetConfig { width, ..ResNetConfig::new(18, 10) };
+    let mut bundle = sample::bundle(architecture.into(), |at| (at as f32 * 1.7).sin());
+    bundle.metadata.dataset_digest = "0123456789abcdef".repeat(4);
+    bundle.stored_as(storage).to_bytes().unwrap()
 }
 
 /// Reads every `step`th damaged form of `whole` on all threads; how many there were.

@@ -8,14 +8,14 @@ const store = new Store("kiln-bundles");
 
 /**
  * @template T
- * @param {{url: string, digest: string, sha256: string, bytes: number}} entry of web/models/index.json, URL resolved
+ * @param {{url: string, sha256: string, bytes: number}} entry of web/models/index.json, URL resolved
  * @param {(bytes: Uint8Array) => Promise<T>} use makes a classifier of the bundle, or throws
  * @param {(bytes: number, total: number) => void} progress
  * @returns {Promise<{used: T, source: "kept" | "network"}>}
  */
 export async function withBundle(entry, use, progress) {
   // The digest in the key: a bundle that was trained anew is not taken for the old one.
-  const key = `${entry.url}?digest=${entry.digest}`;
+  const key = `${entry.url}?sha256=${entry.sha256}`;
   const kept = await store.get(key);
   if (kept) {
     try {

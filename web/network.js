@@ -4,7 +4,9 @@ import { count, percent } from "./format.js";
 
 /** "ResNet-18, width 16, 32 x 32 pixels" */
 export function architectureOf({ architecture, image_size: size }) {
-  return `ResNet-${architecture.depth}, width ${architecture.width}, ${size} × ${size} pixels`;
+  const { depth, width, patch } = architecture;
+  const name = patch === undefined ? `ResNet-${depth}` : `Vision transformer, ${count(depth)} blocks`;
+  return `${name}, width ${width}, ${size} × ${size} pixels`;
 }
 
 /** What it got right, on what and of how many; a figure without these says nothing. */

@@ -1,20 +1,22 @@
 //! What fuzz targets and their seeds share: valid files to start from.
 
-use kiln_model::{Bundle, Metadata, NormKind, ResNetConfig, StateDict, StateTensor};
+use kiln_model::{Architecture, Bundle, NormKind, ResNetConfig, StateTensor, VitConfig};
 use kiln_train::{Checkpoint, EpochMetrics, Header, Recipe, Recovery, Running};
 
-/// Every parameter of a network, none of them zero.
-pub fn state(architecture: &ResNetConfig) -> StateDict {
-    let tensor = |(name, shape): (String, Vec<usize>)| {
-        let values = (0..shape.iter().product::<usize>()).map(|at| (at as f32 * 0.7).sin() + 1.5).collect();
-        (name, StateTensor { shape, values })
-    };
-    architecture.tensors().into_iter().map(tensor).collect()
+#[path = "../../tests/sample/mod.rs"]
+mod sample;
+
+/// Pixels a side of the images.
+const SIZE: usize = 8;
+
+/// None of them zero.
+fn number(at: usize) -> f32 {
+    (at as f32 * 0.7).sin() + 1.5
 }
 
 /// ResNet-18 of width 1 for two classes.
-pub fn architecture() -> ResNetConfig {
-    recipe().architecture(2).expect("width 1 is the least there is")
+fn architecture() -> Architecture {
+    recipe().architecture(2, SIZE).expect("width 1 is the least there is")
 }
 
 pub fn recipe() -> Recipe {
@@ -22,25 +24,18 @@ pub fn recipe() -> Recipe {
 }
 
 pub fn bundle(norm: NormKind) -> Bundle {
-    let architecture = ResNetConfig { norm, groups: 1, ..architecture() };
-    let state = state(&architecture);
-    let metadata = Metadata {
-        architecture,
-        classes: vec!["cat".into(), "dog".into()],
-        image_size: 8,
-        mean: [0.5; 3],
-        std: [0.25; 3],
-        dataset: "synthetic".into(),
-        dataset_digest: "0".into(),
-        accuracy: 0.5,
-        accuracy_split: "test".into(),
-        accuracy_samples: 10,
-        recipe: "quick".into(),
-        seed: 0,
-        kiln_version: "0".into(),
-        quantisation: None,
-    };
-    Bundle { metadata, state }
+    let config = ResNetConfig { norm, groups: 1, width: 1, ..ResNetConfig::new(18, 2) };
+    let mut bundle = sample::bundle(config.into(), number);
+    bundle.metadata.image_size = SIZE;
+    bundle
+}
+
+/// A transformer of one block and one channel.
+pub fn transformer() -> Bundle {
+    let config = VitConfig { image_size: SIZE, patch: 4, width: 1, depth: 1, heads: 1, classes: 2 };
+    let mut bundle = sample::bundle(config.into(), number);
+    bundle.metadata.image_size = SIZE;
+    bundle
 }
 
 pub fn epoch() -> EpochMetrics {
@@ -59,12 +54,12 @@ pub fn epoch() -> EpochMetrics {
 
 pub fn checkpoint() -> Checkpoint {
     let (recipe, architecture) = (recipe(), architecture());
-    let model = state(&architecture);
+    let model = sample::state(&architecture, number);
     let header = Header {
         recipe,
         architecture,
         classes: vec!["cat".into(), "dog".into()],
-        image_size: 8,
+        image_size: SIZE,
         mean: [0.5; 3],
         std: [0.25; 3],
         dataset: "synthetic".into(),

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-use kiln_fuzz::{bundle, checkpoint, epoch};
+use kiln_fuzz::{bundle, checkpoint, epoch, transformer};
 use kiln_model::NormKind;
 use kiln_model::container::Storage;
 use kiln_report::History;
@@ -42,12 +42,12 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn bundles(folder: &Path) -> Written {
-    for (norm, choice) in [(NormKind::Batch, 0), (NormKind::Group, 1)] {
+    for (bundle, choice) in [bundle(NormKind::Batch), bundle(NormKind::Group), transformer()].into_iter().zip(0..) {
         for (storage, index) in [(Storage::F32, 0_u8), (Storage::F16, 1), (Storage::Int8, 2)] {
-            let bundle = bundle(norm).stored_as(storage);
+            let bundle = bundle.clone().stored_as(storage);
             let name = format!("{choice}-{}", storage.name());
             write(folder, &name, &bundle.to_bytes()?)?;
-            let metadata = [&[choice | index << 1][..], &serde_json::to_vec(&bundle.metadata)?].concat();
+            let metadata = [&[choice + 3 * index][..], &serde_json::to_vec(&bundle.metadata)?].concat();
             write(folder, &format!("{name}-metadata"), &metadata)?;
         }
     }

@@ -4,20 +4,21 @@
 
 use std::sync::LazyLock;
 
-use kiln_fuzz::bundle;
+use kiln_fuzz::{bundle, transformer};
 use kiln_model::container::{self, Storage};
 use kiln_model::{Bundle, NormKind, StateDict};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
-static STATES: LazyLock<[StateDict; 2]> = LazyLock::new(|| [NormKind::Batch, NormKind::Group].map(|n| bundle(n).state));
+static STATES: LazyLock<[StateDict; 3]> =
+    LazyLock::new(|| [bundle(NormKind::Batch), bundle(NormKind::Group), transformer()].map(|bundle| bundle.state));
 
 fuzz_target!(|data: &[u8]| {
     read(data);
     let Some((&choice, json)) = data.split_first() else { return };
     let Ok(json) = serde_json::from_slice::<&RawValue>(json) else { return };
-    let storage = [Storage::F32, Storage::F16, Storage::Int8][usize::from(choice >> 1) % 3];
-    let file = container::write(&json, &STATES[usize::from(choice & 1)], storage).expect("plain weights");
+    let storage = [Storage::F32, Storage::F16, Storage::Int8][usize::from(choice) / 3 % 3];
+    let file = container::write(&json, &STATES[usize::from(choice) % 3], storage).expect("plain weights");
     read(&file);
 });
 

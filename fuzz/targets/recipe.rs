@@ -19,5 +19,5 @@ fuzz_target!(|data: &[u8]| {
         assert!((0.0..=1.0).contains(&factor), "{factor}");
         recipe.augment_at(step, total);
     }
-    recipe.architecture(10).expect("a recipe that was read makes a network");
+    recipe.architecture(10, recipe.training.image_size).expect("a recipe that was read makes a network");
 });

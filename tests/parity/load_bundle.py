@@ -1,4 +1,5 @@
-"""Opens a Kiln bundle in PyTorch: proof that its tensors are torchvision's by name and by meaning.
+"""Opens a Kiln bundle in PyTorch: proof that its tensors are torchvision's (a transformer's: timm's) by
+name and by meaning.
 
     python3 tests/parity/load_bundle.py model.safetensors [--images FOLDER [--limit N]]
 
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from make_fixtures import Architecture, ResNet
+from make_fixtures import Architecture, VitArchitecture
 
 
 def read_bundle(path):
@@ -32,13 +33,15 @@ def read_bundle(path):
     for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8]:
         scale = tensors.pop(f"{name}.scale")
         tensors[name] = tensors[name].float() * scale.view(-1, *[1] * (tensors[name].dim() - 1))
-    model = ResNet(architecture(metadata["architecture"]))
+    model = architecture(metadata["architecture"]).build()
     model.load_state_dict(tensors, strict=True)
     return model.eval(), metadata
 
 
 def architecture(kiln):
     """Kiln's description of a network as make_fixtures has it: `shortcut` tells it all of a compact one."""
+    if "patch" in kiln:
+        return VitArchitecture(**kiln)
     compact = kiln["stem"] == "compact"
     kept = {key: kiln[key] for key in ("depth", "width", "norm", "groups", "shortcut", "classes")}
     return Architecture(stem="cifar" if compact else kiln["stem"], head="conv" if compact else "linear", **kept)

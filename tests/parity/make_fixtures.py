@@ -1,4 +1,4 @@
-"""Writes tests/parity/*.safetensors: what PyTorch computes for small residual networks.
+"""Writes tests/parity/*.safetensors: what PyTorch computes for small residual networks and a small transformer.
 
     python3 tests/parity/make_fixtures.py [--output FOLDER]
 
@@ -13,7 +13,7 @@ Why the seeds are chosen and the last norm of each block is damped: a pre-activa
 rounding distance of zero gets another ReLU gradient in another implementation, a jump of 1e-3 to
 1 that no tolerance absorbs. These seeds keep clear of that in every run; most others do not.
 
-One file a case. Names are torchvision's; all float32 except `labels`:
+One file a case. Names are torchvision's, the transformer's timm's; all float32 except `labels`:
 
     input [N,3,H,W], labels [N] int64
     init/<name>        parameters, running_mean and running_var at the start (norms randomised)
@@ -28,13 +28,13 @@ SGD: momentum 0.9, Nesterov, weight decay 5e-4 on every parameter, plain loss. S
 rolled by t pixels along the width (out on the right, in on the left) with `labels` as they are;
 rolling along the batch would give every step the same mean loss. `sgd/losses[t]` is the loss
 before update t, `sgd/final` what stands after the tenth. To keep the folder below 1.5 MB only the
-basic and the compact network have the ten steps.
+basic and the compact network and the transformer have the ten steps.
 
 A convolution's bias in front of a batch norm (`conv1.bias` of the compact stem) has a gradient of
 exactly zero; both sides hold rounding noise there. Compare every gradient with
 ||a - b|| <= tolerance * max(||b||, 1e-2 * ||all gradients||), which is what the table does.
 
-`__metadata__["case"]` is a JSON object: name, the fields of `Architecture`, sgd, torch.
+`__metadata__["case"]` is a JSON object: name, the fields of the architecture, sgd, torch.
 """
 
 import argparse
@@ -66,6 +66,24 @@ class Architecture:
     shortcut: str = "projection_norm"  # | projection: the compact network, see ResNet
     head: str = "linear"  # | conv: a 1x1 convolution, stored as the linear layer it equals
     classes: int = 10
+
+    def build(self):
+        return ResNet(self)
+
+
+@dataclass(frozen=True)
+class VitArchitecture:
+    """The same of a transformer."""
+
+    image_size: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    classes: int = 10
+
+    def build(self):
+        return Vit(self)
 
 
 class Block(nn.Module):
@@ -127,10 +145,53 @@ class ResNet(nn.Module):
         return self.fc(self.feature_map(x).mean((2, 3)))
 
 
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):  # [N,T,C] -> [N,T,C]
+        n, t, c = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, c))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width, eps=1e-6), Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x):  # [N,T,C] -> [N,T,C]
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+
+
+class Vit(nn.Module):
+    """timm's names and arithmetic of `VisionTransformer(class_token=False, global_pool="avg", fc_norm=False)`."""
+
+    def __init__(self, arch):
+        super().__init__()
+        self.side = arch.image_size // arch.patch
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, arch.width, arch.patch, arch.patch)})
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.side**2, arch.width))
+        self.blocks = nn.Sequential(*(TransformerBlock(arch.width, arch.heads) for _ in range(arch.depth)))
+        self.norm, self.head = nn.LayerNorm(arch.width, eps=1e-6), nn.Linear(arch.width, arch.classes)
+
+    def feature_map(self, x):  # [N,3,H,W] -> [N,C,h,w]
+        x = self.patch_embed["proj"](x).flatten(2).transpose(1, 2)
+        return self.norm(self.blocks(x + self.pos_embed)).transpose(1, 2).unflatten(2, (self.side, self.side))
+
+    def forward(self, x):  # [N,3,H,W] -> [N,classes]
+        return self.head(self.feature_map(x).mean((2, 3)))
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
-    architecture: Architecture
+    architecture: Architecture | VitArchitecture
     seed: int
     images: tuple = (8, 32)  # N, H = W
     sgd: bool = False
@@ -142,12 +203,13 @@ CASES = [
     Case("resnet18_group_norm", Architecture(18, 2, norm="group", groups=2), seed=7),
     Case("resnet18_imagenet_stem", Architecture(18, 2, stem="imagenet"), seed=1, images=(4, 48)),
     Case("resnet18_compact", Architecture(18, 4, shortcut="projection", head="conv", classes=7), seed=1, sgd=True),
+    Case("vit", VitArchitecture(image_size=16, patch=4, width=12, depth=2, heads=3), seed=1, images=(8, 16), sgd=True),
 ]
 
 
 def randomised(arch, generator):
     """A float32 network: Kaiming normal convolutions, every norm away from the identity."""
-    model = ResNet(arch)
+    model = arch.build()
     draw = lambda tensor: torch.randn(tensor.shape, generator=generator)
     with torch.no_grad():
         for module in model.modules():
@@ -159,12 +221,14 @@ def randomised(arch, generator):
             elif isinstance(module, nn.Linear):
                 module.weight.copy_(draw(module.weight) / math.sqrt(module.in_features))
                 module.bias.copy_(0.1 * draw(module.bias))
-            elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+            elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
                 module.weight.copy_(1 + 0.1 * draw(module.weight))
                 module.bias.copy_(0.1 * draw(module.bias))
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.copy_(0.1 * draw(module.running_mean))
                 module.running_var.copy_((0.1 * draw(module.running_var)).exp())
+            elif isinstance(module, Vit):
+                module.pos_embed.copy_(0.1 * draw(module.pos_embed))
         for block in model.modules():
             if isinstance(block, Block):
                 getattr(block, f"bn{block.count}").weight.mul_(LAST_NORM_SCALE)
@@ -224,7 +288,8 @@ def compute(case, dtype, nudged_by=None):
     with torch.no_grad():
         maps = model.feature_map(images)
         out["eval_logits"], out["features"] = model(images), maps.mean((2, 3))
-        out["cam"] = torch.einsum("nc,nchw->nhw", model.fc.weight[labels], maps)
+        head = model.fc if isinstance(model, ResNet) else model.head
+        out["cam"] = torch.einsum("nc,nchw->nhw", head.weight[labels], maps)
 
     model.train()
     logits = model(images)
@@ -264,6 +329,8 @@ def main():
 
     full = ResNet(Architecture(18, 64, shortcut="projection", head="conv"))
     assert sum(p.numel() for p in full.parameters()) == 11_154_890  # the compact network's published count
+    full = Vit(VitArchitecture(image_size=32, patch=4, width=192, depth=12, heads=3))
+    assert sum(p.numel() for p in full.parameters()) == 5_362_378  # Kiln's vit-tiny
 
     too_far = []
     for case in CASES:

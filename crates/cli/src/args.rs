@@ -384,9 +384,9 @@ pub struct SummaryArgs {
     /// resnet18, resnet34, resnet50, resnet101, resnet152 or resnet18-compact
     #[arg(default_value = "resnet18")]
     pub model: String,
-    /// Channels of the first stage
-    #[arg(long, default_value_t = 64)]
-    pub width: usize,
+    /// Channels of the first stage [default: 64], or of a transformer's tokens [default: 192]
+    #[arg(long)]
+    pub width: Option<usize>,
     #[arg(long, default_value_t = 10)]
     pub classes: usize,
     /// Height and width of the images in pixels

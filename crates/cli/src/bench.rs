@@ -97,7 +97,7 @@ fn check_batch(batch: usize) -> Result<()> {
 /// Seconds of forward, backward and update on one batch that is on the device already.
 fn bare_step(recipe: &Recipe, batch: usize, steps: usize, device: &Device) -> Result<f64> {
     let device = device.clone().autodiff();
-    let mut model = recipe.architecture(10)?.init(0, &device)?.with_precision(recipe.training.precision);
+    let mut model = recipe.architecture(10, 32)?.init(0, &device)?.with_precision(recipe.training.precision);
     let mut sgd = Sgd::new(recipe.optimizer.clone());
     let pixels: Vec<f32> = (0..batch * 3072).map(|index| (index as f32).sin()).collect();
     let images = Tensor::<4>::from_data(TensorData::new(pixels, [batch, 3, 32, 32]), &device);

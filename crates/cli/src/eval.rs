@@ -11,12 +11,12 @@ use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::{Corruption, Dataset, ImageSet, SEVERITIES, corrupt};
 use kiln_kernels::device::choose;
-use kiln_model::{Bundle, ResNet};
+use kiln_model::{Bundle, Metadata};
 use kiln_train::files;
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::{
-    Corrupted, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Scoring, Temperature,
-    TemperatureScaling, predict, predict_flipped,
+    Classifier, Corrupted, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Temperature,
+    TemperatureScaling,
 };
 
 use crate::args::EvalArgs;
@@ -84,16 +84,17 @@ pub fn save(run: &RunDir, report: &EvaluationReport) -> Result<()> {
 /// A trained network that can be asked about images.
 pub struct Network<'a> {
     bundle: &'a Bundle,
-    model: ResNet,
-    batch_size: usize,
-    device: &'a Device,
+    classifier: Classifier,
 }
 
 impl<'a> Network<'a> {
-    /// Refuses data with other classes than the network's.
-    pub fn new(bundle: &'a Bundle, data: &Dataset, batch_size: usize, device: &'a Device) -> Result<Self> {
+    /// Refuses data with other classes than the network's, or images of a size that it does not take.
+    pub fn new(bundle: &'a Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Self> {
         check_classes(bundle, data)?;
-        Ok(Self { bundle, model: bundle.model(device)?, batch_size, device })
+        bundle.metadata.architecture.check_image_size(data.train.height)?;
+        let (network, device, classes) = (bundle.model(device)?, device.clone(), data.classes.clone());
+        let Metadata { mean, std, .. } = bundle.metadata;
+        Ok(Self { bundle, classifier: Classifier { network, device, classes, mean, std, batch_size } })
     }
 
     pub fn bundle(&self) -> &Bundle {
@@ -106,28 +107,20 @@ impl<'a> Network<'a> {
     }
 
     fn predict_some(&self, set: &ImageSet, indices: &[u32], features: bool) -> Predictions {
-        let (classes, scoring) = (&self.bundle.metadata.classes, self.scoring(features));
-        predict(&self.model, classes, set, indices, &scoring, self.device, &mut || false).expect("nothing stops it")
+        self.classifier.predict(set, indices, features, &mut || false).expect("nothing stops it")
     }
 
     /// Averaged over mirror images, for which `plain` needs its features.
     fn predict_flipped(&self, set: &ImageSet, plain: &Predictions) -> Predictions {
         let indices: Vec<u32> = (0..set.len() as u32).collect();
-        let scoring = self.scoring(false);
-        predict_flipped(&self.model, plain, set, &indices, &scoring, self.device, &mut || false)
-            .expect("nothing stops it")
-    }
-
-    fn scoring(&self, features: bool) -> Scoring {
-        let metadata = &self.bundle.metadata;
-        Scoring { mean: metadata.mean, std: metadata.std, batch_size: self.batch_size, features }
+        self.classifier.predict_flipped(set, &indices, plain, &mut || false).expect("nothing stops it")
     }
 }
 
 /// Scores a bundle on the images to test on.
 pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation> {
     let network = Network::new(bundle, data, batch_size, device)?;
-    Ok(Evaluation::of(&network.predict(test_images(data).1, false)))
+    Ok(network.predict(test_images(data).1, false).evaluation())
 }
 
 /// A temperature from the images that the run's training kept for validation, if these are known.

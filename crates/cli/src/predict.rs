@@ -23,7 +23,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let (metadata, mut classify) = classifier(bundle, &device)?;
     let mut failed = false;
     if !args.json {
-        println!("{} ({} at width {})", path.display(), metadata.recipe, metadata.architecture.width);
+        println!("{} ({} at width {})", path.display(), metadata.recipe, metadata.architecture.width());
     }
     for image in &args.images {
         let pixels = match decode_image_file(image, metadata.image_size) {

@@ -190,7 +190,7 @@ fn spread(images: usize, most: usize) -> Vec<usize> {
 struct Eye<'a> {
     bundle: &'a Bundle,
     set: &'a ImageSet,
-    network: kiln_model::InferenceResNet,
+    network: kiln_model::InferenceNetwork,
     executor: Executor,
 }
 

@@ -2,28 +2,42 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use kiln_model::{NormKind, ResNetConfig, Stem, Summary};
+use anyhow::{Result, bail};
+use kiln_model::{Architecture, NormKind, Stem, Summary};
 use kiln_report::grouped;
 use serde_json::json;
 
 use crate::args::SummaryArgs;
 
 pub fn run(args: SummaryArgs) -> Result<ExitCode> {
-    let mut config = ResNetConfig { width: args.width, ..ResNetConfig::preset(args.model.parse()?, args.classes) };
-    if args.imagenet_stem {
-        config.stem = Stem::Imagenet;
+    let mut architecture = Architecture::preset(args.model.parse()?, args.classes);
+    match &mut architecture {
+        Architecture::ResNet(config) => {
+            config.width = args.width.unwrap_or(config.width);
+            if args.imagenet_stem {
+                config.stem = Stem::Imagenet;
+            }
+            if let Some(groups) = args.group_norm {
+                (config.norm, config.groups) = (NormKind::Group, groups);
+            }
+        }
+        Architecture::Vit(_) if args.imagenet_stem || args.group_norm.is_some() => {
+            bail!(
+                "a transformer has neither a stem nor group normalisation: leave --imagenet-stem and --group-norm out"
+            )
+        }
+        Architecture::Vit(config) => {
+            config.width = args.width.unwrap_or(config.width);
+            config.image_size = args.image_size.into();
+        }
     }
-    if let Some(groups) = args.group_norm {
-        (config.norm, config.groups) = (NormKind::Group, groups);
-    }
-    config.validate()?;
-    let summary = Summary::new(&config, args.image_size.into());
+    architecture.validate()?;
+    let summary = Summary::new(&architecture, args.image_size.into());
     if args.json {
         let (parameters, mult_adds) = (summary.parameters(), summary.mult_adds());
         println!(
             "{}",
-            json!({"architecture": config, "parameters": parameters, "mult_adds": mult_adds, "layers": summary.layers})
+            json!({"architecture": architecture, "parameters": parameters, "mult_adds": mult_adds, "layers": summary.layers})
         );
         return Ok(ExitCode::SUCCESS);
     }

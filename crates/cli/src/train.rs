@@ -18,8 +18,8 @@ use kiln_train::recipe::Training;
 use kiln_train::run_dir::{Latest, RunDir, RunDirError, RunLock, write_whole};
 use kiln_train::tensorboard::{self, EventFile};
 use kiln_train::{
-    Checkpoint, EpochMetrics, Evaluation, Event, MAX_SKIPPED, Outcome, Predictions, Recipe, Scoring, Skipped,
-    StepMetrics, TrainError, Trainer, predict, predict_flipped,
+    Checkpoint, Classifier, EpochMetrics, Evaluation, Event, MAX_SKIPPED, Outcome, Predictions, Recipe, Skipped,
+    StepMetrics, TrainError, Trainer,
 };
 use serde_json::{Value, json};
 
@@ -186,15 +186,17 @@ fn guarded<T>(is_queued: bool, work: impl FnOnce() -> T) -> Result<T, String> {
     panic::set_hook(Box::new(move |info| {
         crate::exit_without_reader(info);
         let told = info.payload_as_str().unwrap_or("no reason was given").to_owned();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(told);
+        // Whose fault it was: the driver's, or one of this program.
+        let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
+        seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((told, place));
     }));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     panic::set_hook(usual);
     result.map_err(|_| {
-        let told = first.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let (told, place) = first.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         // Of a chain of causes the last is the one that says something.
         let idle = |line: &&str| !line.starts_with("No backtrace") && !line.ends_with(':') && !line.is_empty();
-        told.lines().map(str::trim).rfind(idle).unwrap_or(&told).to_owned()
+        told.lines().map(str::trim).rfind(idle).unwrap_or(&told).to_owned() + &place
     })
 }
 
@@ -331,14 +333,10 @@ fn untrained<'a>(
     trainer.with_weights(state.clone(), metadata.classes == data.classes).with_context(|| {
         let architecture = &metadata.architecture;
         format!(
-            "cannot start with the weights of {}, a ResNet-{} of width {} with {:?} stem and {:?} norm: give the recipe \
-             the same network, such as --set model.width={}",
+            "cannot start with the weights of {}, a {architecture}: give the recipe the same network, such as \
+             --set model.width={}",
             path.display(),
-            architecture.depth,
-            architecture.width,
-            architecture.stem,
-            architecture.norm,
-            architecture.width
+            architecture.width()
         )
     })
 }
@@ -383,7 +381,7 @@ fn describe(trainer: &Trainer, data: &Dataset, run: &RunDir, screen: &Screen) {
         };
         let parameters = grouped(parameters);
         let lines = [
-            format!("model    {} at width {}, {parameters} parameters", model.preset, model.width),
+            format!("model    {} at width {}, {parameters} parameters", model.preset(), model.width()),
             format!("data     {}: {train} to train, {validation} to validate, {test} to test", data.name),
             format!("run      {}{resumed}\n", run.path().display()),
         ];
@@ -429,16 +427,15 @@ fn test(
     }
     let mut tested = vec![];
     for (weights, state) in weights {
-        let model = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
-        let (device, stop) = (&chosen.device, &mut || signals.stop());
+        let network = best.header.architecture.init(0, &chosen.device)?.load_state_dict(state)?;
+        let classifier = Classifier { network, ..trainer.classifier() };
+        let stop = &mut || signals.stop();
         let with_flipped = best.header.recipe.training.flip_tta;
         // The report shows the best weights' features.
-        let scoring = Scoring { features: with_flipped || weights == "best", ..trainer.scoring() };
-        let Some(plain) = predict(&model, &data.classes, set, &indices, &scoring, device, stop) else {
-            return Ok(None);
-        };
+        let features = with_flipped || weights == "best";
+        let Some(plain) = classifier.predict(set, &indices, features, stop) else { return Ok(None) };
         let flip_tta = match with_flipped {
-            true => match predict_flipped(&model, &plain, set, &indices, &trainer.scoring(), device, stop) {
+            true => match classifier.predict_flipped(set, &indices, &plain, stop) {
                 Some(predictions) => Some(predictions),
                 None => return Ok(None),
             },
@@ -466,7 +463,7 @@ fn finish(
     });
     let best_epoch = best.header.history.last().context("the best checkpoint has no epoch")?;
     let Some(tested) = test(&best, trainer, data, chosen, signals)? else { return Ok(signals.exit_code()) };
-    let test = tested.first().map(|tested| Evaluation::of(&tested.plain));
+    let test = tested.first().map(|tested| tested.plain.evaluation());
     let bundle = bundle(&best, best_epoch, trainer.split(), test.as_ref());
     write_whole(&run.bundle(), &bundle.to_bytes()?)?;
 
@@ -666,7 +663,7 @@ impl<'a> Progress<'a> {
             return println!("{event}");
         }
         self.warn(&format!(
-            "step {step} left out, {in_a_row} in a row: the loss was {loss}, and {place} was not finite; going on at half \
+            "step {step} left out, {in_a_row} in a row: the loss was {loss:?}, and {place} was not finite; going on at half \
              the rate, {learning_rate:.3e}, and giving up after {MAX_SKIPPED} in a row"
         ));
     }

@@ -26,6 +26,8 @@ macro_rules! shaders {
 }
 
 shaders! {
+    ADD_POSITION = "add_position",
+    ATTENTION = "attention",
     AUGMENT = "augment",
     BATCH_NORM = "batch_norm",
     BATCH_NORM_BACKWARD = "batch_norm_backward",
@@ -37,10 +39,11 @@ shaders! {
     CONV2D_MATRIX_BACKWARD_WEIGHT = "conv2d_matrix_backward_weight",
     CONV2D_MATRIX_PACK = "conv2d_matrix_pack",
     CONV2D_PACK = "conv2d_pack",
+    GELU = "gelu",
     GLOBAL_AVERAGE_POOL = "global_average_pool",
     GLOBAL_AVERAGE_POOL_BACKWARD = "global_average_pool_backward",
-    GROUP_NORM = "group_norm",
     MAX_POOL = "max_pool",
+    NORM = "norm",
     PEAK = "peak",
     RESIZE_NORMALIZE = "resize_normalize",
     SUM = "sum",
@@ -226,7 +229,7 @@ mod tests {
         assert!(source.contains("const STRIDE = 2u;"), "the others stay");
         let source = MAX_POOL.with([("Number", "f16".into())]).source();
         assert!(source.starts_with("enable f16;") && source.contains("alias Number = f16;"), "{source}");
-        let source = GROUP_NORM.with([("EPSILON", 1e-5_f32.into())]).source();
+        let source = NORM.with([("EPSILON", 1e-5_f32.into())]).source();
         assert!(source.contains("const EPSILON = 1e-5;"), "{source}");
     }
 }

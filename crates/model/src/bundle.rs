@@ -6,10 +6,10 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "burn")]
-use crate::ResNet;
+use crate::Network;
 use crate::claims::{self, ClaimError};
 use crate::container::{self, ContainerError, Storage};
-use crate::{ConfigError, InferenceError, InferenceResNet, ResNetConfig, StateDict, StateError};
+use crate::{Architecture, ConfigError, InferenceError, InferenceNetwork, StateDict, StateError};
 
 /// A network's weights and what they were trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub struct Bundle {
 /// Everything of a bundle but its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
-    pub architecture: ResNetConfig,
+    pub architecture: Architecture,
     /// Names in the order of the logits.
     pub classes: Vec<String>,
     /// Height and width of the images the network was trained on, in pixels.
@@ -103,13 +103,13 @@ impl Bundle {
     }
 
     /// The network with these weights, to be run without burn.
-    pub fn inference(&self) -> Result<InferenceResNet, InferenceError> {
-        InferenceResNet::new(&self.metadata.architecture, &self.state, self.metadata.image_size)
+    pub fn inference(&self) -> Result<InferenceNetwork, InferenceError> {
+        InferenceNetwork::new(&self.metadata.architecture, &self.state, self.metadata.image_size)
     }
 
     /// The network with these weights.
     #[cfg(feature = "burn")]
-    pub fn model(&self, device: &Device) -> Result<ResNet, BundleError> {
+    pub fn model(&self, device: &Device) -> Result<Network, BundleError> {
         let architecture = &self.metadata.architecture;
         architecture.validate()?;
         // Before the network takes the memory that its description asks for.
@@ -124,6 +124,7 @@ impl Metadata {
         self.architecture.validate()?;
         claims::check_classes(&self.classes, &self.architecture)?;
         claims::check_image_size(self.image_size)?;
+        self.architecture.check_image_size(self.image_size)?;
         claims::check_normalisation(self.mean, self.std)?;
         claims::check_share("the accuracy", self.accuracy)?;
         let mut names = vec![
@@ -147,10 +148,10 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Preset;
+    use crate::ResNetConfig;
 
     fn bundle() -> Bundle {
-        let architecture = ResNetConfig { width: 2, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+        let architecture = Architecture::ResNet(ResNetConfig { width: 2, ..ResNetConfig::new(18, 10) });
         let state = architecture.init(1, &Device::flex()).unwrap().state_dict();
         let metadata = Metadata {
             architecture,
@@ -228,11 +229,16 @@ mod tests {
     #[test]
     fn weights_of_another_architecture_are_refused_by_name() {
         let mut bundle = bundle();
-        bundle.metadata.architecture.depth = 34;
+        resnet(&mut bundle.metadata).depth = 34;
         let error = bundle.model(&Device::flex()).unwrap_err();
         assert!(error.to_string().contains("layer1.2.bn1"), "{error}");
         let error = Bundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap_err();
         assert!(error.to_string().contains("layer1.2.bn1"), "{error}");
+    }
+
+    fn resnet(metadata: &mut Metadata) -> &mut ResNetConfig {
+        let Architecture::ResNet(config) = &mut metadata.architecture else { panic!("a residual network") };
+        config
     }
 
     /// What a bundle says that was written with a right digest after `change`.
@@ -245,15 +251,24 @@ mod tests {
     #[test]
     fn claims_beyond_reason_are_refused_before_anything_is_made() {
         let says = |words: &str, message: String| assert!(message.contains(words), "{message}");
-        says("depth 1000000000 is no ResNet", refusal(|claims| claims.architecture.depth = 1_000_000_000));
-        says("width of 1000000000", refusal(|claims| claims.architecture.width = 1_000_000_000));
-        says("class count of 1000000000", refusal(|claims| claims.architecture.classes = 1_000_000_000));
-        says("class count of 0", refusal(|claims| (claims.architecture.classes, claims.classes) = (0, vec![])));
-        says("names 10 classes for a network of 99", refusal(|claims| claims.architecture.classes = 99));
+        says("depth 1000000000 is no ResNet", refusal(|claims| resnet(claims).depth = 1_000_000_000));
+        says("width of 1000000000", refusal(|claims| resnet(claims).width = 1_000_000_000));
+        says("class count of 1000000000", refusal(|claims| resnet(claims).classes = 1_000_000_000));
+        says(
+            "class count of 0",
+            refusal(|claims| {
+                resnet(claims).classes = 0;
+                claims.classes = vec![];
+            }),
+        );
+        says("names 10 classes for a network of 99", refusal(|claims| resnet(claims).classes = 99));
         says("image size is 1000000000", refusal(|claims| claims.image_size = 1_000_000_000));
         says("image size is 0", refusal(|claims| claims.image_size = 0));
         // The largest network that a description may ask for has 15,000 million parameters.
-        let largest = refusal(|claims| (claims.architecture.width, claims.architecture.depth) = (1024, 152));
+        let largest = refusal(|claims| {
+            let config = resnet(claims);
+            (config.width, config.depth) = (1024, 152);
+        });
         says("belong to another architecture", largest);
         says("standard deviation is 0,", refusal(|claims| claims.std[1] = 0.0));
         says("mean is -0.5", refusal(|claims| claims.mean[2] = -0.5));

@@ -1,7 +1,7 @@
 //! What a file says of a network, checked before anything is made of it: a right digest only proves
 //! that the file is whole, not that its author meant well.
 
-use crate::ResNetConfig;
+use crate::Architecture;
 
 /// Most pixels a side of the images that a network takes.
 pub const MAX_IMAGE_SIZE: usize = 1024;
@@ -20,8 +20,8 @@ pub enum ClaimError {
 }
 
 /// Refuses names that are no names, too many or too few of them, and one that is there twice.
-pub fn check_classes(names: &[String], architecture: &ResNetConfig) -> Result<(), ClaimError> {
-    let classes = architecture.classes;
+pub fn check_classes(names: &[String], architecture: &Architecture) -> Result<(), ClaimError> {
+    let classes = architecture.classes();
     if names.len() != classes {
         return Err(ClaimError::Classes { names: names.len(), classes });
     }

@@ -1,8 +1,14 @@
 //! What a network is made of, checked before anything is allocated.
 
+use std::fmt;
 use std::str::FromStr;
 
+use kiln_kernels::inference::MAX_TOKENS;
 use serde::{Deserialize, Serialize};
+
+use crate::claims::MAX_IMAGE_SIZE;
+
+const MAX_CLASSES: usize = 100_000;
 
 /// The first layers, before the four stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,17 +80,46 @@ fn default_init() -> Init {
     Init::KaimingFanOut
 }
 
-/// A network asked for by name: `resnet18` to `resnet152`, or `resnet18-compact`.
+/// Describes a vision transformer (Dosovitskiy et al., <https://arxiv.org/abs/2010.11929>) without a class token: the
+/// head sees the mean of all tokens (Beyer et al., <https://arxiv.org/abs/2205.01580>).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Height and width of the images in pixels: each of their patches has an embedding of its own.
+    pub image_size: usize,
+    /// Height and width in pixels of the patch that a token is made of.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Parts of the channels that attend by themselves.
+    pub heads: usize,
+    pub classes: usize,
+}
+
+/// A network of either family. Serialised into every bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "the architecture describes neither a residual network nor a vision transformer")]
+pub enum Architecture {
+    ResNet(ResNetConfig),
+    Vit(VitConfig),
+}
+
+/// A network asked for by name: `resnet18` to `resnet152`, `resnet18-compact` or `vit-tiny`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     ResNet(usize),
     Compact,
+    Vit,
 }
 
 /// A description that makes no network.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("no model is called '{0}': choose resnet18, resnet34, resnet50, resnet101, resnet152 or resnet18-compact")]
+    #[error(
+        "no model is called '{0}': choose resnet18, resnet34, resnet50, resnet101, resnet152, resnet18-compact or vit-tiny"
+    )]
     UnknownPreset(String),
     #[error("depth {0} is no ResNet: choose 18, 34, 50, 101 or 152")]
     UnknownDepth(usize),
@@ -94,6 +129,14 @@ pub enum ConfigError {
     Groups { groups: usize, channels: usize, width: usize },
     #[error("a compact stem has half the width's channels: width {0} must be even")]
     OddCompactWidth(usize),
+    #[error("{heads} heads do not share the {width} channels of a token: choose a divisor of the width")]
+    Heads { heads: usize, width: usize },
+    #[error("images of {size} pixels a side are not made of patches of {patch}: choose a divisor as model.patch")]
+    Patch { patch: usize, size: usize },
+    #[error("{0} tokens are too many, {MAX_TOKENS} the most: choose larger patches or smaller images")]
+    Tokens(usize),
+    #[error("this transformer takes images of {expected} pixels a side and no others, such as {size}")]
+    ImageSize { expected: usize, size: usize },
 }
 
 impl FromStr for Preset {
@@ -107,41 +150,163 @@ impl FromStr for Preset {
             "resnet101" => Ok(Self::ResNet(101)),
             "resnet152" => Ok(Self::ResNet(152)),
             "resnet18-compact" => Ok(Self::Compact),
+            "vit-tiny" => Ok(Self::Vit),
             _ => Err(ConfigError::UnknownPreset(name.to_owned())),
         }
     }
 }
 
-impl ResNetConfig {
-    /// The network of that name with 64 channels in its first stage, for 32x32 images.
+impl Architecture {
+    /// The network of that name for 32x32 images, as wide as in its paper.
     pub fn preset(preset: Preset, classes: usize) -> Self {
-        let (depth, stem, shortcut) = match preset {
-            Preset::ResNet(depth) => (depth, Stem::Cifar, Shortcut::ProjectionNorm),
-            Preset::Compact => (18, Stem::Compact, Shortcut::Projection),
-        };
-        Self {
-            depth,
-            width: 64,
-            stem,
-            norm: NormKind::Batch,
-            groups: default_groups(),
-            shortcut,
-            classes,
-            init: default_init(),
+        match preset {
+            Preset::ResNet(depth) => Self::ResNet(ResNetConfig::new(depth, classes)),
+            Preset::Compact => Self::ResNet(ResNetConfig::compact(classes)),
+            Preset::Vit => Self::Vit(VitConfig::tiny(classes)),
         }
     }
 
     /// Checks every field; the other functions of this type expect a description that passed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        const LIMITS: [usize; 2] = [1024, 100_000];
+        match self {
+            Self::ResNet(config) => config.validate(),
+            Self::Vit(config) => config.validate(),
+        }
+    }
+
+    /// Whether it takes images of so many pixels a side, as a residual network does of all.
+    pub fn check_image_size(&self, size: usize) -> Result<(), ConfigError> {
+        match self {
+            Self::Vit(VitConfig { image_size, .. }) if *image_size != size => {
+                Err(ConfigError::ImageSize { expected: *image_size, size })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn classes(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.classes,
+            Self::Vit(config) => config.classes,
+        }
+    }
+
+    /// Channels of a residual network's first stage or of a transformer's tokens.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.width,
+            Self::Vit(config) => config.width,
+        }
+    }
+
+    /// Channels that the head sees.
+    pub fn feature_channels(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.feature_channels(),
+            Self::Vit(config) => config.width,
+        }
+    }
+
+    /// What the head's weight and bias are called.
+    pub fn head(&self) -> [&'static str; 2] {
+        match self {
+            Self::ResNet(_) => ["fc.weight", "fc.bias"],
+            Self::Vit(_) => ["head.weight", "head.bias"],
+        }
+    }
+}
+
+impl From<ResNetConfig> for Architecture {
+    fn from(config: ResNetConfig) -> Self {
+        Self::ResNet(config)
+    }
+}
+
+impl From<VitConfig> for Architecture {
+    fn from(config: VitConfig) -> Self {
+        Self::Vit(config)
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::ResNet(ResNetConfig { depth, width, stem, norm, .. }) => {
+                write!(f, "ResNet-{depth} of width {width} with {stem:?} stem and {norm:?} norm")
+            }
+            Self::Vit(VitConfig { image_size, patch, width, depth, heads, .. }) => {
+                write!(f, "transformer of {depth} blocks of width {width} with {heads} heads, for patches of {patch}")?;
+                write!(f, " in images of {image_size} pixels a side")
+            }
+        }
+    }
+}
+
+impl VitConfig {
+    /// Hidden channels of a block's perceptron over those of a token.
+    pub const EXPANSION: usize = 4;
+
+    /// DeiT-Ti's size (Touvron et al., <https://arxiv.org/abs/2012.12877>) with patches of 4 pixels for images of 32.
+    pub fn tiny(classes: usize) -> Self {
+        Self { image_size: 32, patch: 4, width: 192, depth: 12, heads: 3, classes }
+    }
+
+    /// Checks every field; the other functions of this type expect a description that passed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { image_size, patch, width, depth, heads, classes } = *self;
+        in_range("image size", image_size, MAX_IMAGE_SIZE)?;
+        in_range("patch", patch, image_size)?;
+        in_range("width", width, 768)?;
+        in_range("depth", depth, 48)?;
+        in_range("number of heads", heads, width)?;
+        in_range("class count", classes, MAX_CLASSES)?;
+        if !width.is_multiple_of(heads) {
+            return Err(ConfigError::Heads { heads, width });
+        }
+        if !image_size.is_multiple_of(patch) {
+            return Err(ConfigError::Patch { patch, size: image_size });
+        }
+        let tokens = self.side() * self.side();
+        if tokens > MAX_TOKENS { Err(ConfigError::Tokens(tokens)) } else { Ok(()) }
+    }
+
+    /// Tokens along each side of an image.
+    pub fn side(&self) -> usize {
+        self.image_size / self.patch
+    }
+}
+
+fn in_range(name: &'static str, value: usize, most: usize) -> Result<(), ConfigError> {
+    if (1..=most).contains(&value) { Ok(()) } else { Err(ConfigError::OutOfRange(name, value, most)) }
+}
+
+impl ResNetConfig {
+    /// ResNet of that depth for 32x32 images.
+    pub fn new(depth: usize, classes: usize) -> Self {
+        Self {
+            depth,
+            width: 64,
+            stem: Stem::Cifar,
+            norm: NormKind::Batch,
+            groups: default_groups(),
+            shortcut: Shortcut::ProjectionNorm,
+            classes,
+            init: default_init(),
+        }
+    }
+
+    /// ResNet-18 whose every stage starts at stride 2.
+    pub fn compact(classes: usize) -> Self {
+        Self { stem: Stem::Compact, shortcut: Shortcut::Projection, ..Self::new(18, classes) }
+    }
+
+    /// Checks every field; the other functions of this type expect a description that passed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         if !matches!(self.depth, 18 | 34 | 50 | 101 | 152) {
             return Err(ConfigError::UnknownDepth(self.depth));
         }
-        for (name, value, limit) in [("width", self.width, LIMITS[0]), ("class count", self.classes, LIMITS[1])] {
-            if value == 0 || value > limit {
-                return Err(ConfigError::OutOfRange(name, value, limit));
-            }
-        }
+        in_range("width", self.width, 1024)?;
+        in_range("class count", self.classes, MAX_CLASSES)?;
         if self.stem == Stem::Compact && !self.width.is_multiple_of(2) {
             return Err(ConfigError::OddCompactWidth(self.width));
         }
@@ -196,14 +361,39 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        for name in ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet18-compact"] {
-            ResNetConfig::preset(name.parse().unwrap(), 10).validate().unwrap();
+        for name in ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet18-compact", "vit-tiny"] {
+            Architecture::preset(name.parse().unwrap(), 10).validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn impossible_transformers_are_refused_with_the_reason() {
+        let good = VitConfig::tiny(10);
+        let refused = |config: VitConfig| config.validate().unwrap_err().to_string();
+        assert!(refused(VitConfig { heads: 5, ..good.clone() }).contains("5 heads"));
+        assert!(refused(VitConfig { heads: 0, ..good.clone() }).contains("heads of 0"));
+        assert!(refused(VitConfig { patch: 5, ..good.clone() }).contains("patches of 5"));
+        assert!(refused(VitConfig { patch: 64, ..good.clone() }).contains("patch of 64"));
+        assert!(refused(VitConfig { patch: 1, image_size: 33, ..good.clone() }).contains("1089 tokens"));
+        assert!(refused(VitConfig { depth: 1_000_000_000, ..good.clone() }).contains("depth of 1000000000"));
+        assert!(Architecture::Vit(good).check_image_size(64).unwrap_err().to_string().contains("32 pixels"));
+    }
+
+    #[test]
+    fn an_architecture_is_known_by_its_fields() {
+        for name in ["resnet18-compact", "vit-tiny"] {
+            let architecture = Architecture::preset(name.parse().unwrap(), 10);
+            let text = serde_json::to_string(&architecture).unwrap();
+            assert_eq!(serde_json::from_str::<Architecture>(&text).unwrap(), architecture);
+            let more = text.replacen('{', "{\"dilation\":2,", 1);
+            let error = serde_json::from_str::<Architecture>(&more).unwrap_err().to_string();
+            assert!(error.contains("neither a residual network nor a vision transformer"), "{error}");
         }
     }
 
     #[test]
     fn impossible_networks_are_refused_with_the_reason() {
-        let good = ResNetConfig::preset(Preset::ResNet(18), 10);
+        let good = ResNetConfig::new(18, 10);
         let width = ResNetConfig { width: 0, ..good.clone() }.validate().unwrap_err();
         assert!(width.to_string().contains("width of 0"), "{width}");
         let depth = ResNetConfig { depth: 20, ..good.clone() }.validate().unwrap_err();

@@ -2,22 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use kiln_kernels::inference::{Conv2d, Layout, Operator, Plan, PlanError, Step, Value};
+use kiln_kernels::inference::{self, Conv2d, Layout, Operator, Plan, PlanError, Step, Value};
 
 use crate::claims::MAX_IMAGE_SIZE;
-use crate::{ConfigError, NormKind, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem};
+use crate::{
+    Architecture, ConfigError, NormKind, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem, VitConfig,
+};
 
 /// Added to the variance before its root, as in PyTorch.
 const EPSILON: f32 = 1e-5;
+/// The same of a layer normalisation, as in timm.
+const LAYER_EPSILON: f32 = 1e-6;
 /// Most memory that one image may take on its way: 1 GiB. ResNet-18 of width 64 takes 0.8 at 1024 pixels a side.
 const MAX_BYTES: usize = 1 << 30;
 
-/// A residual network up to its last feature map as a [`Plan`], and its head.
+/// A network up to its last feature map as a [`Plan`], and its head.
 ///
-/// Batch normalisations are folded into the convolutions before them; group normalisations cannot
-/// be, as their statistics are the image's.
+/// Batch normalisations are folded into the convolutions before them; group and layer normalisations
+/// cannot be, as their statistics are the image's. A transformer's tokens are the pixels of a map, and
+/// its linear layers 1x1 convolutions.
 #[derive(Clone, Debug)]
-pub struct InferenceResNet {
+pub struct InferenceNetwork {
     /// Makes the feature map `[C, H', W']`. Taken by an executor, which needs it alone.
     pub plan: Plan,
     /// `[C, H', W']`
@@ -55,32 +60,35 @@ pub enum InferenceError {
     Plan(#[from] PlanError),
 }
 
-impl InferenceResNet {
+impl InferenceNetwork {
     /// The network of that description with those weights, for images of `image_size` pixels a side.
     ///
     /// # Errors
     /// If the description makes no network, or `state` lacks a tensor, has one too many or one of
     /// another shape.
-    pub fn new(config: &ResNetConfig, state: &StateDict, image_size: usize) -> Result<Self, InferenceError> {
-        config.validate()?;
+    pub fn new(architecture: &Architecture, state: &StateDict, image_size: usize) -> Result<Self, InferenceError> {
+        architecture.validate()?;
+        architecture.check_image_size(image_size)?;
         if image_size == 0 || image_size > MAX_IMAGE_SIZE {
             return Err(InferenceError::ImageSize(image_size));
         }
         let weights = Weights::new(state);
         let plan = Plan { input: [3, image_size, image_size], steps: vec![] };
-        let mut builder = Builder { config, weights, plan };
-        builder.network()?;
-        let features = config.feature_channels();
-        let weight = builder.weights.take("fc.weight", &[config.classes, features])?;
-        let bias = builder.weights.take("fc.bias", &[config.classes])?;
-        builder.weights.nothing_left()?;
-        let numbers: usize = Layout::new(&builder.plan, [1, 1])?.buffers.iter().sum();
+        let (plan, mut weights) = match architecture {
+            Architecture::ResNet(config) => Builder { config, weights, plan }.network()?,
+            Architecture::Vit(config) => Builder { config, weights, plan }.network()?,
+        };
+        let [weight, bias] = architecture.head();
+        let weight = weights.take(weight, &[architecture.classes(), architecture.feature_channels()])?;
+        let bias = weights.take(bias, &[architecture.classes()])?;
+        weights.nothing_left()?;
+        let numbers: usize = Layout::new(&plan, [1, 1])?.buffers.iter().sum();
         let bytes = numbers.saturating_mul(size_of::<f32>());
         if bytes > MAX_BYTES {
             return Err(InferenceError::Memory { size: image_size, bytes });
         }
-        let feature_map = *builder.plan.shapes()?.last().expect("there is always the input");
-        Ok(Self { plan: builder.plan, feature_map, weight, bias })
+        let feature_map = *plan.shapes()?.last().expect("there is always the input");
+        Ok(Self { plan, feature_map, weight, bias })
     }
 
     /// Shape of the feature map, `[C, H', W']`.
@@ -151,11 +159,18 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Walks the network in the order of `ResNet::forward` and lists its steps.
-struct Builder<'a> {
-    config: &'a ResNetConfig,
+/// Walks a network in the order of its `forward` and lists its steps.
+struct Builder<'a, C> {
+    config: &'a C,
     weights: Weights<'a>,
     plan: Plan,
+}
+
+impl<C> Builder<'_, C> {
+    fn push(&mut self, step: Step) -> Value {
+        self.plan.steps.push(step);
+        self.plan.steps.len()
+    }
 }
 
 /// A convolution and the normalisation after it, by their names in the state dict.
@@ -168,8 +183,8 @@ struct ConvNorm<'a> {
     bias: bool,
 }
 
-impl Builder<'_> {
-    fn network(&mut self) -> Result<(), InferenceError> {
+impl<'a> Builder<'a, ResNetConfig> {
+    fn network(mut self) -> Result<(Plan, Weights<'a>), StateError> {
         let config = self.config;
         let stem = config.stem_channels();
         let (kernel, stride) = if config.stem == Stem::Imagenet { (7, 2) } else { (3, 1) };
@@ -190,7 +205,7 @@ impl Builder<'_> {
                 channels = mid * config.expansion();
             }
         }
-        Ok(())
+        Ok((self.plan, self.weights))
     }
 
     fn block(
@@ -262,9 +277,9 @@ impl Builder<'_> {
         match norm {
             Some(Norm { gamma, beta, statistics: None }) => {
                 let input = self.push(Step { input, operator, residual: None, relu: false });
-                let groups = self.config.groups;
-                let operator = Operator::GroupNorm { weight: gamma, bias: beta, groups, epsilon: EPSILON };
-                Ok(self.push(Step { input, operator, residual, relu }))
+                let (weight, bias, groups) = (gamma, beta, self.config.groups);
+                let norm = inference::Norm { weight, bias, groups, per_pixel: false, epsilon: EPSILON };
+                Ok(self.push(Step { input, operator: Operator::Norm(norm), residual, relu }))
             }
             _ => Ok(self.push(Step { input, operator, residual, relu })),
         }
@@ -279,10 +294,60 @@ impl Builder<'_> {
         };
         Ok(Norm { gamma, beta, statistics })
     }
+}
 
-    fn push(&mut self, step: Step) -> Value {
-        self.plan.steps.push(step);
-        self.plan.steps.len()
+impl<'a> Builder<'a, VitConfig> {
+    fn network(mut self) -> Result<(Plan, Weights<'a>), StateError> {
+        let VitConfig { patch, width, depth, heads, .. } = *self.config;
+        let tokens = self.config.side() * self.config.side();
+        let weight = self.weights.take("patch_embed.proj.weight", &[width, 3, patch, patch])?;
+        let bias = self.weights.take("patch_embed.proj.bias", &[width])?;
+        let patches = Conv2d { weight, bias, channels: 3, kernel: patch, stride: patch, padding: 0 };
+        let value = self.step(0, Operator::Conv2d(patches), None);
+        let position = self.weights.take("pos_embed", &[1, tokens, width])?;
+        // Channels first.
+        let embedding = (0..width).flat_map(|c| position.iter().skip(c).step_by(width).copied()).collect();
+        let mut x = self.step(value, Operator::Position { embedding }, None);
+        for block in 0..depth {
+            let name = |part: &str| format!("blocks.{block}.{part}");
+            let value = self.layer_norm(x, &name("norm1"))?;
+            let value = self.linear(value, &name("attn.qkv"), [width, 3 * width], None)?;
+            let value = self.step(value, Operator::Attention { heads }, None);
+            x = self.linear(value, &name("attn.proj"), [width, width], Some(x))?;
+            let hidden = VitConfig::EXPANSION * width;
+            let value = self.layer_norm(x, &name("norm2"))?;
+            let value = self.linear(value, &name("mlp.fc1"), [width, hidden], None)?;
+            let value = self.step(value, Operator::Gelu, None);
+            x = self.linear(value, &name("mlp.fc2"), [hidden, width], Some(x))?;
+        }
+        self.layer_norm(x, "norm")?;
+        Ok((self.plan, self.weights))
+    }
+
+    /// On every token.
+    fn linear(
+        &mut self,
+        input: Value,
+        name: &str,
+        [channels, out]: [usize; 2],
+        residual: Option<Value>,
+    ) -> Result<Value, StateError> {
+        let weight = self.weights.take(&format!("{name}.weight"), &[out, channels])?;
+        let bias = self.weights.take(&format!("{name}.bias"), &[out])?;
+        let conv = Conv2d { weight, bias, channels, kernel: 1, stride: 1, padding: 0 };
+        Ok(self.step(input, Operator::Conv2d(conv), residual))
+    }
+
+    fn layer_norm(&mut self, input: Value, name: &str) -> Result<Value, StateError> {
+        let [weight, bias] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        let weight = self.weights.take(&weight, &[self.config.width])?;
+        let bias = self.weights.take(&bias, &[self.config.width])?;
+        let norm = inference::Norm { weight, bias, groups: 1, per_pixel: true, epsilon: LAYER_EPSILON };
+        Ok(self.step(input, Operator::Norm(norm), None))
+    }
+
+    fn step(&mut self, input: Value, operator: Operator, residual: Option<Value>) -> Value {
+        self.push(Step { input, operator, residual, relu: false })
     }
 }
 
@@ -299,21 +364,21 @@ mod tests {
     use kiln_kernels::inference::cpu::Executor;
 
     use super::*;
-    use crate::Preset;
 
-    fn configs() -> Vec<ResNetConfig> {
-        let small = |preset: &str| ResNetConfig { width: 4, ..ResNetConfig::preset(preset.parse().unwrap(), 5) };
+    fn configs() -> Vec<Architecture> {
+        let small = |depth| ResNetConfig { width: 4, ..ResNetConfig::new(depth, 5) };
         vec![
-            small("resnet18"),
-            small("resnet50"),
-            small("resnet18-compact"),
-            ResNetConfig { stem: Stem::Imagenet, ..small("resnet34") },
-            ResNetConfig { norm: NormKind::Group, groups: 2, ..small("resnet18") },
+            small(18).into(),
+            small(50).into(),
+            ResNetConfig { width: 4, ..ResNetConfig::compact(5) }.into(),
+            ResNetConfig { stem: Stem::Imagenet, ..small(34) }.into(),
+            ResNetConfig { norm: NormKind::Group, groups: 2, ..small(18) }.into(),
+            VitConfig { width: 12, depth: 2, heads: 3, ..VitConfig::tiny(5) }.into(),
         ]
     }
 
     /// Weights in which no norm is the identity and no bias zero.
-    fn state(config: &ResNetConfig) -> StateDict {
+    fn state(config: &Architecture) -> StateDict {
         let mut state = config.init(3, &Device::flex()).unwrap().state_dict();
         for (index, (name, tensor)) in state.iter_mut().enumerate() {
             if tensor.shape.len() == 1 {
@@ -330,7 +395,8 @@ mod tests {
         let device = Device::flex();
         for config in configs() {
             let state = state(&config);
-            let size = if config.stem == Stem::Imagenet { 64 } else { 32 };
+            let imagenet = matches!(&config, Architecture::ResNet(ResNetConfig { stem: Stem::Imagenet, .. }));
+            let size = if imagenet { 64 } else { 32 };
             let pixels: Vec<f32> = (0..3 * size * size).map(|at| ((at * 7919) % 255) as f32 / 128.0 - 1.0).collect();
             let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, size, size]), &device);
             let module = config.init(0, &device).unwrap().load_state_dict(&state).unwrap();
@@ -340,7 +406,7 @@ mod tests {
             let class = Tensor::<1, Int>::from_data([2], &device);
             let activation = module.class_activation(images, class).into_data().try_into_vec::<f32>().unwrap();
 
-            let network = InferenceResNet::new(&config, &state, size).unwrap();
+            let network = InferenceNetwork::new(&config, &state, size).unwrap();
             let map = Executor::new(network.plan.clone()).unwrap().run(&pixels);
             let found = network.predict(&map);
             let close = |found: &[f32], expected: &[f32]| {
@@ -361,7 +427,7 @@ mod tests {
     fn weights_that_do_not_fit_are_named() {
         let config = &configs()[0];
         let good = state(config);
-        let error = |state: &StateDict| InferenceResNet::new(config, state, 32).unwrap_err().to_string();
+        let error = |state: &StateDict| InferenceNetwork::new(config, state, 32).unwrap_err().to_string();
         let mut missing = good.clone();
         missing.remove("layer2.0.downsample.1.running_var");
         assert!(error(&missing).contains("layer2.0.downsample.1.running_var"));
@@ -375,26 +441,35 @@ mod tests {
 
     #[test]
     fn an_image_size_that_would_take_all_memory_is_refused() {
-        let config = ResNetConfig { width: 128, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+        let config: Architecture = ResNetConfig { width: 128, ..ResNetConfig::new(18, 10) }.into();
         let zeros = |(name, shape): (String, Vec<usize>)| {
             let values = vec![0.0; shape.iter().product()];
             (name, StateTensor { shape, values })
         };
         let state: StateDict = config.tensors().into_iter().map(zeros).collect();
-        assert!(InferenceResNet::new(&config, &state, 512).is_ok());
-        let error = InferenceResNet::new(&config, &state, 1024).unwrap_err();
+        assert!(InferenceNetwork::new(&config, &state, 512).is_ok());
+        let error = InferenceNetwork::new(&config, &state, 1024).unwrap_err();
         assert!(matches!(error, InferenceError::Memory { size: 1024, .. }), "{error}");
         for size in [0, 1025, usize::MAX] {
-            assert!(matches!(InferenceResNet::new(&config, &state, size), Err(InferenceError::ImageSize(_))));
+            assert!(matches!(InferenceNetwork::new(&config, &state, size), Err(InferenceError::ImageSize(_))));
         }
     }
 
     #[test]
     fn multiply_adds_are_those_of_the_paper() {
-        let config = ResNetConfig::preset(Preset::ResNet(18), 10);
+        let config: Architecture = ResNetConfig::new(18, 10).into();
         let state = config.init(0, &Device::flex()).unwrap().state_dict();
-        let network = InferenceResNet::new(&config, &state, 32).unwrap();
+        let network = InferenceNetwork::new(&config, &state, 32).unwrap();
         assert_eq!(network.plan.multiply_adds().unwrap(), 555_417_600);
         assert_eq!(network.feature_map(), [512, 4, 4]);
+    }
+
+    #[test]
+    fn a_transformer_takes_images_of_its_size_alone() {
+        let config: Architecture = VitConfig { width: 6, depth: 1, ..VitConfig::tiny(2) }.into();
+        let state = state(&config);
+        assert_eq!(InferenceNetwork::new(&config, &state, 32).unwrap().feature_map(), [6, 8, 8]);
+        let error = InferenceNetwork::new(&config, &state, 64).unwrap_err();
+        assert!(error.to_string().contains("32 pixels a side and no others"), "{error}");
     }
 }

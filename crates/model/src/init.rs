@@ -46,7 +46,8 @@ impl<'a> Initializer<'a> {
         Tensor::ones([len], self.device)
     }
 
-    fn normal<const D: usize>(&mut self, shape: [usize; D], deviation: f32) -> Tensor<D> {
+    /// A weight from N(0, `deviation`²).
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], deviation: f32) -> Tensor<D> {
         let normal = Normal::new(0.0, deviation).expect("a positive standard deviation");
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| normal.sample(&mut self.rng)).collect();
         Tensor::from_data(TensorData::new(values, shape), self.device)

@@ -2,10 +2,11 @@
 //!
 //! [`ResNetConfig`] describes a network and [`ResNetConfig::init`] makes it on any device.
 //! Parameters carry torchvision's names (`layer1.0.conv1.weight`), so that a [`Bundle`] opens by
-//! name in PyTorch and the other way round.
+//! name in PyTorch and the other way round. A small vision transformer ([`VitConfig`]) stands beside
+//! them for comparison; [`Architecture`] and [`Network`] are either.
 //!
 //! A trained network runs in two ways: as the burn module it was trained as, and, without burn, as
-//! an [`InferenceResNet`] with its normalisations folded into the convolutions. The page has the
+//! an [`InferenceNetwork`] with its batch normalisations folded into the convolutions. The page has the
 //! second alone (this crate without its feature `burn`).
 
 mod bundle;
@@ -18,18 +19,26 @@ mod init;
 #[cfg(feature = "burn")]
 mod layers;
 #[cfg(feature = "burn")]
+mod network;
+#[cfg(feature = "burn")]
 mod parameters;
 #[cfg(feature = "burn")]
 mod resnet;
 mod state;
 mod summary;
+#[cfg(feature = "burn")]
+mod vit;
 
 pub use bundle::{Bundle, BundleError, Metadata, Quantisation};
-pub use config::{ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem};
-pub use inference::{InferenceError, InferenceResNet, Prediction};
+pub use config::{Architecture, ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem, VitConfig};
+pub use inference::{InferenceError, InferenceNetwork, Prediction};
+#[cfg(feature = "burn")]
+pub use network::Network;
 #[cfg(feature = "burn")]
 pub use parameters::ParameterPath;
 #[cfg(feature = "burn")]
 pub use resnet::ResNet;
 pub use state::{StateDict, StateError, StateTensor};
 pub use summary::{LayerSummary, Summary};
+#[cfg(feature = "burn")]
+pub use vit::Vit;

@@ -19,10 +19,7 @@ impl StateTensor {
 impl ResNet {
     /// Copies every parameter and running statistic to the host. Waits for the device.
     pub fn state_dict(&self) -> StateDict {
-        // `valid` folds pending updates into the running statistics; visiting alone would not.
-        let mut reader = Reader::default();
-        self.valid().visit(&mut reader);
-        reader.state
+        read(self)
     }
 
     /// Takes every parameter and running statistic from `state`.
@@ -30,24 +27,35 @@ impl ResNet {
     /// # Errors
     /// When a name is missing or unknown or a shape differs; the network is then lost, `state` not.
     pub fn load_state_dict(self, state: &StateDict) -> Result<Self, StateError> {
-        let mut writer =
-            Writer { path: ParameterPath::default(), state, seen: BTreeSet::new(), missing: vec![], shape: None };
-        let loaded = self.map(&mut writer);
-        if let Some(error) = writer.shape {
-            return Err(error);
-        }
-        if !writer.missing.is_empty() {
-            return Err(StateError::Missing(writer.missing));
-        }
-        let unexpected: Vec<_> = state.keys().filter(|name| !writer.seen.contains(*name)).cloned().collect();
-        if !unexpected.is_empty() {
-            return Err(StateError::Unexpected(unexpected));
-        }
-        Ok(loaded)
+        load(self, state)
     }
 }
 
-/// Where a walk over the module tree stands, in torchvision's names.
+pub(crate) fn read(module: &impl Module) -> StateDict {
+    // `valid` folds pending updates into the running statistics; visiting alone would not.
+    let mut reader = Reader::default();
+    module.valid().visit(&mut reader);
+    reader.state
+}
+
+pub(crate) fn load<M: Module>(module: M, state: &StateDict) -> Result<M, StateError> {
+    let mut writer =
+        Writer { path: ParameterPath::default(), state, seen: BTreeSet::new(), missing: vec![], shape: None };
+    let loaded = module.map(&mut writer);
+    if let Some(error) = writer.shape {
+        return Err(error);
+    }
+    if !writer.missing.is_empty() {
+        return Err(StateError::Missing(writer.missing));
+    }
+    let unexpected: Vec<_> = state.keys().filter(|name| !writer.seen.contains(*name)).cloned().collect();
+    if !unexpected.is_empty() {
+        return Err(StateError::Unexpected(unexpected));
+    }
+    Ok(loaded)
+}
+
+/// Where a walk over the module tree stands, in torchvision's names, or timm's for a transformer.
 #[derive(Default)]
 pub struct ParameterPath(Vec<String>);
 
@@ -62,9 +70,14 @@ impl ParameterPath {
 
     /// `layer2.0.downsample.0.weight`: torchvision numbers the parts of a shortcut.
     pub fn name(&self) -> String {
-        self.0.join(".").replace("downsample.conv", "downsample.0").replace("downsample.norm", "downsample.1")
+        // burn also enters the variant of an enum.
+        let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| !FAMILIES.contains(part)).collect();
+        parts.join(".").replace("downsample.conv", "downsample.0").replace("downsample.norm", "downsample.1")
     }
 }
+
+/// The variants of [`Network`](crate::Network).
+const FAMILIES: [&str; 2] = ["ResNet", "Vit"];
 
 #[derive(Default)]
 struct Reader {

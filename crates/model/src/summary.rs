@@ -2,11 +2,12 @@
 //! description alone: nothing is allocated.
 //!
 //! Multiply-adds are counted as torchinfo counts them: a convolution's parameters (its bias too)
-//! once an output pixel, every other layer's parameters once a sample.
+//! once an output pixel, every other layer's parameters once a sample; but a transformer's layers once a
+//! token, and attention by its two products.
 
 use std::collections::BTreeSet;
 
-use crate::{NormKind, ResNetConfig, Shortcut, StateDict, StateError, Stem};
+use crate::{Architecture, NormKind, ResNetConfig, Shortcut, StateDict, StateError, Stem, VitConfig};
 
 /// One row of a [`Summary`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,10 +31,13 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Describes `config` for images of `size` by `size` pixels.
-    pub fn new(config: &ResNetConfig, size: usize) -> Self {
-        let walk = Walk::over(config, size);
-        Self { input: [3, size, size], layers: walk.layers }
+    /// Describes a network for images of `size` by `size` pixels. A transformer's are of its own size.
+    pub fn new(architecture: &Architecture, size: usize) -> Self {
+        let size = match architecture {
+            Architecture::ResNet(_) => size,
+            Architecture::Vit(config) => config.image_size,
+        };
+        Self { input: [3, size, size], layers: Rows::of(architecture, size).layers }
     }
 
     pub fn parameters(&self) -> usize {
@@ -58,8 +62,8 @@ impl Summary {
         let mut components: Vec<(String, usize)> = vec![];
         for layer in self.layers.iter().filter(|layer| layer.parameters > 0) {
             let name = match layer.name.split('.').next().unwrap_or_default() {
-                "conv1" | "bn1" => "stem",
-                "fc" => "head",
+                "conv1" | "bn1" | "patch_embed" | "pos_embed" => "stem",
+                "norm" | "fc" => "head",
                 stage => stage,
             };
             match components.last_mut() {
@@ -71,10 +75,10 @@ impl Summary {
     }
 }
 
-impl ResNetConfig {
+impl Architecture {
     /// Names and shapes of the network's state dict, in the order of its layers.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        Walk::over(self, 1).tensors
+        Rows::of(self, 1).tensors
     }
 
     /// Whether `state` has just the tensors of this network.
@@ -103,25 +107,93 @@ impl ResNetConfig {
     }
 }
 
-/// Follows one sample through the network.
-struct Walk<'a> {
-    config: &'a ResNetConfig,
+/// What a walk through a network leaves.
+#[derive(Default)]
+struct Rows {
     layers: Vec<LayerSummary>,
     /// Names and shapes of the state dict.
     tensors: Vec<(String, Vec<usize>)>,
+}
+
+impl Rows {
+    /// The whole way, from images of `size` by `size` pixels.
+    fn of(architecture: &Architecture, size: usize) -> Self {
+        match architecture {
+            Architecture::ResNet(config) => {
+                let mut walk = Walk { config, rows: Self::default(), channels: 3, size };
+                walk.network();
+                walk.rows
+            }
+            Architecture::Vit(config) => {
+                let mut rows = Self::default();
+                rows.transformer(config);
+                rows
+            }
+        }
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) {
+        self.tensors.push((name.to_owned(), shape.to_vec()));
+    }
+
+    fn row(&mut self, name: &str, kind: &str, output: Vec<usize>, parameters: usize, mult_adds: usize) {
+        self.layers.push(LayerSummary { name: name.to_owned(), kind: kind.to_owned(), output, parameters, mult_adds });
+    }
+
+    fn transformer(&mut self, config: &VitConfig) {
+        let VitConfig { patch, width, depth, heads, classes, .. } = *config;
+        let (side, hidden) = (config.side(), VitConfig::EXPANSION * width);
+        let tokens = side * side;
+        self.tensor("patch_embed.proj.weight", &[width, 3, patch, patch]);
+        self.tensor("patch_embed.proj.bias", &[width]);
+        let parameters = width * (3 * patch * patch + 1);
+        let kind = format!("Conv2d {patch}x{patch} /{patch}");
+        self.row("patch_embed.proj", &kind, vec![width, side, side], parameters, parameters * tokens);
+        self.tensor("pos_embed", &[1, tokens, width]);
+        self.row("pos_embed", "Parameter", vec![tokens, width], tokens * width, tokens * width);
+        for block in 0..depth {
+            let name = |part: &str| format!("blocks.{block}.{part}");
+            self.layer_norm(&name("norm1"), tokens, width);
+            self.linear(&name("attn.qkv"), tokens, [width, 3 * width]);
+            let kind = format!("Attention, heads: {heads}");
+            self.row(&name("attn"), &kind, vec![tokens, width], 0, 2 * tokens * tokens * width);
+            self.linear(&name("attn.proj"), tokens, [width, width]);
+            self.layer_norm(&name("norm2"), tokens, width);
+            self.linear(&name("mlp.fc1"), tokens, [width, hidden]);
+            self.linear(&name("mlp.fc2"), tokens, [hidden, width]);
+        }
+        self.layer_norm("norm", tokens, width);
+        self.row("avgpool", "mean over tokens", vec![width], 0, 0);
+        self.tensor("head.weight", &[classes, width]);
+        self.tensor("head.bias", &[classes]);
+        self.row("head", "Linear", vec![classes], (width + 1) * classes, (width + 1) * classes);
+    }
+
+    /// On every token.
+    fn linear(&mut self, name: &str, tokens: usize, [channels, out]: [usize; 2]) {
+        self.tensor(&format!("{name}.weight"), &[out, channels]);
+        self.tensor(&format!("{name}.bias"), &[out]);
+        let parameters = (channels + 1) * out;
+        self.row(name, "Linear", vec![tokens, out], parameters, parameters * tokens);
+    }
+
+    fn layer_norm(&mut self, name: &str, tokens: usize, channels: usize) {
+        self.tensor(&format!("{name}.weight"), &[channels]);
+        self.tensor(&format!("{name}.bias"), &[channels]);
+        self.row(name, "LayerNorm", vec![tokens, channels], 2 * channels, 2 * channels * tokens);
+    }
+}
+
+/// Follows one sample through a residual network.
+struct Walk<'a> {
+    config: &'a ResNetConfig,
+    rows: Rows,
     channels: usize,
     /// Height and width of the current map.
     size: usize,
 }
 
-impl<'a> Walk<'a> {
-    /// The whole way, from images of `size` by `size` pixels.
-    fn over(config: &'a ResNetConfig, size: usize) -> Self {
-        let mut walk = Self { config, layers: vec![], tensors: vec![], channels: 3, size };
-        walk.network();
-        walk
-    }
-
+impl Walk<'_> {
     fn network(&mut self) {
         let config = self.config;
         let (kernel, stride) = if config.stem == Stem::Imagenet { (7, 2) } else { (3, 1) };
@@ -129,7 +201,7 @@ impl<'a> Walk<'a> {
         self.norm("bn1");
         if config.stem == Stem::Imagenet {
             self.size = self.size.div_ceil(2);
-            self.row("maxpool", "MaxPool2d 3x3 /2", vec![self.channels, self.size, self.size], 0, 0);
+            self.rows.row("maxpool", "MaxPool2d 3x3 /2", vec![self.channels, self.size, self.size], 0, 0);
         }
         for stage in 0..4 {
             let (mid, first_stride) = config.stage(stage);
@@ -137,11 +209,11 @@ impl<'a> Walk<'a> {
                 self.block(&format!("layer{}.{block}", stage + 1), mid, if block == 0 { first_stride } else { 1 });
             }
         }
-        self.row("avgpool", "GlobalAveragePool", vec![self.channels], 0, 0);
+        self.rows.row("avgpool", "GlobalAveragePool", vec![self.channels], 0, 0);
         let parameters = (self.channels + 1) * config.classes;
-        self.tensor("fc.weight", &[config.classes, self.channels]);
-        self.tensor("fc.bias", &[config.classes]);
-        self.row("fc", "Linear", vec![config.classes], parameters, parameters);
+        self.rows.tensor("fc.weight", &[config.classes, self.channels]);
+        self.rows.tensor("fc.bias", &[config.classes]);
+        self.rows.row("fc", "Linear", vec![config.classes], parameters, parameters);
     }
 
     fn block(&mut self, name: &str, mid: usize, stride: usize) {
@@ -167,9 +239,9 @@ impl<'a> Walk<'a> {
 
     fn conv(&mut self, name: &str, output: usize, kernel: usize, stride: usize, bias: bool) {
         let parameters = output * (self.channels * kernel * kernel + usize::from(bias));
-        self.tensor(&format!("{name}.weight"), &[output, self.channels, kernel, kernel]);
+        self.rows.tensor(&format!("{name}.weight"), &[output, self.channels, kernel, kernel]);
         if bias {
-            self.tensor(&format!("{name}.bias"), &[output]);
+            self.rows.tensor(&format!("{name}.bias"), &[output]);
         }
         self.channels = output;
         self.size = self.size.div_ceil(stride);
@@ -179,7 +251,7 @@ impl<'a> Walk<'a> {
             format!("Conv2d {kernel}x{kernel} /{stride}")
         };
         let pixels = self.size * self.size;
-        self.row(name, &kind, vec![output, self.size, self.size], parameters, parameters * pixels);
+        self.rows.row(name, &kind, vec![output, self.size, self.size], parameters, parameters * pixels);
     }
 
     fn norm(&mut self, name: &str) {
@@ -192,17 +264,9 @@ impl<'a> Walk<'a> {
             NormKind::Group => &["weight", "bias"],
         };
         for part in parts {
-            self.tensor(&format!("{name}.{part}"), &[self.channels]);
+            self.rows.tensor(&format!("{name}.{part}"), &[self.channels]);
         }
-        self.row(name, kind, vec![self.channels, self.size, self.size], 2 * self.channels, 2 * self.channels);
-    }
-
-    fn tensor(&mut self, name: &str, shape: &[usize]) {
-        self.tensors.push((name.to_owned(), shape.to_vec()));
-    }
-
-    fn row(&mut self, name: &str, kind: &str, output: Vec<usize>, parameters: usize, mult_adds: usize) {
-        self.layers.push(LayerSummary { name: name.to_owned(), kind: kind.to_owned(), output, parameters, mult_adds });
+        self.rows.row(name, kind, vec![self.channels, self.size, self.size], 2 * self.channels, 2 * self.channels);
     }
 }
 
@@ -210,8 +274,8 @@ impl<'a> Walk<'a> {
 mod tests {
     use super::*;
 
-    fn preset(name: &str) -> ResNetConfig {
-        ResNetConfig::preset(name.parse().unwrap(), 10)
+    fn preset(name: &str) -> Architecture {
+        Architecture::preset(name.parse().unwrap(), 10)
     }
 
     #[test]
@@ -224,6 +288,7 @@ mod tests {
             ("resnet101", 42_512_970),
             ("resnet152", 58_156_618),
             ("resnet18-compact", 11_154_890),
+            ("vit-tiny", 5_362_378),
         ];
         for (name, parameters) in expected {
             assert_eq!(Summary::new(&preset(name), 32).parameters(), parameters, "{name}");
@@ -238,8 +303,8 @@ mod tests {
 
     #[test]
     fn imagenet_resnet18_matches_torchvision() {
-        let config = ResNetConfig { stem: Stem::Imagenet, classes: 1000, ..preset("resnet18") };
-        let summary = Summary::new(&config, 224);
+        let config = ResNetConfig { stem: Stem::Imagenet, ..ResNetConfig::new(18, 1000) };
+        let summary = Summary::new(&config.into(), 224);
         assert_eq!(summary.parameters(), 11_689_512);
         let last = summary.layers.iter().rfind(|layer| layer.name.starts_with("layer4")).unwrap();
         assert_eq!(last.output, [512, 7, 7]);
@@ -248,15 +313,17 @@ mod tests {
     #[cfg(feature = "burn")]
     #[test]
     fn tensors_are_those_of_the_network() {
-        let small = |name: &str| ResNetConfig { width: 4, ..preset(name) };
+        let small = |depth| ResNetConfig { width: 4, ..ResNetConfig::new(depth, 10) };
+        let compact = || ResNetConfig { width: 4, ..ResNetConfig::compact(10) };
         for config in [
-            small("resnet18"),
-            small("resnet34"),
-            small("resnet50"),
-            small("resnet18-compact"),
-            ResNetConfig { stem: Stem::Imagenet, ..small("resnet101") },
-            ResNetConfig { norm: NormKind::Group, groups: 2, ..small("resnet18-compact") },
-            ResNetConfig { shortcut: Shortcut::Projection, ..small("resnet152") },
+            small(18).into(),
+            small(34).into(),
+            small(50).into(),
+            compact().into(),
+            ResNetConfig { stem: Stem::Imagenet, ..small(101) }.into(),
+            ResNetConfig { norm: NormKind::Group, groups: 2, ..compact() }.into(),
+            ResNetConfig { shortcut: Shortcut::Projection, ..small(152) }.into(),
+            Architecture::Vit(VitConfig { width: 6, depth: 2, ..VitConfig::tiny(10) }),
         ] {
             let state = config.init(0, &burn::tensor::Device::flex()).unwrap().state_dict();
             let of_network: Vec<_> = state.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
@@ -274,5 +341,10 @@ mod tests {
         assert_eq!(components.iter().map(|(_, count)| count).sum::<usize>(), summary.parameters());
         let names: Vec<_> = components.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["stem", "layer1", "layer2", "layer3", "layer4", "head"]);
+        let summary = Summary::new(&preset("vit-tiny"), 32);
+        assert_eq!(
+            summary.components().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["stem", "blocks", "head"]
+        );
     }
 }

@@ -16,7 +16,7 @@ pub struct Shown {
     pub label: usize,
     /// Softmax of the logits, `[classes]`.
     pub probabilities: Vec<f64>,
-    /// Evidence for the answer, `[H', W']` row by row; see `InferenceResNet::class_activation`.
+    /// Evidence for the answer, `[H', W']` row by row; see `InferenceNetwork::class_activation`.
     pub activation: Vec<f32>,
     /// Width W' of the activation.
     pub activation_width: usize,

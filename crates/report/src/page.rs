@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use kiln_train::recipe::Model;
 use kiln_train::{ClassMetrics, EvaluationReport, Predictions, Temperature};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
@@ -88,7 +89,11 @@ impl Report<'_> {
         let last = &history[history.len() - 1];
         let mut facts = vec![("Recipe", recipe.name.clone())];
         let model = &recipe.model;
-        let mut network = format!("{} of width {}, {} norm", model.preset, model.width, lower(&model.norm));
+        let kind = match model {
+            Model::ResNet(model) => format!("{} norm", lower(&model.norm)),
+            Model::Vit(model) => count(model.depth, "block", "blocks"),
+        };
+        let mut network = format!("{} of width {}, {kind}", model.preset(), model.width());
         if let Some(about) = &self.about {
             network += &format!(", {} parameters", grouped(about.parameters));
         }

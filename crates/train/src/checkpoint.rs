@@ -1,7 +1,9 @@
 //! Everything that a run needs to go on exactly where it stood.
 
+use std::collections::BTreeMap;
+
 use kiln_model::container::{self, ContainerError, Storage};
-use kiln_model::{ResNetConfig, StateDict};
+use kiln_model::{Architecture, StateDict};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -24,7 +26,7 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     pub recipe: Recipe,
-    pub architecture: ResNetConfig,
+    pub architecture: Architecture,
     pub classes: Vec<String>,
     pub image_size: usize,
     pub mean: [f32; 3],
@@ -211,8 +213,12 @@ impl Header {
             ("architecture".to_owned(), architecture(self), architecture(run)),
             ("dataset".to_owned(), dataset(self), dataset(run)),
         ];
-        let recipes = self.recipe.entries().into_iter().zip(run.recipe.entries());
-        differences.extend(recipes.map(|((key, found), (_, expected))| (key, found, expected)));
+        let now: BTreeMap<_, _> = run.recipe.entries().into_iter().collect();
+        let expected = |key: &str| now.get(key).cloned().unwrap_or_else(|| "not there".to_owned());
+        differences.extend(self.recipe.entries().into_iter().map(|(key, found)| {
+            let expected = expected(&key);
+            (key, found, expected)
+        }));
         let differences = differences.into_iter().filter(|(_, found, expected)| found != expected);
         let differences = differences.map(|(field, found, expected)| {
             let may_change = field != "architecture" && !field.starts_with("model.") && !FIXED.contains(&&*field);

@@ -61,11 +61,11 @@ impl Header {
     fn check(&self) -> Result<(), CheckpointClaimError> {
         self.architecture.validate()?;
         self.recipe.validate()?;
-        if self.recipe.architecture(self.architecture.classes)? != self.architecture {
+        claims::check_image_size(self.image_size)?;
+        if self.recipe.architecture(self.architecture.classes(), self.image_size)? != self.architecture {
             return Err(CheckpointClaimError::Architecture);
         }
         claims::check_classes(&self.classes, &self.architecture)?;
-        claims::check_image_size(self.image_size)?;
         claims::check_normalisation(self.mean, self.std)?;
         claims::check_name("dataset", &self.dataset)?;
         claims::check_name("dataset digest", &self.dataset_digest)?;

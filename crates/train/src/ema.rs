@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
+use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 
 /// Averages of every parameter and running statistic.
 ///
@@ -31,7 +31,7 @@ impl Ema {
     }
 
     /// Takes in the weights of `model` after `updates` updates before this one.
-    pub fn update(&mut self, model: &ResNet, updates: usize) {
+    pub fn update(&mut self, model: &Network, updates: usize) {
         let n = updates as f64;
         let decay = self.decay.min((1.0 + n) / (10.0 + n));
         // `valid` folds pending updates into the running statistics.
@@ -85,13 +85,13 @@ impl ModuleVisitor for Update<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_model::{Preset, ResNetConfig};
+    use kiln_model::ResNetConfig;
 
     use super::*;
 
-    fn network(seed: u64) -> ResNet {
-        let config = ResNetConfig { width: 2, ..ResNetConfig::preset(Preset::ResNet(18), 3) };
-        config.init(seed, &Device::flex().autodiff()).unwrap()
+    fn network(seed: u64) -> Network {
+        let config = ResNetConfig { width: 2, ..ResNetConfig::new(18, 3) };
+        config.init(seed, &Device::flex().autodiff()).unwrap().into()
     }
 
     #[test]

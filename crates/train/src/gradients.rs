@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
-use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
+use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 
 /// The gradient of every parameter that a loss reaches, on the device.
 pub struct ParameterGradients(BTreeMap<String, Gradient>);
@@ -16,14 +16,14 @@ struct Gradient {
 }
 
 /// The gradient of every parameter that `grads` reaches, on the host, by name.
-pub fn gradients(model: &ResNet, grads: &Gradients) -> StateDict {
+pub fn gradients(model: &Network, grads: &Gradients) -> StateDict {
     let on_host = |gradient: Gradient| StateTensor { shape: gradient.shape, ..StateTensor::read(gradient.values) };
     ParameterGradients::of(model, grads).0.into_iter().map(|(name, gradient)| (name, on_host(gradient))).collect()
 }
 
 impl ParameterGradients {
     /// What the backward pass `grads` left for the parameters of `model`.
-    pub fn of(model: &ResNet, grads: &Gradients) -> Self {
+    pub fn of(model: &Network, grads: &Gradients) -> Self {
         let mut collector = Collector { grads, path: ParameterPath::default(), found: BTreeMap::new() };
         model.visit(&mut collector);
         Self(collector.found)
@@ -64,8 +64,9 @@ impl ParameterGradients {
     pub(crate) fn first_non_finite(&self) -> Option<&str> {
         let is_finite = |gradient: &Gradient| gradient.values.clone().sum().into_scalar::<f32>().is_finite();
         let names = self.0.iter().filter(|(_, gradient)| !is_finite(gradient)).map(|(name, _)| name.as_str());
-        // Names sort as the stages follow one another, but for the head.
-        names.max_by_key(|name| (name.starts_with("fc."), *name))
+        // Names sort as stages and blocks follow one another, but for the head and a transformer's embeddings.
+        let is_any = |name: &str, starts: [&str; 2]| starts.iter().any(|start| name.starts_with(start));
+        names.max_by_key(|name| (is_any(name, ["fc.", "head."]), !is_any(name, ["patch_embed", "pos_embed"]), *name))
     }
 
     /// Takes the gradient of one parameter, flattened; `None` for a running statistic.
@@ -112,17 +113,17 @@ impl ModuleVisitor for Collector<'_> {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use kiln_model::{Preset, ResNetConfig};
+    use kiln_model::ResNetConfig;
 
     use super::*;
 
-    fn network() -> ResNet {
-        let config = ResNetConfig { width: 2, ..ResNetConfig::preset(Preset::ResNet(18), 3) };
-        config.init(0, &Device::flex().autodiff()).unwrap()
+    fn network() -> Network {
+        let config = ResNetConfig { width: 2, ..ResNetConfig::new(18, 3) };
+        config.init(0, &Device::flex().autodiff()).unwrap().into()
     }
 
     /// Gradients of the sum of all logits of some pictures.
-    fn of(model: &ResNet, pictures: usize) -> ParameterGradients {
+    fn of(model: &Network, pictures: usize) -> ParameterGradients {
         let device = Device::flex().autodiff();
         let images = Tensor::<4>::ones([pictures, 3, 8, 8], &device);
         ParameterGradients::of(model, &model.forward(images).sum().backward())

@@ -7,12 +7,12 @@
 
 mod checkpoint;
 mod claims;
+#[cfg(feature = "burn")]
+mod classifier;
 #[cfg(not(target_family = "wasm"))]
 mod disk;
 #[cfg(feature = "burn")]
 mod ema;
-#[cfg(feature = "burn")]
-mod evaluate;
 #[cfg(not(target_family = "wasm"))]
 pub mod files;
 #[cfg(feature = "burn")]
@@ -21,8 +21,6 @@ mod gradients;
 mod loss;
 mod lr_find;
 mod metrics;
-#[cfg(feature = "burn")]
-mod predict;
 mod predictions;
 #[cfg(feature = "burn")]
 mod range_test;
@@ -42,9 +40,9 @@ mod whitening;
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Recovery, Running, best_epoch};
 pub use claims::CheckpointClaimError;
 #[cfg(feature = "burn")]
-pub use ema::Ema;
+pub use classifier::Classifier;
 #[cfg(feature = "burn")]
-pub use evaluate::{Evaluation, evaluate};
+pub use ema::Ema;
 #[cfg(feature = "burn")]
 pub use gradients::{ParameterGradients, gradients};
 #[cfg(feature = "burn")]
@@ -54,9 +52,7 @@ pub use metrics::{
     Averages, Bin, Calibration, ClassMetrics, Corrupted, EvaluationReport, Interval, Intervals, Metrics, MetricsError,
     Temperature, TemperatureError, TemperatureScaling, temperature,
 };
-#[cfg(feature = "burn")]
-pub use predict::{Scoring, predict, predict_flipped};
-pub use predictions::Predictions;
+pub use predictions::{Evaluation, Predictions};
 #[cfg(feature = "burn")]
 pub use range_test::RangeTest;
 pub use recipe::{Recipe, RecipeError};

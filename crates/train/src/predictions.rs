@@ -9,11 +9,27 @@ pub struct Predictions {
     pub labels: Vec<usize>,
     /// Scores before softmax `[N, classes]`.
     pub logits: Vec<f32>,
-    /// What the classifier saw `[N, F]`; empty unless `Scoring::features` asked for it.
+    /// What the classifier saw `[N, F]`; empty unless asked for.
     pub features: Vec<f32>,
 }
 
+/// How well they score, in the three numbers that training goes by; [`Metrics`](crate::Metrics) has more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Images evaluated.
+    pub samples: usize,
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    /// Share of images whose class scored highest, 0..1.
+    pub accuracy: f64,
+}
+
 impl Predictions {
+    /// What training goes by.
+    pub fn evaluation(&self) -> Evaluation {
+        Evaluation { samples: self.len(), loss: self.loss(), accuracy: self.accuracy() }
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()

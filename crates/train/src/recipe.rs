@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 
 use kiln_data::{Augment, DataError, Split, Validation, split};
 use kiln_kernels::Precision;
-use kiln_model::{ConfigError, Init, NormKind, Preset, ResNetConfig, Stem};
-use serde::{Deserialize, Serialize};
+use kiln_model::{Architecture, ConfigError, Init, NormKind, Stem};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
 /// Everything that decides a training run but the data and the device.
@@ -25,10 +26,18 @@ pub struct Recipe {
     pub augment: Augment,
 }
 
-/// Which network.
+/// Which network; the preset decides which keys there are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Model {
+    ResNet(ResNetModel),
+    Vit(VitModel),
+}
+
+/// A network of the ResNet family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct ResNetModel {
     /// `resnet18` to `resnet152`, or `resnet18-compact`.
     pub preset: String,
     /// Of the compact preset always `compact`; of the others `cifar` or `imagenet`.
@@ -39,6 +48,50 @@ pub struct Model {
     /// Groups of a group normalisation.
     pub groups: usize,
     pub init: Init,
+}
+
+/// A vision transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitModel {
+    /// `vit-tiny`
+    pub preset: String,
+    /// Pixels a side of the squares that tokens are made of.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Parts of the channels that attend by themselves.
+    pub heads: usize,
+}
+
+impl Model {
+    pub fn preset(&self) -> &str {
+        match self {
+            Self::ResNet(ResNetModel { preset, .. }) | Self::Vit(VitModel { preset, .. }) => preset,
+        }
+    }
+
+    pub fn width(&self) -> usize {
+        match self {
+            Self::ResNet(ResNetModel { width, .. }) | Self::Vit(VitModel { width, .. }) => *width,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Model {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = Table::deserialize(deserializer)?;
+        let model = if is_vit(&table) { table.try_into().map(Self::Vit) } else { table.try_into().map(Self::ResNet) };
+        // One line of the two, with the key.
+        model.map_err(|error| D::Error::custom(error.to_string().trim().replace('\n', " ")))
+    }
+}
+
+/// Whether the table `model` of a recipe is a transformer's.
+fn is_vit(model: &Table) -> bool {
+    model.get("preset").and_then(Value::as_str) == Some(VIT)
 }
 
 /// How long, on what, and towards what.
@@ -141,9 +194,11 @@ fn suggest(nearest: &Option<String>) -> String {
 
 /// The preset with a stem of its own.
 const COMPACT: &str = "resnet18-compact";
+/// The preset of another family.
+const VIT: &str = "vit-tiny";
 
 /// The recipes in this program, by name.
-pub const BUILT_IN: [(&str, &str); 14] = [
+pub const BUILT_IN: [(&str, &str); 15] = [
     ("quick", include_str!("../../../recipes/quick.toml")),
     ("resnet18", include_str!("../../../recipes/resnet18.toml")),
     ("speedrun-94", include_str!("../../../recipes/speedrun-94.toml")),
@@ -158,18 +213,19 @@ pub const BUILT_IN: [(&str, &str); 14] = [
     ("s2-group-norm", include_str!("../../../recipes/s2-group-norm.toml")),
     ("s3", include_str!("../../../recipes/s3.toml")),
     ("cifar100", include_str!("../../../recipes/cifar100.toml")),
+    (VIT, include_str!("../../../recipes/vit-tiny.toml")),
 ];
 
 impl Recipe {
     /// Reads a recipe and applies `key=value` overrides with dotted keys.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut table: Table = text.parse()?;
-        let known = known_keys();
+        let known = known_keys(&table);
         for entry in overrides {
             let (key, value) = entry.split_once('=').ok_or_else(|| RecipeError::Override(entry.clone()))?;
             set(&mut table, key.trim(), value.trim(), &known)?;
         }
-        let found = keys(&table);
+        let (known, found) = (known_keys(&table), keys(&table));
         for key in &found {
             if !known.contains(key) {
                 return Err(RecipeError::UnknownKey { key: key.clone(), nearest: nearest(key, &known) });
@@ -196,13 +252,22 @@ impl Recipe {
         entries.into_iter().map(|(key, value)| (key, value.to_string())).collect()
     }
 
-    /// The network for that many classes.
-    pub fn architecture(&self, classes: usize) -> Result<ResNetConfig, ConfigError> {
-        let preset: Preset = self.model.preset.parse()?;
-        let Model { stem, width, norm, groups, init, .. } = self.model;
-        let config = ResNetConfig { stem, width, norm, groups, init, ..ResNetConfig::preset(preset, classes) };
-        config.validate()?;
-        Ok(config)
+    /// The network for that many classes and images of so many pixels a side.
+    pub fn architecture(&self, classes: usize, image_size: usize) -> Result<Architecture, ConfigError> {
+        let mut architecture = Architecture::preset(self.model.preset().parse()?, classes);
+        match (&mut architecture, &self.model) {
+            (Architecture::ResNet(config), Model::ResNet(model)) => {
+                (config.stem, config.norm, config.init) = (model.stem, model.norm, model.init);
+                (config.width, config.groups) = (model.width, model.groups);
+            }
+            (Architecture::Vit(config), Model::Vit(model)) => {
+                (config.image_size, config.patch) = (image_size, model.patch);
+                (config.width, config.depth, config.heads) = (model.width, model.depth, model.heads);
+            }
+            _ => return Err(ConfigError::UnknownPreset(self.model.preset().to_owned())),
+        }
+        architecture.validate()?;
+        Ok(architecture)
     }
 
     /// Images to train and to validate on, of those with these labels `[N]`.
@@ -230,14 +295,19 @@ impl Recipe {
                 expected: "letters, digits, spaces, '-', '_' and '.', 100 bytes at most, the first no '.'".to_owned(),
             });
         }
-        if (self.model.preset == COMPACT) != (self.model.stem == Stem::Compact) {
-            let expected = if self.model.preset == COMPACT { "compact" } else { "cifar or imagenet" };
-            let expected = format!("{expected} for {}", self.model.preset);
-            return Err(RecipeError::Range {
-                key: "model.stem",
-                value: format!("{:?}", self.model.stem).to_lowercase(),
-                expected,
-            });
+        let range = |key, value: String, expected: &str| {
+            let expected = format!("{expected} for {}", self.model.preset());
+            Err(RecipeError::Range { key, value: value.to_lowercase(), expected })
+        };
+        match &self.model {
+            Model::ResNet(ResNetModel { preset, stem, .. }) if (preset == COMPACT) != (*stem == Stem::Compact) => {
+                let expected = if preset == COMPACT { "compact" } else { "cifar or imagenet" };
+                return range("model.stem", format!("{stem:?}"), expected);
+            }
+            Model::Vit(_) if training.precision != Precision::F32 => {
+                return range("training.precision", format!("{:?}", training.precision), "f32");
+            }
+            _ => {}
         }
         integer("training.epochs", training.epochs, 1..=100_000)?;
         integer("training.batch_size", training.batch_size, 1..=65_536)?;
@@ -258,7 +328,7 @@ impl Recipe {
             real("schedule.milestones", *milestone, 0.0..=1.0)?;
         }
         validate_augment(&self.augment)?;
-        self.architecture(10)?;
+        self.architecture(10, training.image_size)?;
         Ok(())
     }
 }
@@ -304,10 +374,12 @@ fn real(key: &'static str, value: f64, range: RangeInclusive<f64>) -> Result<(),
     Err(RecipeError::Range { key, value: value.to_string(), expected: format!("{} to {}", range.start(), range.end()) })
 }
 
-/// Every key of a recipe, dotted.
-fn known_keys() -> Vec<String> {
-    let table: Table = BUILT_IN[0].1.parse().expect("built-in recipes are valid");
-    keys(&table)
+/// Every key of a recipe for the family of `table`'s, dotted.
+fn known_keys(table: &Table) -> Vec<String> {
+    let model = table.get("model").and_then(Value::as_table);
+    let family = if model.is_some_and(is_vit) { VIT } else { BUILT_IN[0].0 };
+    let (_, text) = BUILT_IN.iter().find(|(name, _)| *name == family).expect("there is one of each family");
+    keys(&text.parse().expect("built-in recipes are valid"))
 }
 
 fn keys(table: &Table) -> Vec<String> {
@@ -396,12 +468,12 @@ mod tests {
             Recipe::parse(text, &[]).unwrap()
         };
         for name in ["s1-plain", "s1-mixup", "s1-cutmix", "s1-aggressive", "s1-smoothing"] {
-            let architecture = recipe(name).architecture(10).unwrap();
+            let architecture = recipe(name).architecture(10, 32).unwrap();
             assert_eq!(kiln_model::Summary::new(&architecture, 32).parameters(), 11_154_890, "{name}");
             assert_eq!(50_000 / recipe(name).training.batch_size, 3125, "{name}");
         }
         // 5 of 200 epochs of warm-up, and 1e-6 at the end.
-        for name in ["s2-batch-norm", "s2-group-norm"] {
+        for name in ["s2-batch-norm", "s2-group-norm", "vit-tiny"] {
             let Recipe { training, optimizer, schedule, .. } = recipe(name);
             let rate = |epoch: usize| optimizer.lr * schedule.factor(epoch, training.epochs);
             assert!(rate(4) < 0.1 && rate(5) == 0.1 && rate(6) < 0.1, "{name}");
@@ -411,6 +483,31 @@ mod tests {
         for (epoch, factor) in [(0, 1.0), (59, 1.0), (60, 0.1), (79, 0.1), (80, 0.01), (99, 0.01)] {
             assert!((schedule.factor(epoch, 100) - factor).abs() < 1e-12, "{epoch}");
         }
+    }
+
+    #[test]
+    fn a_transformer_is_trained_under_the_conditions_of_its_rival_and_has_keys_of_its_own() {
+        let recipe = |name: &str, overrides: &[&str]| {
+            let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
+            Recipe::parse(text, &overrides.iter().map(|text| text.to_string()).collect::<Vec<_>>())
+        };
+        let (vit, resnet) = (recipe("vit-tiny", &[]).unwrap(), recipe("s2-batch-norm", &[]).unwrap());
+        let conditions = |recipe: Recipe| (recipe.training, recipe.optimizer, recipe.schedule, recipe.augment);
+        assert_eq!(conditions(vit.clone()), conditions(resnet));
+        assert_eq!(kiln_model::Summary::new(&vit.architecture(10, 32).unwrap(), 32).parameters(), 5_362_378);
+        let json = serde_json::to_string(&vit).unwrap();
+        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), vit, "as a checkpoint keeps it");
+        for (entry, words) in [
+            ("model.norm=group", "no key 'model.norm'"),
+            ("model.heads=5", "5 heads do not share the 192 channels"),
+            ("model.patch=5", "patches of 5"),
+            ("training.precision=bf16", "f32 for vit-tiny"),
+            ("model.preset=resnet18", "no key 'model."),
+        ] {
+            let error = recipe("vit-tiny", &[entry]).unwrap_err().to_string();
+            assert!(error.contains(words), "{entry}: {error}");
+        }
+        assert!(quick(&["model.heads=3"]).unwrap_err().to_string().contains("no key 'model.heads'"));
     }
 
     #[test]

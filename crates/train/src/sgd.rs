@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use kiln_kernels::SgdStep;
-use kiln_model::{ParameterPath, ResNet, StateDict, StateTensor};
+use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 
 use crate::gradients::ParameterGradients;
 use crate::recipe::Optimizer;
@@ -27,13 +27,13 @@ impl Sgd {
     }
 
     /// One update at rate `lr` of every parameter that `grads` reaches.
-    pub fn step(&mut self, model: ResNet, grads: &Gradients, lr: f64) -> ResNet {
+    pub fn step(&mut self, model: Network, grads: &Gradients, lr: f64) -> Network {
         let gradients = ParameterGradients::of(&model, grads);
         self.update(model, gradients, lr)
     }
 
     /// One update at rate `lr` of every parameter that has a gradient.
-    pub fn update(&mut self, model: ResNet, gradients: ParameterGradients, lr: f64) -> ResNet {
+    pub fn update(&mut self, model: Network, gradients: ParameterGradients, lr: f64) -> Network {
         model.map(&mut Step { sgd: self, gradients, lr, path: ParameterPath::default() })
     }
 
@@ -43,7 +43,7 @@ impl Sgd {
     }
 
     /// Goes on with buffers that [`Sgd::state`] gave for a network like `model`.
-    pub fn restore(&mut self, state: StateDict, model: &ResNet) {
+    pub fn restore(&mut self, state: StateDict, model: &Network) {
         let Some(device) = model.devices().pop().map(|device| device.inner()) else { return };
         let tensor = |state: StateTensor| Tensor::from_data(TensorData::new(state.values, state.shape), &device);
         self.momentum = state.into_iter().map(|(name, state)| (name, tensor(state))).collect();

@@ -5,13 +5,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Augment, Augmentation, DataError, Dataset, Split, epoch_order, fill_batch, targets};
 use kiln_kernels::Precision;
 use kiln_kernels::device::multiplies;
-use kiln_model::{ConfigError, Init, ResNet, StateDict, StateError};
+use kiln_model::{Architecture, ConfigError, Init, Network, ResNetConfig, StateDict, StateError};
 use web_time::Instant;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Recovery, Running};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::classifier::Classifier;
 use crate::loss::{cross_entropy, mixed_targets};
-use crate::predict::Scoring;
+use crate::predictions::Evaluation;
 use crate::recipe::Training;
 use crate::whitening::whitening;
 use crate::{Ema, ParameterGradients, Recipe, Sgd};
@@ -21,7 +21,7 @@ pub struct Trainer<'a> {
     data: &'a Dataset,
     split: Split,
     device: Device,
-    model: ResNet,
+    model: Network,
     sgd: Sgd,
     ema: Option<Ema>,
     header: Header,
@@ -59,7 +59,7 @@ struct Numbers {
 
 /// A run at some step. Tensors are shared with it, not copied.
 struct Before {
-    model: ResNet,
+    model: Network,
     running_statistics: Vec<Tensor<1>>,
     sgd: Sgd,
     ema: Option<Ema>,
@@ -141,7 +141,7 @@ pub enum TrainError {
     #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
     NoImages(usize, usize),
     #[error(
-        "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss}, and \
+        "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss:?}, and \
          {place} was not finite. Lower the rate, such as --set optimizer.lr={advice:.3}, warm up longer, or clip the \
          gradients, --set training.clip_norm=1; the checkpoints are as they were"
     )]
@@ -169,7 +169,7 @@ impl<'a> Trainer<'a> {
         total_steps: Option<usize>,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let architecture = recipe.architecture(data.classes.len())?;
+        let architecture = recipe.architecture(data.classes.len(), data.train.height)?;
         let seed = recipe.training.seed;
         let split = recipe.split(&data.train.labels)?;
         if split.train.is_empty() {
@@ -181,7 +181,7 @@ impl<'a> Trainer<'a> {
         }
         let device = device.clone().autodiff();
         let mut model = architecture.init(seed, &device)?.with_precision(precision);
-        if architecture.init == Init::Whitening {
+        if matches!(architecture, Architecture::ResNet(ResNetConfig { init: Init::Whitening, .. })) {
             let mut state = model.state_dict();
             let conv1 = state.get_mut("conv1.weight").expect("a residual network has a first convolution");
             let (filters, kernel) = (conv1.shape[0], conv1.shape[3]);
@@ -271,7 +271,8 @@ impl<'a> Trainer<'a> {
     /// tell other classes apart: without `with_head` the head stays as it was drawn.
     pub fn with_weights(mut self, mut weights: StateDict, with_head: bool) -> Result<Self, TrainError> {
         if !with_head {
-            let is_head = |name: &str| name.starts_with("fc.");
+            let head = self.header.architecture.head();
+            let is_head = |name: &str| head.contains(&name);
             weights.retain(|name, _| !is_head(name));
             weights.extend(self.model.state_dict().into_iter().filter(|(name, _)| is_head(name)));
         }
@@ -306,7 +307,7 @@ impl<'a> Trainer<'a> {
 
     /// The network for evaluation, as it stands: with the moving average of its weights if the recipe
     /// has one.
-    pub fn model(&self) -> ResNet {
+    pub fn model(&self) -> Network {
         let model = self.model.valid();
         match self.ema.as_ref().map(Ema::state).filter(|state| !state.is_empty()) {
             Some(state) => model.load_state_dict(&state).expect("an average of these very weights"),
@@ -314,10 +315,11 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// How this run scores its images.
-    pub fn scoring(&self) -> Scoring {
-        let Header { mean, std, .. } = self.header;
-        Scoring { mean, std, batch_size: self.batch_size, features: false }
+    /// The network as [`Self::model`] gives it, to be asked about images.
+    pub fn classifier(&self) -> Classifier {
+        let Header { mean, std, ref classes, .. } = self.header;
+        let (network, device, classes) = (self.model(), self.device.clone().inner(), classes.clone());
+        Classifier { network, device, classes, mean, std, batch_size: self.batch_size }
     }
 
     /// Everything to go on from here.
@@ -384,9 +386,8 @@ impl<'a> Trainer<'a> {
 
     /// Scores the current weights on the validation images; `None` if `stop` said so.
     pub fn validate(&self, stop: &mut dyn FnMut() -> bool) -> Option<Evaluation> {
-        let (data, device) = (&self.data.train, self.device.clone().inner());
-        let (classes, indices) = (&self.header.classes, &self.split.validation);
-        evaluate(&self.model(), classes, data, indices, &self.scoring(), &device, stop)
+        let predictions = self.classifier().predict(&self.data.train, &self.split.validation, false, stop)?;
+        Some(predictions.evaluation())
     }
 
     /// One step at a rate that is not the schedule's, and its loss, whatever that is.

@@ -3,7 +3,7 @@
 use js_sys::Function;
 use kiln_data::{ImageSet, crop_rgba, decode_image, dimensions, fill_batch};
 use kiln_kernels::inference::gpu;
-use kiln_model::{Bundle, InferenceResNet, Metadata};
+use kiln_model::{Bundle, InferenceNetwork, Metadata};
 use wasm_bindgen::prelude::*;
 use web_time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::engine::{Backend, Engine};
 #[wasm_bindgen]
 pub struct Classifier {
     metadata: Metadata,
-    network: InferenceResNet,
+    network: InferenceNetwork,
     engine: Engine,
     /// Feature map of the last image.
     last: Option<Vec<f32>>,

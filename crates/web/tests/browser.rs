@@ -9,7 +9,7 @@
 use js_sys::{Float32Array, Reflect, Uint8Array};
 use kiln_kernels::Precision;
 use kiln_kernels::inference::gpu::{Adapter, Executor};
-use kiln_kernels::inference::{Conv2d, Operator, Plan, Step, cpu};
+use kiln_kernels::inference::{Conv2d, Norm, Operator, Plan, Step, cpu};
 use kiln_model::Bundle;
 use kiln_model::container::Storage;
 use kiln_web::Classifier;
@@ -125,7 +125,9 @@ async fn every_operator_agrees_with_the_cpu() {
         let weight = noise(out * channels * kernel * kernel);
         Operator::Conv2d(Conv2d { weight, bias: noise(out), channels, kernel, stride, padding: kernel / 2 })
     };
-    let norm = Operator::GroupNorm { weight: noise(18), bias: noise(18), groups: 3, epsilon: 1e-5 };
+    let norm = |groups, per_pixel| {
+        Operator::Norm(Norm { weight: noise(18), bias: noise(18), groups, per_pixel, epsilon: 1e-5 })
+    };
     let step = |input, operator, residual, relu| Step { input, operator, residual, relu };
     let plan = Plan {
         input: [3, 25, 19],
@@ -134,8 +136,13 @@ async fn every_operator_agrees_with_the_cpu() {
             step(1, Operator::MaxPool { kernel: 3, stride: 2, padding: 1 }, None, false),
             step(2, conv(9, 18, 1, 2), None, false),
             step(2, conv(9, 18, 3, 2), None, true),
-            step(4, norm, Some(3), true),
+            step(4, norm(3, false), Some(3), true),
             step(5, conv(18, 18, 3, 1), Some(3), true),
+            step(6, Operator::Position { embedding: noise(18 * 4 * 3) }, None, false),
+            step(7, norm(1, true), None, false),
+            step(8, conv(18, 54, 1, 1), None, false),
+            step(9, Operator::Attention { heads: 2 }, Some(7), false),
+            step(10, Operator::Gelu, None, false),
         ],
     };
     let image = noise(3 * 25 * 19);

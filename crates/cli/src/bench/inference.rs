@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use kiln_kernels::Precision;
 use kiln_kernels::device::{Path, Request, choose};
 use kiln_kernels::inference::{cpu, gpu};
-use kiln_model::{InferenceResNet, Preset, ResNetConfig};
+use kiln_model::{Architecture, InferenceNetwork, ResNetConfig};
 use serde_json::json;
 
 use super::{check_batch, peak, print_json, print_peak};
@@ -25,10 +25,10 @@ pub fn run(
 ) -> Result<ExitCode> {
     check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
-    let config = ResNetConfig { width, ..ResNetConfig::preset(Preset::ResNet(18), 10) };
+    let config: Architecture = ResNetConfig { width, ..ResNetConfig::new(18, 10) }.into();
     let chosen = choose(device)?;
     let model = config.init(0, &chosen.device)?;
-    let network = InferenceResNet::new(&config, &model.state_dict(), 32)?;
+    let network = InferenceNetwork::new(&config, &model.state_dict(), 32)?;
     let pixels: Vec<f32> = (0..batch * 3072).map(|index| (index as f32).sin()).collect();
 
     let (network, pixels) = (&network, &pixels);

@@ -9,7 +9,7 @@ use kiln_kernels::augment::{self, Change};
 use kiln_kernels::check::noise;
 use kiln_kernels::conv2d::Geometry;
 use kiln_kernels::device::{Chosen, Path, multiplies};
-use kiln_kernels::inference::{self, Conv2d, Operator, Plan, Step, Value};
+use kiln_kernels::inference::{self, Conv2d, Norm, Operator, Plan, Step, Value};
 use kiln_kernels::runner::Runner;
 use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool, resize_normalize};
 
@@ -318,7 +318,10 @@ fn plan() -> (Plan, Vec<f32>) {
         let weight = noise(out * patch, 7).iter().map(|weight| weight * scale).collect();
         Operator::Conv2d(Conv2d { weight, bias: noise(out, 5), channels, kernel, stride, padding: kernel / 2 })
     };
-    let norm = Operator::GroupNorm { weight: wave(18, 1.0), bias: wave(18, 0.1), groups: 3, epsilon: EPSILON as f32 };
+    let norm = |groups, per_pixel| {
+        let (weight, bias, epsilon) = (wave(18, 1.0), wave(18, 0.1), EPSILON as f32);
+        Operator::Norm(Norm { weight, bias, groups, per_pixel, epsilon })
+    };
     let pool = Operator::MaxPool { kernel: 3, stride: 2, padding: 1 };
     let step = |input: Value, operator, residual, relu| Step { input, operator, residual, relu };
     let steps = vec![
@@ -327,7 +330,12 @@ fn plan() -> (Plan, Vec<f32>) {
         step(2, conv([8, 18], 1, 2), None, false),
         step(2, conv([8, 18], 3, 2), None, true),
         step(4, conv([18, 18], 3, 1), Some(3), true),
-        step(5, norm, Some(3), true),
+        step(5, norm(3, false), Some(3), true),
+        step(6, Operator::Position { embedding: noise(18 * 3 * 3, 6) }, None, false),
+        step(7, norm(1, true), None, false),
+        step(8, conv([18, 54], 1, 1), None, false),
+        step(9, Operator::Attention { heads: 2 }, Some(7), false),
+        step(10, Operator::Gelu, None, false),
     ];
     (Plan { input: [3, 23, 21], steps }, noise(3 * 23 * 21, 1))
 }

@@ -3,7 +3,7 @@
 //! Work is cut by shape alone, so that the number of threads changes no bit.
 #![allow(unsafe_code, reason = "threads write interleaved channels of one buffer")]
 
-use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
+use super::{Conv2d, Layout, Norm, Operator, Plan, PlanError, Step, Storage};
 use crate::direct::{Convolution, Packed, Precision, Runs, View, Weights};
 use crate::parallel;
 
@@ -75,11 +75,15 @@ impl Executor {
                 Operator::MaxPool { kernel, stride, padding } => {
                     each.for_each(|(image, output)| job.image(image).max_pool([*kernel, *stride, *padding], output));
                 }
-                Operator::GroupNorm { weight, bias, groups, epsilon } => {
-                    each.for_each(|(image, output)| {
-                        job.image(image).group_norm(weight, bias, *groups, *epsilon, output);
-                    });
+                Operator::Norm(norm) => each.for_each(|(image, output)| job.image(image).norm(norm, output)),
+                Operator::Attention { heads } => {
+                    each.for_each(|(image, output)| job.image(image).attention(*heads, output));
                 }
+                Operator::Position { embedding } => each.for_each(|(image, output)| {
+                    let area = storage.shape[1] * storage.shape[2];
+                    job.image(image).map(output, |x, channel, pixel| x + embedding[channel * area + pixel]);
+                }),
+                Operator::Gelu => each.for_each(|(image, output)| job.image(image).map(output, |x, _, _| gelu(x))),
             }
             buffers[storage.buffer] = output;
         }
@@ -124,13 +128,18 @@ impl<'a> Job<'a> {
         Self { count: 1, input: of(self.input), residual: self.residual.map(of), ..self }
     }
 
-    /// Adds the residual, cuts at zero and stores; `at` is where the pixel lies in the image.
-    fn finish(&self, at: [usize; 2], channel: usize, value: f32, output: &mut [f32]) {
+    /// Adds the residual and cuts at zero; `at` is where the pixel lies in the image.
+    fn finished(&self, at: [usize; 2], channel: usize, value: f32) -> f32 {
         let [row, column] = at.map(|at| at as isize);
         let residual = self.residual.map_or(0.0, |(storage, values)| values[storage.at(row, column) + channel]);
         let sum = value + residual;
         // Not `max`, which would make a number of NaN.
-        output[self.storage.at(row, column) + channel] = if self.step.relu && sum < 0.0 { 0.0 } else { sum };
+        if self.step.relu && sum < 0.0 { 0.0 } else { sum }
+    }
+
+    /// The same, stored.
+    fn finish(&self, at: [usize; 2], channel: usize, value: f32, output: &mut [f32]) {
+        output[self.storage.at(at[0] as isize, at[1] as isize) + channel] = self.finished(at, channel, value);
     }
 
     fn convolve(&self, conv: &Conv2d, weights: &Packed, output: &mut [f32]) {
@@ -183,25 +192,87 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn group_norm(&self, weight: &[f32], bias: &[f32], groups: usize, epsilon: f32, output: &mut [f32]) {
+    fn norm(&self, norm: &Norm, output: &mut [f32]) {
         let (from, x) = self.input;
         let [channels, height, width] = from.shape;
-        let group = channels / groups;
-        let count = (group * height * width) as f64;
-        for first in (0..channels).step_by(group) {
-            let pixels = || (0..height).flat_map(|i| (0..width).map(move |j| (i, j)));
-            let values = || pixels().flat_map(|(i, j)| &x[from.at(i as isize, j as isize) + first..][..group]);
+        let group = channels / norm.groups;
+        let span = if norm.per_pixel { 1 } else { height * width };
+        let pixels: Vec<[usize; 2]> = (0..height).flat_map(|i| (0..width).map(move |j| [i, j])).collect();
+        let count = (group * span) as f64;
+        for (pixels, first) in pixels.chunks(span).flat_map(|span| (0..norm.groups).map(move |at| (span, at * group))) {
+            let values = || pixels.iter().flat_map(|[i, j]| &x[from.at(*i as isize, *j as isize) + first..][..group]);
             let mean = values().map(|x| f64::from(*x)).sum::<f64>() / count;
             let variance = values().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
-            let scale = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
-            for (i, j) in pixels() {
+            let scale = (1.0 / (variance + f64::from(norm.epsilon)).sqrt()) as f32;
+            for &[i, j] in pixels {
                 for c in first..first + group {
                     let normal = (x[from.at(i as isize, j as isize) + c] - mean as f32) * scale;
-                    self.finish([i, j], c, normal * weight[c] + bias[c], output);
+                    self.finish([i, j], c, normal * norm.weight[c] + norm.bias[c], output);
                 }
             }
         }
     }
+
+    fn attention(&self, heads: usize, output: &mut [f32]) {
+        let (from, x) = self.input;
+        let [channels, height, width] = self.storage.shape;
+        let size = channels / heads;
+        let scale = (size as f32).sqrt().recip();
+        let place = |token: usize| [token / width, token % width];
+        let start = |storage: Storage, [row, column]: [usize; 2]| storage.at(row as isize, column as isize);
+        let tokens: Vec<usize> = (0..height * width).map(|token| start(from, place(token))).collect();
+        let of = |token: usize, part: usize, head: usize| &x[token + part * channels + head * size..][..size];
+        let shared = parallel::Shared::new(output);
+        parallel::for_each(heads * tokens.len(), |task| {
+            let (head, query) = (task % heads, task / heads);
+            let queried = of(tokens[query], 0, head);
+            let mut scores: Vec<f32> = tokens.iter().map(|key| dot(queried, of(*key, 1, head)) * scale).collect();
+            let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            scores.iter_mut().for_each(|score| *score = (*score - max).exp());
+            let total: f32 = scores.iter().sum();
+            let mut sums = vec![0.0; size];
+            for (token, score) in tokens.iter().zip(&scores) {
+                sums.iter_mut().zip(of(*token, 2, head)).for_each(|(sum, value)| *sum += score * value);
+            }
+            let at = place(query);
+            // Safety: no other task has this pixel's part of this head.
+            let output = unsafe { shared.part(start(self.storage, at) + head * size, size) };
+            for ((channel, output), sum) in (head * size..).zip(output).zip(sums) {
+                *output = self.finished(at, channel, sum / total);
+            }
+        });
+    }
+
+    /// Each number by itself: what `change` makes of it, its channel and its pixel.
+    fn map(&self, output: &mut [f32], change: impl Fn(f32, usize, usize) -> f32) {
+        let (from, x) = self.input;
+        let [channels, height, width] = from.shape;
+        for (i, j) in (0..height).flat_map(|i| (0..width).map(move |j| (i, j))) {
+            for (channel, x) in x[from.at(i as isize, j as isize)..][..channels].iter().enumerate() {
+                self.finish([i, j], channel, change(*x, channel, i * width + j), output);
+            }
+        }
+    }
+}
+
+/// In eight sums that a vector can hold, always the same ones.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; 8];
+    let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a.zip(b) {
+        (0..8).for_each(|at| sums[at] += a[at] * b[at]);
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// `x` times a normal distribution's share below it, the error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+fn gelu(x: f32) -> f32 {
+    const TERMS: [f32; 5] = [0.2548296, -0.28449673, 1.4214138, -1.4531521, 1.0614054];
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.3275911 * z);
+    let tail = TERMS.iter().rev().fold(0.0, |sum, term| sum * t + term) * t * (-z * z).exp(); // 1 - erf(z)
+    0.5 * (x + x.abs() * (1.0 - tail))
 }
 
 #[cfg(test)]

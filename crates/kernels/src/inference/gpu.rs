@@ -16,9 +16,9 @@ use half::slice::HalfFloatSliceExt;
 use web_time::Instant;
 use wgpu::util::DeviceExt;
 
-use super::{Conv2d, Layout, Operator, Plan, PlanError, Step, Storage};
+use super::{Conv2d, Layout, Norm, Operator, Plan, PlanError, Step, Storage};
 use crate::Precision;
-use crate::shader::{GROUP_NORM, MAX_POOL, Shader, Specialised, WORKGROUP};
+use crate::shader::{ADD_POSITION, ATTENTION, GELU, MAX_POOL, NORM, Shader, Specialised, WORKGROUP};
 use crate::variants::Variants;
 
 /// Numbers of a vec4.
@@ -282,8 +282,9 @@ fn weights(step: &Step) -> usize {
             let area = conv.kernel * conv.kernel;
             conv.bias.len().next_multiple_of(BLOCK) * conv.channels.next_multiple_of(BLOCK) * area
         }
-        Operator::GroupNorm { weight, .. } => weight.len(),
-        Operator::MaxPool { .. } => 0,
+        Operator::Norm(norm) => norm.weight.len(),
+        Operator::Position { embedding } => embedding.len(),
+        Operator::MaxPool { .. } | Operator::Attention { .. } | Operator::Gelu => 0,
     }
 }
 
@@ -338,12 +339,20 @@ impl Builder<'_> {
                 let shader = max_pool_shader([*kernel, *stride, *padding], input);
                 (shader, (pixels * output.pixel / VEC4).div_ceil(WORKGROUP), vec![], vec![])
             }
-            Operator::GroupNorm { weight, bias, groups, epsilon } => {
-                let shader = group_norm_shader(*groups, *epsilon, input);
-                (shader, *groups, weight.clone(), bias.clone())
+            Operator::Norm(norm) => {
+                let workgroups = norm.groups * if norm.per_pixel { pixels } else { 1 };
+                (norm_shader(norm, input), workgroups, norm.weight.clone(), norm.bias.clone())
             }
+            Operator::Attention { heads } => (attention_shader(*heads, input), heads * pixels, vec![], vec![]),
+            Operator::Position { embedding } => {
+                // In the order of the output's numbers, padding included.
+                let value = |at: usize| embedding.get(at % output.pixel * pixels + at / output.pixel);
+                let values = (0..pixels * output.pixel).map(|at| value(at).copied().unwrap_or_default()).collect();
+                (each_shader(ADD_POSITION, input), (pixels * output.pixel).div_ceil(WORKGROUP), values, vec![])
+            }
+            Operator::Gelu => (each_shader(GELU, input), (pixels * output.pixel).div_ceil(WORKGROUP), vec![], vec![]),
         };
-        let unit = if matches!(step.operator, Operator::GroupNorm { .. }) { 1 } else { VEC4 };
+        let unit = if matches!(step.operator, Operator::Conv2d(_) | Operator::MaxPool { .. }) { VEC4 } else { 1 };
         let number = if self.precision == Precision::F16 { "f16" } else { "f32" };
         let shader = common(shader, output, residual, step.relu, unit).and([("Number", number.into())]);
         let device = self.device;
@@ -360,9 +369,8 @@ impl Builder<'_> {
         let mut bound = vec![(2, buffer(input)), (4, buffer(output))];
         // A shader that adds nothing still declares where it would read.
         bound.push((3, residual.map_or_else(|| buffer(input), buffer)));
-        if !weight.is_empty() {
-            bound.extend([(0, constant(&weight)), (1, constant(&bias))]);
-        }
+        let constants = [weight, bias].into_iter().zip(0..).filter(|(values, _)| !values.is_empty());
+        bound.extend(constants.map(|(values, binding)| (binding, constant(&values))));
         let entries: Vec<_> = bound
             .iter()
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: *binding, resource: buffer.as_entire_binding() })
@@ -463,13 +471,31 @@ fn max_pool_shader([kernel, stride, padding]: [usize; 3], input: Storage) -> Spe
     ])
 }
 
-fn group_norm_shader(groups: usize, epsilon: f32, input: Storage) -> Specialised {
-    GROUP_NORM.with([
-        ("GROUP", (input.shape[0] / groups).into()),
-        ("EPSILON", epsilon.into()),
+/// A shader that reads numbers one by one.
+fn each_shader(shader: Shader, input: Storage) -> Specialised {
+    shader.with([
         ("IN_CHANNELS", input.pixel.into()),
         ("IN_ROW", input.row().into()),
         ("IN_START", input.at(0, 0).into()),
+    ])
+}
+
+fn norm_shader(norm: &Norm, input: Storage) -> Specialised {
+    let [channels, height, width] = input.shape;
+    each_shader(NORM, input).and([
+        ("GROUPS", norm.groups.into()),
+        ("GROUP", (channels / norm.groups).into()),
+        ("SPAN", if norm.per_pixel { 1 } else { height * width }.into()),
+        ("EPSILON", norm.epsilon.into()),
+    ])
+}
+
+fn attention_shader(heads: usize, input: Storage) -> Specialised {
+    let size = input.shape[0] / 3 / heads;
+    each_shader(ATTENTION, input).and([
+        ("HEADS", heads.into()),
+        ("SIZE", size.into()),
+        ("SCALE", (size as f32).sqrt().recip().into()),
     ])
 }
 

@@ -16,6 +16,9 @@ pub mod reference;
 
 pub use layout::{Layout, Storage};
 
+/// Most pixels that attend to each other: a workgroup keeps as many scores.
+pub const MAX_TOKENS: usize = 1024;
+
 /// Which value a step reads: 0 is the network's input, `n` what the `n`th step makes, counted from 1.
 pub type Value = usize;
 
@@ -40,13 +43,18 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Operator {
     Conv2d(Conv2d),
-    /// Over groups of channels of equal size.
-    GroupNorm {
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-        groups: usize,
-        epsilon: f32,
+    Norm(Norm),
+    /// Softmax attention of every pixel to every pixel. Its input has the channels of all queries, then those of all
+    /// keys, then those of all values; each head takes an equal part of them.
+    Attention {
+        heads: usize,
     },
+    /// Adds the same `[C, H, W]` to every image.
+    Position {
+        embedding: Vec<f32>,
+    },
+    /// `x` times the share of a standard normal distribution that lies below it.
+    Gelu,
     /// Its border counts as nothing, as in PyTorch.
     MaxPool {
         kernel: usize,
@@ -68,6 +76,19 @@ pub struct Conv2d {
     pub padding: usize,
 }
 
+/// A normalisation over groups of channels of equal size.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// `[C]`
+    pub weight: Vec<f32>,
+    /// `[C]`
+    pub bias: Vec<f32>,
+    pub groups: usize,
+    /// Each pixel by itself; with one group that is a transformer's layer normalisation.
+    pub per_pixel: bool,
+    pub epsilon: f32,
+}
+
 /// A plan whose parts do not fit each other.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("step {step} of the plan does not fit: {what}")]
@@ -83,7 +104,7 @@ impl Operator {
             Self::Conv2d(Conv2d { kernel, stride, padding, .. }) | Self::MaxPool { kernel, stride, padding } => {
                 [kernel, stride, padding]
             }
-            Self::GroupNorm { .. } => [1, 1, 0],
+            Self::Norm(_) | Self::Attention { .. } | Self::Position { .. } | Self::Gelu => [1, 1, 0],
         }
     }
 
@@ -101,13 +122,25 @@ impl Operator {
                 }
                 conv.bias.len()
             }
-            Self::GroupNorm { weight, bias, groups, .. } => {
+            Self::Norm(Norm { weight, bias, groups, .. }) => {
                 if weight.len() != channels || bias.len() != channels || *groups == 0 || channels % groups != 0 {
                     return Err(format!("{groups} groups over {channels} channels"));
                 }
                 channels
             }
-            Self::MaxPool { .. } => channels,
+            Self::Attention { heads } => {
+                if *heads == 0 || channels % (3 * heads) != 0 || height * width > MAX_TOKENS {
+                    return Err(format!("{heads} heads over {channels} channels of {height} x {width} pixels"));
+                }
+                channels / 3
+            }
+            Self::Position { embedding } => {
+                if embedding.len() != channels * height * width {
+                    return Err(format!("{} numbers added to {channels} x {height} x {width}", embedding.len()));
+                }
+                channels
+            }
+            Self::MaxPool { .. } | Self::Gelu => channels,
         };
         let size = |size: usize| (size + 2 * padding - kernel) / stride + 1;
         Ok([made, size(height), size(width)])
@@ -135,11 +168,13 @@ impl Plan {
         Ok(shapes)
     }
 
-    /// Multiply-adds of the convolutions for one image.
+    /// Multiply-adds of convolutions and attention for one image.
     pub fn multiply_adds(&self) -> Result<usize, PlanError> {
         let shapes = self.shapes()?;
         let of = |(step, output): (&Step, &[usize; 3])| match &step.operator {
             Operator::Conv2d(conv) => conv.weight.len() * output[1] * output[2],
+            // Scores, and what they weigh.
+            Operator::Attention { .. } => 2 * output[0] * (output[1] * output[2]).pow(2),
             _ => 0,
         };
         Ok(self.steps.iter().zip(&shapes[1..]).map(of).sum())
@@ -164,18 +199,23 @@ pub(crate) mod tests {
         })
     }
 
+    /// A convolution of squares side by side.
+    pub fn patches(channels: [usize; 2], size: usize) -> Operator {
+        let Operator::Conv2d(conv) = conv(channels, size, size) else { unreachable!("made just now") };
+        Operator::Conv2d(Conv2d { padding: 0, ..conv })
+    }
+
     pub fn step(input: Value, operator: Operator, residual: Option<Value>, relu: bool) -> Step {
         Step { input, operator, residual, relu }
     }
 
     /// Plans with odd sizes, one channel, every operator, residuals, values that live long.
     pub fn plans() -> Vec<Plan> {
-        let norm = |channels: usize, groups| Operator::GroupNorm {
-            weight: noise(channels, 3),
-            bias: noise(channels, 4),
-            groups,
-            epsilon: 1e-5,
+        let norm_of = |channels: usize, groups, per_pixel| {
+            let (weight, bias) = (noise(channels, 3), noise(channels, 4));
+            Operator::Norm(Norm { weight, bias, groups, per_pixel, epsilon: 1e-5 })
         };
+        let norm = |channels, groups| norm_of(channels, groups, false);
         vec![
             Plan { input: [1, 1, 1], steps: vec![step(0, conv([1, 1], 1, 1), None, false)] },
             Plan { input: [3, 7, 5], steps: vec![step(0, conv([3, 5], 3, 1), None, true)] },
@@ -208,6 +248,25 @@ pub(crate) mod tests {
                     step(2, conv([64, 64], 3, 1), Some(1), true),
                 ],
             },
+            // A block of a transformer.
+            Plan {
+                input: [3, 21, 15],
+                steps: vec![
+                    step(0, patches([3, 18], 3), None, false),
+                    step(1, Operator::Position { embedding: noise(18 * 7 * 5, 6) }, None, false),
+                    step(2, norm_of(18, 1, true), None, false),
+                    step(3, conv([18, 54], 1, 1), None, false),
+                    step(4, Operator::Attention { heads: 2 }, None, false),
+                    step(5, conv([18, 18], 1, 1), Some(2), false),
+                    step(6, norm_of(18, 3, true), None, true),
+                    step(7, conv([18, 37], 1, 1), None, false),
+                    step(8, Operator::Gelu, None, false),
+                    step(9, conv([37, 18], 1, 1), Some(6), false),
+                    step(10, Operator::Gelu, Some(6), true),
+                ],
+            },
+            // More tokens than a workgroup has invocations, and channels of a head beyond them too.
+            Plan { input: [3 * 70, 9, 11], steps: vec![step(0, Operator::Attention { heads: 1 }, None, false)] },
         ]
     }
 
@@ -220,13 +279,20 @@ pub(crate) mod tests {
         assert!(channels.to_string().contains("4 channels on 3"), "{channels}");
         let sum = vec![step(0, conv([3, 4], 3, 1), None, true), step(1, conv([4, 4], 3, 2), Some(1), true)];
         assert_eq!(plan(sum).shapes().unwrap_err().step, 2);
-        let norm = Operator::GroupNorm { weight: vec![1.0; 3], bias: vec![0.0; 3], groups: 2, epsilon: 1e-5 };
-        assert!(plan(vec![step(0, norm, None, true)]).shapes().is_err());
+        let norm = Norm { weight: vec![1.0; 3], bias: vec![0.0; 3], groups: 2, per_pixel: false, epsilon: 1e-5 };
+        let error = |operator| plan(vec![step(0, operator, None, true)]).shapes().unwrap_err().what;
+        assert_eq!(error(Operator::Norm(norm)), "2 groups over 3 channels");
+        assert_eq!(error(Operator::Attention { heads: 2 }), "2 heads over 3 channels of 8 x 8 pixels");
+        assert_eq!(error(Operator::Position { embedding: vec![0.0; 3] }), "3 numbers added to 3 x 8 x 8");
+        let large = Plan { input: [3, 33, 32], steps: vec![step(0, Operator::Attention { heads: 1 }, None, true)] };
+        assert!(large.shapes().is_err());
     }
 
     #[test]
-    fn multiply_adds_are_those_of_the_convolutions() {
-        let plan = Plan { input: [3, 8, 8], steps: vec![step(0, conv([3, 4], 3, 2), None, true)] };
-        assert_eq!(plan.multiply_adds().unwrap(), 4 * 4 * 4 * 27);
+    fn multiply_adds_are_those_of_convolutions_and_attention() {
+        let attention = Operator::Attention { heads: 2 };
+        let steps = vec![step(0, conv([3, 6], 3, 2), None, true), step(1, attention, None, false)];
+        let plan = Plan { input: [3, 8, 8], steps };
+        assert_eq!(plan.multiply_adds().unwrap(), 6 * 4 * 4 * 27 + 2 * 2 * 16 * 16);
     }
 }

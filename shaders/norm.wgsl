@@ -1,9 +1,12 @@
-// Group normalisation, then the residual sum and ReLU. One workgroup makes one group of channels of
-// an image; mean and variance take a pass each, as the sum of squares alone would lose digits. The
-// host replaces the `const` lines down to the empty one; lengths and offsets count numbers.
+// Group or layer normalisation, then the residual sum and ReLU. One workgroup makes one group of
+// channels of a span of pixels: the whole image for group normalisation, one pixel for layer
+// normalisation. Mean and variance take a pass each, as the sum of squares alone would lose digits.
+// The host replaces the `const` lines down to the empty one; lengths and offsets count numbers.
 
 alias Number = f32;         // what is stored; sums are f32
+const GROUPS = 2u;
 const GROUP = 4u;           // channels of a group
+const SPAN = 1024u;         // pixels normalised together
 const EPSILON = 1e-5;
 const IN_CHANNELS = 8u;     // per pixel, padding included
 const IN_ROW = 272u;
@@ -25,11 +28,11 @@ const RELU = true;
 @group(0) @binding(4) var<storage, read_write> output: array<Number>;
 
 const THREADS = 64u;
-const COUNT = GROUP * PIXELS;
+const COUNT = GROUP * SPAN;
 var<workgroup> partial: array<f32, THREADS>;
 
-fn load(index: u32, first: u32) -> f32 {
-    let pixel = index / GROUP;
+fn load(index: u32, start: u32, first: u32) -> f32 {
+    let pixel = start + index / GROUP;
     let at = pixel / OUT_WIDTH * IN_ROW + pixel % OUT_WIDTH * IN_CHANNELS;
     return f32(input[IN_START + at + first + index % GROUP]);
 }
@@ -49,23 +52,25 @@ fn total(value: f32, thread: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) thread: u32) {
-    let first = id.x * GROUP;
+    let first = id.x % GROUPS * GROUP;
+    let start = id.x / GROUPS * SPAN;
     var sum = 0.0;
     for (var index = thread; index < COUNT; index += THREADS) {
-        sum += load(index, first);
+        sum += load(index, start, first);
     }
     let mean = total(sum, thread) / f32(COUNT);
     var squares = 0.0;
     for (var index = thread; index < COUNT; index += THREADS) {
-        let centred = load(index, first) - mean;
+        let centred = load(index, start, first) - mean;
         squares += centred * centred;
     }
     let scale = inverseSqrt(total(squares, thread) / f32(COUNT) + EPSILON);
     for (var index = thread; index < COUNT; index += THREADS) {
         let channel = first + index % GROUP;
-        let row = index / GROUP / OUT_WIDTH;
-        let column = index / GROUP % OUT_WIDTH;
-        var value = (load(index, first) - mean) * scale * f32(weight[channel]) + f32(bias[channel]);
+        let pixel = start + index / GROUP;
+        let row = pixel / OUT_WIDTH;
+        let column = pixel % OUT_WIDTH;
+        var value = (load(index, start, first) - mean) * scale * f32(weight[channel]) + f32(bias[channel]);
         if RESIDUAL {
             value += f32(residual[RESIDUAL_START + row * RESIDUAL_ROW + column * OUT_CHANNELS + channel]);
         }

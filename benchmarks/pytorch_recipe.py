@@ -65,10 +65,18 @@ def network(recipe, classes, image_size):
         depth, model["width"], "cifar" if compact else model["stem"], model["norm"], model["groups"],
         "projection" if compact else "projection_norm", "conv" if compact else "linear", classes,
     ).build()
+    # As crates/model/src/init.rs draws them.
+    mode = model["init"].removeprefix("kaiming_")
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
-            mode = model["init"].removeprefix("kaiming_")
             torch.nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+    if mode == "fan_in":
+        torch.nn.init.kaiming_normal_(net.fc.weight, mode=mode, nonlinearity="relu")
+    else:
+        torch.nn.init.normal_(net.fc.weight, std=0.01)
+    for bias in (net.fc.bias, net.conv1.bias):
+        if bias is not None:
+            torch.nn.init.zeros_(bias)
     return net
 
 

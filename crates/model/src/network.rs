@@ -32,12 +32,6 @@ impl From<ResNet> for Network {
     }
 }
 
-impl From<Vit> for Network {
-    fn from(network: Vit) -> Self {
-        Self::Vit(network)
-    }
-}
-
 impl Network {
     /// Class scores before softmax: `[N, 3, H, W]` -> `[N, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {

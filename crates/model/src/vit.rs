@@ -9,7 +9,7 @@ use crate::layers::Linear;
 use crate::{ConfigError, Init, VitConfig};
 
 /// Added to the variance before its root, as in timm.
-pub(crate) const EPSILON: f64 = 1e-6;
+const EPSILON: f64 = 1e-6;
 /// Standard deviation of all weights at the start, as in timm.
 const DEVIATION: f32 = 0.02;
 

@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{CheckpointClaimError, Recipe};
+use crate::{CheckpointClaimError, Recipe, Recovery};
 
 /// A run at some step, as it lies in a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,19 +44,6 @@ pub struct Header {
     pub recovery: Recovery,
     /// Every finished epoch.
     pub history: Vec<EpochMetrics>,
-}
-
-/// What became of steps whose loss or gradient was not finite.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recovery {
-    /// Left out since the start of the run.
-    pub skipped: usize,
-    /// The last ones, without a good one among them.
-    pub in_a_row: usize,
-    /// How often the learning rate is halved at present.
-    pub halvings: i32,
-    /// Good steps since the last change of `halvings`.
-    pub good: usize,
 }
 
 /// Sums over the current epoch.

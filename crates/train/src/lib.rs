@@ -25,6 +25,7 @@ mod predictions;
 #[cfg(feature = "burn")]
 mod range_test;
 pub mod recipe;
+mod recovery;
 #[cfg(not(target_family = "wasm"))]
 pub mod run_dir;
 mod schedule;
@@ -37,7 +38,7 @@ mod trainer;
 #[cfg(feature = "burn")]
 mod whitening;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Recovery, Running, best_epoch};
+pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Running, best_epoch};
 pub use claims::CheckpointClaimError;
 #[cfg(feature = "burn")]
 pub use classifier::Classifier;
@@ -56,7 +57,8 @@ pub use predictions::{Evaluation, Predictions};
 #[cfg(feature = "burn")]
 pub use range_test::RangeTest;
 pub use recipe::{Recipe, RecipeError};
+pub use recovery::{MAX_SKIPPED, Recovery};
 #[cfg(feature = "burn")]
 pub use sgd::Sgd;
 #[cfg(feature = "burn")]
-pub use trainer::{Event, HandlerError, MAX_SKIPPED, Outcome, Skipped, StepMetrics, TrainError, Trainer};
+pub use trainer::{Event, HandlerError, Outcome, Skipped, StepMetrics, TrainError, Trainer};

@@ -1,18 +1,23 @@
 //! The training loop.
 
+mod event;
+#[cfg(test)]
+mod tests;
+
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kiln_data::{Augment, Augmentation, DataError, Dataset, Split, epoch_order, fill_batch, targets};
-use kiln_kernels::Precision;
+use kiln_data::{Augment, Augmentation, Dataset, Split, epoch_order, fill_batch, targets};
 use kiln_kernels::device::multiplies;
-use kiln_model::{Architecture, ConfigError, Init, Network, ResNetConfig, StateDict, StateError};
+use kiln_model::{Architecture, Init, Network, ResNetConfig, StateDict};
 use web_time::Instant;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Recovery, Running};
+pub use self::event::{Event, HandlerError, Outcome, Skipped, StepMetrics, TrainError};
+use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
 use crate::classifier::Classifier;
 use crate::loss::{cross_entropy, mixed_targets};
 use crate::predictions::Evaluation;
 use crate::recipe::Training;
+use crate::recovery::{MAX_SKIPPED, Recovery};
 use crate::whitening::whitening;
 use crate::{Ema, ParameterGradients, Recipe, Sgd};
 
@@ -42,11 +47,6 @@ pub struct Trainer<'a> {
     poisoned: Vec<usize>,
 }
 
-/// Steps in a row whose loss or gradient is not finite after which a run ends: each of them halves the learning rate.
-pub const MAX_SKIPPED: usize = 10;
-/// Good steps after which a halving is taken back.
-const GOOD_STEPS: usize = 100;
-
 /// What a step leaves on the device.
 struct Numbers {
     /// `[1]`
@@ -64,101 +64,6 @@ struct Before {
     sgd: Sgd,
     ema: Option<Ema>,
     header: Header,
-}
-
-/// What a run says while it goes on.
-pub enum Event<'a> {
-    /// The numbers of more steps have come; [`Trainer::checkpoint`] may be taken.
-    Step { metrics: StepMetrics, checkpoint: &'a dyn Fn() -> Checkpoint },
-    /// A step was left out.
-    Skipped(Skipped),
-    /// An epoch has ended, validation included; a good moment to save [`Trainer::checkpoint`].
-    Epoch {
-        metrics: &'a EpochMetrics,
-        /// Whether it is the best so far by validation.
-        is_best: bool,
-        checkpoint: &'a dyn Fn() -> Checkpoint,
-    },
-}
-
-/// The run at some step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepMetrics {
-    /// Steps done.
-    pub step: usize,
-    pub total_steps: usize,
-    /// Epoch under way, from 1.
-    pub epoch: usize,
-    /// Means over the epoch so far.
-    pub loss: f64,
-    pub accuracy: f64,
-    pub learning_rate: f64,
-}
-
-/// A step whose loss or gradient was not finite: it changed nothing, and the next ones go at half the rate.
-///
-/// [`MAX_SKIPPED`] of them in a row end the run; after 100 good ones a halving is taken back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Skipped {
-    /// From 1.
-    pub step: usize,
-    pub loss: f64,
-    /// Where a value was not finite first, as in [`TrainError::Diverged`].
-    pub place: String,
-    /// How many there have been without a good step between them.
-    pub in_a_row: usize,
-    /// Rate of the next step.
-    pub learning_rate: f64,
-}
-
-/// What a handler of events fails with.
-pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How a call of [`Trainer::run`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Finished,
-    /// As the caller asked; [`Trainer::checkpoint`] has it all.
-    Stopped,
-}
-
-/// Why a run cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Data(#[from] DataError),
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error(
-        "this device does not multiply {0}: bf16 takes a CPU with AVX512-BF16, f16 a GPU whose matrix units wgpu \
-         shows (`kiln devices`); set training.precision = \"f32\""
-    )]
-    Precision(Precision),
-    #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
-    NoImages(usize, usize),
-    #[error(
-        "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss:?}, and \
-         {place} was not finite. Lower the rate, such as --set optimizer.lr={advice:.3}, warm up longer, or clip the \
-         gradients, --set training.clip_norm=1; the checkpoints are as they were"
-    )]
-    Diverged {
-        step: usize,
-        epoch: usize,
-        loss: f64,
-        learning_rate: f64,
-        /// Where a value was not finite first: the output of a layer, or the gradient of a parameter.
-        place: String,
-        advice: f64,
-    },
-    #[error("the run has done {done} steps, more than the {total} of {epochs} epochs: choose more epochs")]
-    Past { done: usize, total: usize, epochs: usize },
-    /// What the caller's handler of events said.
-    #[error("{0}")]
-    Callback(HandlerError),
 }
 
 impl<'a> Trainer<'a> {
@@ -315,10 +220,10 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The network as [`Self::model`] gives it, to be asked about images.
-    pub fn classifier(&self) -> Classifier {
+    /// `network`, such as [`Self::model`], to be asked about images like those of this run.
+    pub fn classifier(&self, network: Network) -> Classifier {
         let Header { mean, std, ref classes, .. } = self.header;
-        let (network, device, classes) = (self.model(), self.device.clone().inner(), classes.clone());
+        let (device, classes) = (self.device.clone().inner(), classes.clone());
         Classifier { network, device, classes, mean, std, batch_size: self.batch_size }
     }
 
@@ -386,7 +291,8 @@ impl<'a> Trainer<'a> {
 
     /// Scores the current weights on the validation images; `None` if `stop` said so.
     pub fn validate(&self, stop: &mut dyn FnMut() -> bool) -> Option<Evaluation> {
-        let predictions = self.classifier().predict(&self.data.train, &self.split.validation, false, stop)?;
+        let predictions =
+            self.classifier(self.model()).predict(&self.data.train, &self.split.validation, false, stop)?;
         Some(predictions.evaluation())
     }
 
@@ -630,265 +536,5 @@ impl Numbers {
         let [loss, gradients] = [&self.loss, &self.gradients].map(|number| number.clone().into_scalar::<f32>());
         (loss.is_finite() && gradients.is_finite())
             .then(|| (loss.into(), self.correct.clone().into_scalar::<i32>() as usize))
-    }
-}
-
-impl Recovery {
-    fn skip(&mut self) {
-        *self = Self { skipped: self.skipped + 1, in_a_row: self.in_a_row + 1, halvings: self.halvings + 1, good: 0 };
-    }
-
-    fn good_step(&mut self) {
-        self.in_a_row = 0;
-        self.good += 1;
-        if self.good == GOOD_STEPS {
-            self.halvings = (self.halvings - 1).max(0);
-            self.good = 0;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kiln_data::synthetic;
-
-    use super::*;
-    use crate::recipe::BUILT_IN;
-
-    /// The network after `steps` steps of a small recipe with these changes.
-    fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
-        let network = ["model.width=4", "model.norm=group", "model.groups=2"];
-        let small = [&network[..], &["training.batch_size=14", "training.ema_decay=0"]].concat();
-        let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
-        let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
-        let mut trainer = Trainer::new(recipe, data, Some(steps), &Device::flex()).unwrap();
-        trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
-        trainer.checkpoint()
-    }
-
-    /// Largest difference of two networks' weights.
-    fn difference(a: &Checkpoint, b: &Checkpoint) -> f32 {
-        let pairs = a.model.iter().zip(&b.model).flat_map(|((_, a), (_, b))| a.values.iter().zip(&b.values));
-        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-    }
-
-    #[test]
-    fn without_batch_norm_micro_batches_change_nothing_but_rounding() {
-        let data = synthetic(40, 0, 0);
-        let rate = "optimizer.lr=0.01";
-        let whole = train(&data, 3, &[rate]);
-        // 14 images in two halves, and in parts of 5, 5 and 4.
-        for parts in ["training.micro_batches=2", "training.micro_batches=3"] {
-            let parted = train(&data, 3, &[rate, parts]);
-            let difference = difference(&whole, &parted);
-            assert!(difference < 1e-5, "{parts}: {difference}");
-            let (whole, parted) = (&whole.header.history[0], &parted.header.history[0]);
-            assert!((whole.train_loss - parted.train_loss).abs() < 1e-5, "{parts}");
-            assert_eq!(whole.train_accuracy, parted.train_accuracy, "{parts}");
-        }
-    }
-
-    #[test]
-    fn the_first_convolution_starts_whitening_if_the_recipe_says_so() {
-        let data = synthetic(40, 0, 0);
-        let [plain, whitened] = [&[][..], &["model.init=whitening"]].map(|changes| {
-            let recipe = everything(&[&["model.width=32"], changes].concat());
-            Trainer::new(recipe, &data, None, &Device::flex()).unwrap().model.state_dict()
-        });
-        for (name, tensor) in &plain {
-            assert_eq!(tensor == &whitened[name], name != "conv1.weight", "{name}");
-        }
-    }
-
-    #[test]
-    fn each_trick_takes_part_in_training() {
-        let data = synthetic(40, 0, 0);
-        let plain = train(&data, 2, &[]);
-        for change in ["training.clip_norm=0.01", "augment.cutout=8", "augment.mix.mixup_chance=1"] {
-            assert!(difference(&plain, &train(&data, 2, &[change])) > 1e-4, "{change}");
-        }
-        let averaged = train(&data, 2, &["training.ema_decay=0.9"]);
-        assert_eq!(difference(&plain, &averaged), 0.0, "averaging leaves the weights themselves alone");
-        assert_ne!(averaged.ema, averaged.model);
-        assert!(plain.ema.is_empty());
-    }
-
-    /// A small recipe with everything in it that a checkpoint has to keep.
-    fn everything(changes: &[&str]) -> Recipe {
-        let tricks = [
-            "model.width=2",
-            "training.batch_size=8",
-            "training.validation=0.2",
-            "training.ema_decay=0.9",
-            "training.micro_batches=2",
-            "augment.cutout=8",
-            "augment.mix.mixup_chance=0.5",
-            "augment.final_share=0.3",
-        ];
-        let overrides: Vec<_> = tricks.iter().chain(changes).map(|text| text.to_string()).collect();
-        Recipe::parse(BUILT_IN[0].1, &overrides).unwrap()
-    }
-
-    /// All of a checkpoint but the times that were taken.
-    fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
-        let header = &mut checkpoint.header;
-        (header.seconds, header.running.seconds) = (0.0, 0.0);
-        for epoch in &mut header.history {
-            (epoch.seconds, epoch.images_per_second) = (0.0, 0.0);
-        }
-        checkpoint
-    }
-
-    #[test]
-    fn a_run_stopped_anywhere_goes_on_to_the_same_bits() {
-        let (data, device, steps) = (synthetic(60, 0, 0), Device::flex(), Some(40));
-        let ignore = &mut |_: Event| Ok(());
-        let mut whole = Trainer::new(everything(&[]), &data, steps, &device).unwrap();
-        // Every moment at which a run looks whether to stop: between steps, and between the batches of validation.
-        let mut moments = 0;
-        let count = &mut || {
-            moments += 1;
-            false
-        };
-        whole.run(count, ignore).unwrap();
-        let whole = without_times(whole.checkpoint());
-        assert!(moments > 50, "{moments}");
-        assert_eq!(whole.header.history.len(), 7);
-        for moment in 0..moments {
-            let mut trainer = Trainer::new(everything(&[]), &data, steps, &device).unwrap();
-            let mut looked = 0;
-            let stop = &mut || {
-                looked += 1;
-                looked > moment
-            };
-            assert_eq!(trainer.run(stop, ignore).unwrap(), Outcome::Stopped);
-            let checkpoint = Checkpoint::from_bytes(&trainer.checkpoint().to_bytes().unwrap()).unwrap();
-            let recipe = checkpoint.header.recipe.clone();
-            let mut resumed = Trainer::resume(checkpoint, recipe, &[], &data, &device).unwrap();
-            resumed.run(&mut || false, ignore).unwrap();
-            let resumed = without_times(resumed.checkpoint());
-            assert_eq!(resumed.header, whole.header, "stopped at moment {moment} of {moments}");
-            assert!(resumed == whole, "stopped at moment {moment} of {moments}");
-        }
-    }
-
-    #[test]
-    fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
-        let data = synthetic(60, 0, 0);
-        let mut trainer = Trainer::new(everything(&["training.epochs=2"]), &data, None, &Device::flex()).unwrap();
-        trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
-        let checkpoint = trainer.checkpoint();
-        let resume = |changes: &[&str], allowed: &[&str], data: &Dataset| {
-            let allowed: Vec<_> = allowed.iter().map(|field| field.to_string()).collect();
-            let recipe = everything(&[&["training.epochs=2"], changes].concat());
-            match Trainer::resume(checkpoint.clone(), recipe, &allowed, data, &Device::flex()) {
-                Ok(trainer) => Ok(trainer.header().total_steps),
-                Err(error) => Err(error.to_string()),
-            }
-        };
-        let longer = ["training.epochs=3", "optimizer.lr=0.01"];
-        let error = resume(&longer, &["training.epochs"], &data).unwrap_err();
-        assert!(error.contains("--allow-change optimizer.lr") && !error.contains("epochs is"), "{error}");
-        assert_eq!(resume(&longer, &["training.epochs", "optimizer.lr"], &data), Ok(18));
-        let error = resume(&["training.epochs=1"], &["training.epochs"], &data).unwrap_err();
-        assert!(error.contains("12 steps, more than the 6 of 1 epochs"), "{error}");
-        for fixed in ["training.batch_size=4", "training.seed=1", "model.width=4"] {
-            let field = fixed.split_once('=').unwrap().0;
-            let error = resume(&[fixed], &[field, "architecture"], &data).unwrap_err();
-            assert!(error.contains(field) && error.contains("cannot change within a run"), "{error}");
-        }
-        let mut other = synthetic(60, 0, 0);
-        other.train.images[0] ^= 1;
-        assert!(resume(&[], &[], &other).unwrap_err().contains("--allow-change dataset"));
-        assert_eq!(resume(&[], &["dataset"], &other), Ok(12));
-        assert!(resume(&[], &["dataset"], &synthetic(80, 0, 0)).unwrap_err().contains("number of steps"));
-    }
-
-    #[test]
-    fn a_step_that_is_not_finite_changes_nothing_but_the_rate() {
-        let data = synthetic(60, 0, 0);
-        // One by one as on a CPU, and several ahead as on a GPU, whose steps are then done again.
-        let ends = [0, 4].map(|max_pending| {
-            let trainer = Trainer::new(everything(&[]), &data, Some(20), &Device::flex()).unwrap();
-            let mut trainer = trainer.with_max_pending(max_pending);
-            trainer.poisoned = vec![2, 3, 10];
-            let mut skipped = vec![];
-            let outcome = trainer.run(&mut || false, &mut |event| {
-                if let Event::Skipped(step) = event {
-                    skipped.push((step.step, step.in_a_row, step.place));
-                }
-                Ok(())
-            });
-            assert_eq!(outcome.unwrap(), Outcome::Finished);
-            // The network's outputs are finite, the loss made of them is not; the head comes first on the way back.
-            let place = || "the gradient of fc.weight".to_owned();
-            assert_eq!(skipped, [(3, 1, place()), (4, 2, place()), (11, 1, place())], "{max_pending} ahead");
-            without_times(trainer.checkpoint())
-        });
-        assert!(ends[0] == ends[1]);
-        let Recovery { skipped, in_a_row, halvings, good } = ends[0].header.recovery;
-        assert_eq!((skipped, in_a_row, halvings, good), (3, 0, 3, 9));
-
-        let mut plain = Trainer::new(everything(&[]), &data, Some(3), &Device::flex()).unwrap();
-        let mut left_out = Trainer::new(everything(&[]), &data, Some(3), &Device::flex()).unwrap();
-        left_out.poisoned = vec![1];
-        for trainer in [&mut plain, &mut left_out] {
-            trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
-        }
-        assert!(difference(&plain.checkpoint(), &left_out.checkpoint()) > 0.0, "two steps are not three");
-    }
-
-    #[test]
-    fn halvings_are_taken_back() {
-        let mut recovery = Recovery::default();
-        recovery.skip();
-        recovery.skip();
-        for (steps, halvings) in [(GOOD_STEPS - 1, 2), (1, 1), (GOOD_STEPS, 0), (GOOD_STEPS, 0)] {
-            (0..steps).for_each(|_| recovery.good_step());
-            assert_eq!(recovery.halvings, halvings);
-        }
-        assert_eq!((recovery.skipped, recovery.in_a_row), (2, 0));
-    }
-
-    #[test]
-    fn too_many_bad_steps_end_a_run_which_stands_where_it_stood() {
-        // An epoch of more steps than may be bad.
-        let data = synthetic(200, 0, 0);
-        for max_pending in [0, 4] {
-            let trainer = Trainer::new(everything(&[]), &data, Some(40), &Device::flex()).unwrap();
-            let mut trainer = trainer.with_max_pending(max_pending);
-            trainer
-                .run(&mut || false, &mut |event| match event {
-                    Event::Step { metrics, .. } if metrics.step >= 4 => Err("enough".into()),
-                    _ => Ok(()),
-                })
-                .unwrap_err();
-            let good = trainer.checkpoint();
-            trainer.poisoned = (0..40).collect();
-            let error = trainer.run(&mut || false, &mut |_| Ok(())).unwrap_err();
-            let TrainError::Diverged { place, .. } = &error else { panic!("{error}") };
-            assert_eq!(place, "the gradient of fc.weight");
-            assert!(error.to_string().contains("the loss was NaN"), "{error}");
-            let left = trainer.checkpoint();
-            assert!(left.model == good.model && left.momentum == good.momentum && left.ema == good.ema);
-        }
-    }
-
-    #[test]
-    fn the_layer_whose_output_is_not_finite_is_named() {
-        let data = synthetic(200, 0, 0);
-        let mut trainer = Trainer::new(everything(&[]), &data, Some(40), &Device::flex()).unwrap();
-        let mut state = trainer.model.state_dict();
-        state.get_mut("layer3.0.bn1.bias").unwrap().values[0] = f32::INFINITY;
-        trainer = trainer.with_weights(state, true).unwrap();
-        let error = trainer.run(&mut || false, &mut |_| Ok(())).unwrap_err().to_string();
-        assert!(error.contains("the output of layer3.0 was not finite"), "{error}");
-    }
-
-    #[test]
-    fn the_end_of_a_run_is_as_the_recipe_says() {
-        let data = synthetic(40, 0, 0);
-        let end = ["augment.cutout=8", "augment.final_share=1.0", "augment.final_keeps=crop_and_flip"];
-        assert_eq!(difference(&train(&data, 2, &[]), &train(&data, 2, &end)), 0.0);
     }
 }

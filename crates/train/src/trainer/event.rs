@@ -1,0 +1,104 @@
+//! What a run says, and how it ends.
+
+use kiln_data::DataError;
+use kiln_kernels::Precision;
+use kiln_model::{ConfigError, StateError};
+
+use crate::{Checkpoint, CheckpointError, EpochMetrics};
+#[cfg(doc)]
+use crate::{MAX_SKIPPED, Trainer};
+
+/// What a run says while it goes on.
+pub enum Event<'a> {
+    /// The numbers of more steps have come; [`Trainer::checkpoint`] may be taken.
+    Step { metrics: StepMetrics, checkpoint: &'a dyn Fn() -> Checkpoint },
+    /// A step was left out.
+    Skipped(Skipped),
+    /// An epoch has ended, validation included; a good moment to save [`Trainer::checkpoint`].
+    Epoch {
+        metrics: &'a EpochMetrics,
+        /// Whether it is the best so far by validation.
+        is_best: bool,
+        checkpoint: &'a dyn Fn() -> Checkpoint,
+    },
+}
+
+/// The run at some step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepMetrics {
+    /// Steps done.
+    pub step: usize,
+    pub total_steps: usize,
+    /// Epoch under way, from 1.
+    pub epoch: usize,
+    /// Means over the epoch so far.
+    pub loss: f64,
+    pub accuracy: f64,
+    pub learning_rate: f64,
+}
+
+/// A step whose loss or gradient was not finite: it changed nothing, and the next ones go at half the rate.
+///
+/// [`MAX_SKIPPED`] of them in a row end the run; after 100 good ones a halving is taken back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Skipped {
+    /// From 1.
+    pub step: usize,
+    pub loss: f64,
+    /// Where a value was not finite first, as in [`TrainError::Diverged`].
+    pub place: String,
+    /// How many there have been without a good step between them.
+    pub in_a_row: usize,
+    /// Rate of the next step.
+    pub learning_rate: f64,
+}
+
+/// What a handler of events fails with.
+pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Finished,
+    /// As the caller asked; [`Trainer::checkpoint`] has it all.
+    Stopped,
+}
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(
+        "this device does not multiply {0}: bf16 takes a CPU with AVX512-BF16, f16 a GPU whose matrix units wgpu \
+         shows (`kiln devices`); set training.precision = \"f32\""
+    )]
+    Precision(Precision),
+    #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
+    NoImages(usize, usize),
+    #[error(
+        "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss:?}, and \
+         {place} was not finite. Lower the rate, such as --set optimizer.lr={advice:.3}, warm up longer, or clip the \
+         gradients, --set training.clip_norm=1; the checkpoints are as they were"
+    )]
+    Diverged {
+        step: usize,
+        epoch: usize,
+        loss: f64,
+        learning_rate: f64,
+        /// Where a value was not finite first: the output of a layer, or the gradient of a parameter.
+        place: String,
+        advice: f64,
+    },
+    #[error("the run has done {done} steps, more than the {total} of {epochs} epochs: choose more epochs")]
+    Past { done: usize, total: usize, epochs: usize },
+    /// What the caller's handler of events said.
+    #[error("{0}")]
+    Callback(HandlerError),
+}

@@ -1,0 +1,229 @@
+use kiln_data::synthetic;
+
+use super::*;
+use crate::recipe::BUILT_IN;
+
+/// The network after `steps` steps of a small recipe with these changes.
+fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
+    let network = ["model.width=4", "model.norm=group", "model.groups=2"];
+    let small = [&network[..], &["training.batch_size=14", "training.ema_decay=0"]].concat();
+    let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
+    let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
+    let mut trainer = Trainer::new(recipe, data, Some(steps), &Device::flex()).unwrap();
+    trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
+    trainer.checkpoint()
+}
+
+/// Largest difference of two networks' weights.
+fn difference(a: &Checkpoint, b: &Checkpoint) -> f32 {
+    let pairs = a.model.iter().zip(&b.model).flat_map(|((_, a), (_, b))| a.values.iter().zip(&b.values));
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn without_batch_norm_micro_batches_change_nothing_but_rounding() {
+    let data = synthetic(40, 0, 0);
+    let rate = "optimizer.lr=0.01";
+    let whole = train(&data, 3, &[rate]);
+    // 14 images in two halves, and in parts of 5, 5 and 4.
+    for parts in ["training.micro_batches=2", "training.micro_batches=3"] {
+        let parted = train(&data, 3, &[rate, parts]);
+        let difference = difference(&whole, &parted);
+        assert!(difference < 1e-5, "{parts}: {difference}");
+        let (whole, parted) = (&whole.header.history[0], &parted.header.history[0]);
+        assert!((whole.train_loss - parted.train_loss).abs() < 1e-5, "{parts}");
+        assert_eq!(whole.train_accuracy, parted.train_accuracy, "{parts}");
+    }
+}
+
+#[test]
+fn the_first_convolution_starts_whitening_if_the_recipe_says_so() {
+    let data = synthetic(40, 0, 0);
+    let [plain, whitened] = [&[][..], &["model.init=whitening"]].map(|changes| {
+        let recipe = everything(&[&["model.width=32"], changes].concat());
+        Trainer::new(recipe, &data, None, &Device::flex()).unwrap().model.state_dict()
+    });
+    for (name, tensor) in &plain {
+        assert_eq!(tensor == &whitened[name], name != "conv1.weight", "{name}");
+    }
+}
+
+#[test]
+fn each_trick_takes_part_in_training() {
+    let data = synthetic(40, 0, 0);
+    let plain = train(&data, 2, &[]);
+    for change in ["training.clip_norm=0.01", "augment.cutout=8", "augment.mix.mixup_chance=1"] {
+        assert!(difference(&plain, &train(&data, 2, &[change])) > 1e-4, "{change}");
+    }
+    let averaged = train(&data, 2, &["training.ema_decay=0.9"]);
+    assert_eq!(difference(&plain, &averaged), 0.0, "averaging leaves the weights themselves alone");
+    assert_ne!(averaged.ema, averaged.model);
+    assert!(plain.ema.is_empty());
+}
+
+/// A small recipe with everything in it that a checkpoint has to keep.
+fn everything(changes: &[&str]) -> Recipe {
+    let tricks = [
+        "model.width=2",
+        "training.batch_size=8",
+        "training.validation=0.2",
+        "training.ema_decay=0.9",
+        "training.micro_batches=2",
+        "augment.cutout=8",
+        "augment.mix.mixup_chance=0.5",
+        "augment.final_share=0.3",
+    ];
+    let overrides: Vec<_> = tricks.iter().chain(changes).map(|text| text.to_string()).collect();
+    Recipe::parse(BUILT_IN[0].1, &overrides).unwrap()
+}
+
+/// All of a checkpoint but the times that were taken.
+fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
+    let header = &mut checkpoint.header;
+    (header.seconds, header.running.seconds) = (0.0, 0.0);
+    for epoch in &mut header.history {
+        (epoch.seconds, epoch.images_per_second) = (0.0, 0.0);
+    }
+    checkpoint
+}
+
+#[test]
+fn a_run_stopped_anywhere_goes_on_to_the_same_bits() {
+    let (data, device, steps) = (synthetic(60, 0, 0), Device::flex(), Some(40));
+    let ignore = &mut |_: Event| Ok(());
+    let mut whole = Trainer::new(everything(&[]), &data, steps, &device).unwrap();
+    // Every moment at which a run looks whether to stop: between steps, and between the batches of validation.
+    let mut moments = 0;
+    let count = &mut || {
+        moments += 1;
+        false
+    };
+    whole.run(count, ignore).unwrap();
+    let whole = without_times(whole.checkpoint());
+    assert!(moments > 50, "{moments}");
+    assert_eq!(whole.header.history.len(), 7);
+    for moment in 0..moments {
+        let mut trainer = Trainer::new(everything(&[]), &data, steps, &device).unwrap();
+        let mut looked = 0;
+        let stop = &mut || {
+            looked += 1;
+            looked > moment
+        };
+        assert_eq!(trainer.run(stop, ignore).unwrap(), Outcome::Stopped);
+        let checkpoint = Checkpoint::from_bytes(&trainer.checkpoint().to_bytes().unwrap()).unwrap();
+        let recipe = checkpoint.header.recipe.clone();
+        let mut resumed = Trainer::resume(checkpoint, recipe, &[], &data, &device).unwrap();
+        resumed.run(&mut || false, ignore).unwrap();
+        let resumed = without_times(resumed.checkpoint());
+        assert_eq!(resumed.header, whole.header, "stopped at moment {moment} of {moments}");
+        assert!(resumed == whole, "stopped at moment {moment} of {moments}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
+    let data = synthetic(60, 0, 0);
+    let mut trainer = Trainer::new(everything(&["training.epochs=2"]), &data, None, &Device::flex()).unwrap();
+    trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
+    let checkpoint = trainer.checkpoint();
+    let resume = |changes: &[&str], allowed: &[&str], data: &Dataset| {
+        let allowed: Vec<_> = allowed.iter().map(|field| field.to_string()).collect();
+        let recipe = everything(&[&["training.epochs=2"], changes].concat());
+        match Trainer::resume(checkpoint.clone(), recipe, &allowed, data, &Device::flex()) {
+            Ok(trainer) => Ok(trainer.header().total_steps),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let longer = ["training.epochs=3", "optimizer.lr=0.01"];
+    let error = resume(&longer, &["training.epochs"], &data).unwrap_err();
+    assert!(error.contains("--allow-change optimizer.lr") && !error.contains("epochs is"), "{error}");
+    assert_eq!(resume(&longer, &["training.epochs", "optimizer.lr"], &data), Ok(18));
+    let error = resume(&["training.epochs=1"], &["training.epochs"], &data).unwrap_err();
+    assert!(error.contains("12 steps, more than the 6 of 1 epochs"), "{error}");
+    for fixed in ["training.batch_size=4", "training.seed=1", "model.width=4"] {
+        let field = fixed.split_once('=').unwrap().0;
+        let error = resume(&[fixed], &[field, "architecture"], &data).unwrap_err();
+        assert!(error.contains(field) && error.contains("cannot change within a run"), "{error}");
+    }
+    let mut other = synthetic(60, 0, 0);
+    other.train.images[0] ^= 1;
+    assert!(resume(&[], &[], &other).unwrap_err().contains("--allow-change dataset"));
+    assert_eq!(resume(&[], &["dataset"], &other), Ok(12));
+    assert!(resume(&[], &["dataset"], &synthetic(80, 0, 0)).unwrap_err().contains("number of steps"));
+}
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing_but_the_rate() {
+    let data = synthetic(60, 0, 0);
+    // One by one as on a CPU, and several ahead as on a GPU, whose steps are then done again.
+    let ends = [0, 4].map(|max_pending| {
+        let trainer = Trainer::new(everything(&[]), &data, Some(20), &Device::flex()).unwrap();
+        let mut trainer = trainer.with_max_pending(max_pending);
+        trainer.poisoned = vec![2, 3, 10];
+        let mut skipped = vec![];
+        let outcome = trainer.run(&mut || false, &mut |event| {
+            if let Event::Skipped(step) = event {
+                skipped.push((step.step, step.in_a_row, step.place));
+            }
+            Ok(())
+        });
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        // The network's outputs are finite, the loss made of them is not; the head comes first on the way back.
+        let place = || "the gradient of fc.weight".to_owned();
+        assert_eq!(skipped, [(3, 1, place()), (4, 2, place()), (11, 1, place())], "{max_pending} ahead");
+        without_times(trainer.checkpoint())
+    });
+    assert!(ends[0] == ends[1]);
+    let Recovery { skipped, in_a_row, halvings, good } = ends[0].header.recovery;
+    assert_eq!((skipped, in_a_row, halvings, good), (3, 0, 3, 9));
+
+    let mut plain = Trainer::new(everything(&[]), &data, Some(3), &Device::flex()).unwrap();
+    let mut left_out = Trainer::new(everything(&[]), &data, Some(3), &Device::flex()).unwrap();
+    left_out.poisoned = vec![1];
+    for trainer in [&mut plain, &mut left_out] {
+        trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
+    }
+    assert!(difference(&plain.checkpoint(), &left_out.checkpoint()) > 0.0, "two steps are not three");
+}
+
+#[test]
+fn too_many_bad_steps_end_a_run_which_stands_where_it_stood() {
+    // An epoch of more steps than may be bad.
+    let data = synthetic(200, 0, 0);
+    for max_pending in [0, 4] {
+        let trainer = Trainer::new(everything(&[]), &data, Some(40), &Device::flex()).unwrap();
+        let mut trainer = trainer.with_max_pending(max_pending);
+        trainer
+            .run(&mut || false, &mut |event| match event {
+                Event::Step { metrics, .. } if metrics.step >= 4 => Err("enough".into()),
+                _ => Ok(()),
+            })
+            .unwrap_err();
+        let good = trainer.checkpoint();
+        trainer.poisoned = (0..40).collect();
+        let error = trainer.run(&mut || false, &mut |_| Ok(())).unwrap_err();
+        let TrainError::Diverged { place, .. } = &error else { panic!("{error}") };
+        assert_eq!(place, "the gradient of fc.weight");
+        assert!(error.to_string().contains("the loss was NaN"), "{error}");
+        let left = trainer.checkpoint();
+        assert!(left.model == good.model && left.momentum == good.momentum && left.ema == good.ema);
+    }
+}
+
+#[test]
+fn the_layer_whose_output_is_not_finite_is_named() {
+    let data = synthetic(200, 0, 0);
+    let mut trainer = Trainer::new(everything(&[]), &data, Some(40), &Device::flex()).unwrap();
+    let mut state = trainer.model.state_dict();
+    state.get_mut("layer3.0.bn1.bias").unwrap().values[0] = f32::INFINITY;
+    trainer = trainer.with_weights(state, true).unwrap();
+    let error = trainer.run(&mut || false, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("the output of layer3.0 was not finite"), "{error}");
+}
+
+#[test]
+fn the_end_of_a_run_is_as_the_recipe_says() {
+    let data = synthetic(40, 0, 0);
+    let end = ["augment.cutout=8", "augment.final_share=1.0", "augment.final_keeps=crop_and_flip"];
+    assert_eq!(difference(&train(&data, 2, &[]), &train(&data, 2, &end)), 0.0);
+}

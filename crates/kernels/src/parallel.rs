@@ -77,7 +77,22 @@ pub unsafe fn make(len: usize, write: impl FnOnce(Shared)) -> Vec<f32> {
     values
 }
 
-/// A vector of which `write` makes each chunk, with this machine's vectors.
+/// Runs `work` with this machine's vectors, if it is `#[inline(always)]` and so is what it calls: a function of its own
+/// has the vectors of any machine.
+#[cfg(feature = "burn")]
+pub fn vectorized(work: impl FnMut()) {
+    struct Inlined<F>(F);
+    impl<F: FnMut()> pulp::WithSimd for Inlined<F> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(mut self, _: S) {
+            (self.0)();
+        }
+    }
+    pulp::Arch::new().dispatch(Inlined(work));
+}
+
+/// A vector of which `write` makes each chunk, [`vectorized`].
 ///
 /// # Safety
 /// `write` must write all of it.
@@ -92,7 +107,10 @@ pub unsafe fn make_chunks(
             let range = index * chunk..len.min((index + 1) * chunk);
             // Safety: every chunk is one task's.
             let values = unsafe { values.unwritten(range.start, range.len()) };
-            pulp::Arch::new().dispatch(|| write(range, values));
+            vectorized(
+                #[inline(always)]
+                || write(range.clone(), values),
+            );
         });
     };
     // Safety: the chunks are all there is.

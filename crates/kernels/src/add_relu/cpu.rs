@@ -26,11 +26,16 @@ fn combine(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> V
     assert_eq!(x.len(), y.len());
     // Safety: all of a chunk is written.
     unsafe {
-        parallel::make_chunks(x.len(), CHUNK, |range, output| {
-            for (output, (x, y)) in output.iter_mut().zip(x[range.clone()].iter().zip(&y[range])) {
-                output.write(f(*x, *y));
-            }
-        })
+        parallel::make_chunks(
+            x.len(),
+            CHUNK,
+            #[inline(always)]
+            |range, output| {
+                for (output, (x, y)) in output.iter_mut().zip(x[range.clone()].iter().zip(&y[range])) {
+                    output.write(f(*x, *y));
+                }
+            },
+        )
     }
 }
 

@@ -7,10 +7,9 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::parallel;
+use crate::parallel::{self, vectorized};
 
 /// Numbers of a chunk, about: it stays in the nearest cache.
 const CHUNK: usize = 8192;
@@ -45,16 +44,21 @@ pub fn normalise(x: &[f32], mean: &[f32], scale: &[f32], shift: &[f32], relu: bo
     let run = scale.len();
     // Safety: all of a chunk is written.
     unsafe {
-        parallel::make_chunks(x.len(), chunk(run), |range, output| {
-            for (output, x) in output.chunks_mut(run).zip(x[range].chunks(run)) {
-                let by_channel = mean.iter().zip(&scale).zip(&shift);
-                for ((output, x), ((mean, scale), shift)) in output.iter_mut().zip(x).zip(by_channel) {
-                    let y = (x - mean) * scale + shift;
-                    // Not `max`, which would make a number of NaN.
-                    output.write(if y < floor { floor } else { y });
+        parallel::make_chunks(
+            x.len(),
+            chunk(run),
+            #[inline(always)]
+            |range, output| {
+                for (output, x) in output.chunks_mut(run).zip(x[range].chunks(run)) {
+                    let by_channel = mean.iter().zip(&scale).zip(&shift);
+                    for ((output, x), ((mean, scale), shift)) in output.iter_mut().zip(x).zip(by_channel) {
+                        let y = (x - mean) * scale + shift;
+                        // Not `max`, which would make a number of NaN.
+                        output.write(if y < floor { floor } else { y });
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }
 
@@ -72,23 +76,18 @@ pub fn backward(
     let inverse: Vec<f32> = inverse.map(|inverse| inverse as f32).collect();
     let relu = output.is_some();
     let output = output.unwrap_or(grad);
-    let passed = |grad: f32, output: f32| if !relu || output > 0.0 { grad } else { 0.0 };
-
     let [means, inverses] = [mean, &inverse].map(repeated);
     let run = means.len();
-    let sums = sums(x.len(), run, gamma.len(), |range, [gammas, betas]| {
-        let (x, grad, output) = (&x[range.clone()], &grad[range.clone()], &output[range]);
-        for ((x, grad), output) in x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run)) {
-            let by_channel = means.iter().zip(&inverses).zip(gammas.iter_mut().zip(betas.iter_mut()));
-            for (((x, grad), output), ((mean, inverse), (gamma, beta))) in
-                x.iter().zip(grad).zip(output).zip(by_channel)
-            {
-                let grad = passed(*grad, *output);
-                *beta += grad;
-                *gamma += grad * (x - mean) * inverse;
-            }
-        }
-    });
+    let sums = sums(
+        x.len(),
+        run,
+        gamma.len(),
+        #[inline(always)]
+        |range, [gammas, betas]| {
+            let inputs = [x, grad, output].map(|values| &values[range.clone()]);
+            add_gradients(inputs, [&means, &inverses], relu, gammas, betas);
+        },
+    );
     let [mut gamma_grad, mut beta_grad] = [vec![0.0; gamma.len()], vec![0.0; gamma.len()]];
     for [gammas, betas] in &sums {
         gamma_grad.iter_mut().zip(gammas).for_each(|(sum, part)| *sum += part);
@@ -102,46 +101,84 @@ pub fn backward(
     let [shift, slope, scale] = [&shift, &slope, &scale].map(|values| repeated(values));
     // Safety: all of a chunk is written.
     let x_grad = unsafe {
-        parallel::make_chunks(x.len(), chunk(run), |range, x_grad| {
-            let (x, grad, output) = (&x[range.clone()], &grad[range.clone()], &output[range]);
-            let runs = x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run));
-            for (x_grad, ((x, grad), output)) in x_grad.chunks_mut(run).zip(runs) {
-                let by_channel = means.iter().zip(&shift).zip(slope.iter().zip(&scale));
-                let inputs = x.iter().zip(grad).zip(output);
-                for ((x_grad, ((x, grad), output)), ((mean, shift), (slope, scale))) in
-                    x_grad.iter_mut().zip(inputs).zip(by_channel)
-                {
-                    x_grad.write((passed(*grad, *output) - shift - (x - mean) * slope) * scale);
+        parallel::make_chunks(
+            x.len(),
+            chunk(run),
+            #[inline(always)]
+            |range, x_grad| {
+                let (x, grad, output) = (&x[range.clone()], &grad[range.clone()], &output[range]);
+                let runs = x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run));
+                for (x_grad, ((x, grad), output)) in x_grad.chunks_mut(run).zip(runs) {
+                    let by_channel = means.iter().zip(&shift).zip(slope.iter().zip(&scale));
+                    let inputs = x.iter().zip(grad).zip(output);
+                    for ((x_grad, ((x, grad), output)), ((mean, shift), (slope, scale))) in
+                        x_grad.iter_mut().zip(inputs).zip(by_channel)
+                    {
+                        x_grad.write((passed(relu, *grad, *output) - shift - (x - mean) * slope) * scale);
+                    }
                 }
-            }
-        })
+            },
+        )
     };
     let single = |sums: Vec<f64>| sums.iter().map(|sum| *sum as f32).collect();
     (x_grad, single(gamma_grad), single(beta_grad))
+}
+
+/// The gradient that gets through a ReLU, if there is one.
+#[inline(always)]
+fn passed(relu: bool, grad: f32, output: f32) -> f32 {
+    if !relu || output > 0.0 { grad } else { 0.0 }
+}
+
+/// Adds to the sums of a run what input, gradient and output of a chunk give. A function of its own, since a compiler
+/// makes vectors of this only if it knows that its arguments do not overlap.
+#[inline(always)]
+fn add_gradients(
+    [x, grad, output]: [&[f32]; 3],
+    [means, inverses]: [&[f32]; 2],
+    relu: bool,
+    gammas: &mut [f32],
+    betas: &mut [f32],
+) {
+    let run = means.len();
+    for ((x, grad), output) in x.chunks(run).zip(grad.chunks(run)).zip(output.chunks(run)) {
+        let by_channel = means.iter().zip(inverses).zip(gammas.iter_mut().zip(betas.iter_mut()));
+        for (((x, grad), output), ((mean, inverse), (gamma, beta))) in x.iter().zip(grad).zip(output).zip(by_channel) {
+            let grad = passed(relu, *grad, *output);
+            *beta += grad;
+            *gamma += grad * (x - mean) * inverse;
+        }
+    }
 }
 
 /// Mean and biased variance of every channel, from those of chunks
 /// (Chan, Golub and LeVeque, <https://doi.org/10.1007/978-3-642-51461-6_3>).
 fn moments(x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
     let run = channels * RUN.div_ceil(channels.max(1));
-    let made = sums(x.len(), run, channels, |range, [means, squares]| {
-        let x = &x[range];
-        for x in x.chunks(run) {
-            means.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
-        }
-        let pixels = (x.len() / channels) as f32;
-        for channel in 0..channels {
-            let sum: f32 = means.iter().skip(channel).step_by(channels).sum();
-            means.iter_mut().skip(channel).step_by(channels).for_each(|mean| *mean = sum / pixels);
-        }
-        for x in x.chunks(run) {
-            for ((square, mean), x) in squares.iter_mut().zip(means.iter()).zip(x) {
-                *square += (x - mean) * (x - mean);
+    let made = sums(
+        x.len(),
+        run,
+        channels,
+        #[inline(always)]
+        |range, [means, squares]| {
+            let x = &x[range];
+            for x in x.chunks(run) {
+                means.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
             }
-        }
-        // Each channel's mean stands there once for every repetition; it is wanted once.
-        means[channels..].fill(0.0);
-    });
+            let pixels = (x.len() / channels) as f32;
+            for channel in 0..channels {
+                let sum: f32 = means.iter().skip(channel).step_by(channels).sum();
+                means.iter_mut().skip(channel).step_by(channels).for_each(|mean| *mean = sum / pixels);
+            }
+            for x in x.chunks(run) {
+                for ((square, mean), x) in squares.iter_mut().zip(means.iter()).zip(x) {
+                    *square += (x - mean) * (x - mean);
+                }
+            }
+            // Each channel's mean stands there once for every repetition; it is wanted once.
+            means[channels..].fill(0.0);
+        },
+    );
     let count = (x.len() / channels.max(1)) as f64;
     let pixels = |index: usize| {
         let chunk = chunk(run);
@@ -178,7 +215,10 @@ fn sums(
     };
     let one = |index: usize| {
         let [mut a, mut b] = [vec![0.0; run], vec![0.0; run]];
-        Arch::new().dispatch(|| add(index * chunk..len.min((index + 1) * chunk), [&mut a, &mut b]));
+        vectorized(
+            #[inline(always)]
+            || add(index * chunk..len.min((index + 1) * chunk), [&mut a, &mut b]),
+        );
         [a, b].map(by_channel)
     };
     (0..len.div_ceil(chunk)).into_par_iter().map(one).collect()

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd};
+use pulp::Simd;
 use rayon::prelude::*;
 
 use super::Geometry;
@@ -28,6 +28,9 @@ const SUMMED_PIXELS: usize = 64;
 const TASKS: usize = 8;
 /// The largest weights whose gradients several parts of a batch make apart, in numbers.
 const SMALL_WEIGHTS: usize = 1 << 19;
+
+/// Input channels of a block that are unpacked together, so that what is read stays in the nearest cache.
+const UNPACKED_TOGETHER: usize = 16;
 
 /// One way over some images: all of a forward pass, or a backward pass's pixels of one residue by the
 /// stride. What is read is `[N, H, W, C]`.
@@ -234,50 +237,16 @@ impl Frame {
 
 /// Words of two channels of a pixel; the last one's second half is zero where the channels are odd.
 fn channel_pairs(x: &[f32], channels: usize, words: &mut [f32]) {
-    Arch::new().dispatch(|| {
-        if channels.is_multiple_of(2) {
-            for (word, pair) in words.iter_mut().zip(x.as_chunks::<2>().0) {
-                *word = bf16::word(pair[0], pair[1]);
-            }
-            return;
-        }
-        for (words, pixel) in words.chunks_exact_mut(channels.div_ceil(2)).zip(x.chunks_exact(channels)) {
-            for (word, pair) in words.iter_mut().zip(pixel.chunks(2)) {
-                *word = bf16::word(pair[0], pair.get(1).copied().unwrap_or(0.0));
-            }
-        }
-    });
-}
-
-/// Words of the same number in two images that follow each other; after the last there are zeros.
-fn image_pairs(x: &[f32], image_len: usize) -> Vec<f32> {
-    let mut words = vec![0.0; x.len().div_ceil(2 * image_len) * image_len];
-    words.par_chunks_exact_mut(image_len).zip(x.par_chunks(2 * image_len)).for_each(|(words, images)| {
-        let (first, second) = images.split_at(image_len);
-        Arch::new().dispatch(|| {
-            if second.is_empty() {
-                words.iter_mut().zip(first).for_each(|(word, first)| *word = bf16::word(*first, 0.0));
-            } else {
-                let pairs = first.iter().zip(second);
-                words.iter_mut().zip(pairs).for_each(|(word, (first, second))| *word = bf16::word(*first, *second));
-            }
-        });
-    });
-    words
-}
-
-/// Gradient of the weight, `[O, C, K, K]`.
-pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
-    if precision == Precision::Bf16 {
-        let [x_len, grad_len] = [geometry.input, geometry.outputs].map(|sizes| sizes.iter().product());
-        let pairs = Geometry { batch: geometry.batch.div_ceil(2), ..*geometry };
-        return sum_weight(&pairs, &image_pairs(x, x_len), &image_pairs(grad, grad_len), precision);
+    if channels.is_multiple_of(2) {
+        return bf16::neighbours(x, words);
     }
-    sum_weight(geometry, x, grad, precision)
+    for (words, pixel) in words.chunks_exact_mut(channels.div_ceil(2)).zip(x.chunks_exact(channels)) {
+        bf16::neighbours(pixel, words);
+    }
 }
 
-/// Sums over words: with bf16, `geometry` counts pairs of images.
-fn sum_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
+/// Gradient of the weight, `[O, C, K, K]`. In bf16 a word has the same number of two images that follow each other.
+pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
     let ([channels, ..], [out, height, width], area) = (geometry.input, geometry.outputs, area(geometry));
     assert!(x.len() == geometry.batch * geometry.input.iter().product::<usize>());
     assert!(grad.len() == geometry.batch * geometry.outputs.iter().product::<usize>());
@@ -285,8 +254,8 @@ fn sum_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision
     let block = vectors * lanes();
     let blocks = out.div_ceil(block);
     let block_len = area * channels * block;
-    // Rows of output pixels, numbered through all images.
-    let rows = geometry.batch * height;
+    // Rows of output pixels, numbered through all images' words.
+    let rows = geometry.batch.div_ceil(precision.per_word()) * height;
     let parts = if out * channels * area <= SMALL_WEIGHTS { TASKS } else { TASKS.div_ceil(blocks) };
     let part_len = rows.div_ceil(parts).max(1);
     let parts = rows.div_ceil(part_len);
@@ -294,57 +263,115 @@ fn sum_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision
     let cuts = TASKS.div_ceil(parts.max(1)).min(blocks);
     let mut sums = vec![0.0; parts * blocks * block_len];
     let shared = Shared::new(&mut sums);
-    (0..parts * cuts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
-        let (part, cut) = (task / cuts, task % cuts);
-        let chunk = SUMMED_PIXELS.div_ceil(width);
-        let end = rows.min((part + 1) * part_len);
-        for start in (part * part_len..end).step_by(chunk) {
-            let rows = start..end.min(start + chunk);
-            for index in blocks * cut / cuts..blocks * (cut + 1) / cuts {
-                // Safety: no other task has this part's block.
-                let sums = unsafe { shared.part((part * blocks + index) * block_len, block_len) };
-                gather(grad, out, index * block, block, rows.start * width..rows.end * width, buffer);
-                let kernel = WeightGradient { geometry, vectors, x, grad: buffer, rows: rows.clone(), sums };
-                dispatch(kernel, precision);
+    (0..parts * cuts).into_par_iter().for_each_init(
+        <[Vec<f32>; 3]>::default,
+        |[x_words, grad_words, gathered], task| {
+            let (part, cut) = (task / cuts, task % cuts);
+            let chunk = SUMMED_PIXELS.div_ceil(width);
+            let end = rows.min((part + 1) * part_len);
+            for start in (part * part_len..end).step_by(chunk) {
+                let rows = start..end.min(start + chunk);
+                let read = rows_under(geometry, &rows);
+                let x = image_words(x, geometry.input, read.clone(), precision, x_words);
+                let grad = image_words(grad, geometry.outputs, rows.clone(), precision, grad_words);
+                for index in blocks * cut / cuts..blocks * (cut + 1) / cuts {
+                    // Safety: no other task has this part's block.
+                    let sums = unsafe { shared.part((part * blocks + index) * block_len, block_len) };
+                    gather(grad, out, index * block, block, gathered);
+                    let rows = rows.clone();
+                    let kernel = WeightGradient { geometry, vectors, x, first: read.start, grad: gathered, rows, sums };
+                    dispatch(kernel, precision);
+                }
             }
-        }
-    });
-    unpack(&sums, [parts, blocks, area, channels, block], out)
+        },
+    );
+    unpack(&mut sums, [parts, blocks, area, channels, block], out)
 }
 
-/// The channels `first..first + block` of some pixels of `[.., O]`, zeros after the last.
-fn gather(grad: &[f32], out: usize, first: usize, block: usize, pixels: Range<usize>, buffer: &mut Vec<f32>) {
-    buffer.resize(pixels.len() * block, 0.0);
+/// Rows of input pixels that some rows of output pixels are made of; both are numbered through all images.
+fn rows_under(geometry: &Geometry, rows: &Range<usize>) -> Range<usize> {
+    let Geometry { kernel, stride, padding, input: [_, height, _], outputs: [_, out_height, _], .. } = *geometry;
+    let last = rows.end - 1;
+    let start = (rows.start % out_height * stride).saturating_sub(padding).min(height);
+    let end = (last % out_height * stride + kernel).saturating_sub(padding).min(height);
+    let (start, end) = (rows.start / out_height * height + start, last / out_height * height + end);
+    start..end.max(start)
+}
+
+/// Rows of `[N, H, W, C]` as words, numbered through all images; in bf16 through pairs of them, and after the last
+/// image there are zeros.
+fn image_words<'a>(
+    values: &'a [f32],
+    [channels, height, width]: [usize; 3],
+    rows: Range<usize>,
+    precision: Precision,
+    buffer: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    let row_len = width * channels;
+    if precision == Precision::F32 {
+        return &values[rows.start * row_len..rows.end * row_len];
+    }
+    buffer.resize(rows.len() * row_len, 0.0);
+    for (words, row) in buffer.chunks_exact_mut(row_len.max(1)).zip(rows) {
+        let start = (row / height * 2 * height + row % height) * row_len;
+        let (first, second) = (&values[start..][..row_len], start + height * row_len);
+        match values.get(second..second + row_len) {
+            Some(second) => bf16::pairs(first, second, words),
+            None => words.iter_mut().zip(first).for_each(|(word, first)| *word = bf16::word(*first, 0.0)),
+        }
+    }
+    buffer
+}
+
+/// The channels `first..first + block` of pixels `[.., O]`, zeros after the last.
+fn gather(grad: &[f32], out: usize, first: usize, block: usize, buffer: &mut Vec<f32>) {
+    buffer.resize(grad.len() / out * block, 0.0);
     let channels = block.min(out - first);
-    for (to, pixel) in buffer.chunks_exact_mut(block).zip(pixels) {
-        to[..channels].copy_from_slice(&grad[pixel * out + first..][..channels]);
+    for (to, pixel) in buffer.chunks_exact_mut(block).zip(grad.chunks_exact(out)) {
+        to[..channels].copy_from_slice(&pixel[first..][..channels]);
         to[channels..].fill(0.0);
     }
 }
 
-/// Adds the parts `[parts, O / block, K K, C, block]` into `[O, C, K K]`.
-fn unpack(sums: &[f32], [parts, blocks, area, channels, block]: [usize; 5], out: usize) -> Vec<f32> {
-    let mut weight_grad = vec![0.0; out * channels * area];
-    let filter_len = (channels * area).max(1);
-    weight_grad.par_chunks_exact_mut(filter_len).enumerate().for_each(|(o, filter)| {
-        for part in 0..parts {
-            let sums = &sums[(part * blocks + o / block) * filter_len * block + o % block..];
-            for (c, kernel) in filter.chunks_exact_mut(area).enumerate() {
-                for (tap, value) in kernel.iter_mut().enumerate() {
-                    *value += sums[(tap * channels + c) * block];
+/// Adds the parts `[parts, O / block, K K, C, block]` up, in the place of the first, to `[O, C, K K]`.
+fn unpack(sums: &mut [f32], [parts, blocks, area, channels, block]: [usize; 5], out: usize) -> Vec<f32> {
+    let groups = channels.div_ceil(UNPACKED_TOGETHER);
+    let sums = Shared::new(sums);
+    let write = |weight_grad: Shared| {
+        parallel::for_each(blocks * groups, |task| {
+            let (index, first) = (task / groups, task % groups * UNPACKED_TOGETHER);
+            let count = UNPACKED_TOGETHER.min(channels - first);
+            for tap in 0..area {
+                let start = |part: usize| (((part * blocks + index) * area + tap) * channels + first) * block;
+                // Safety: no other task has these channels of this block, in any part.
+                let total = unsafe { sums.part(start(0), count * block) };
+                for part in 1..parts {
+                    // Safety: as above.
+                    let part = unsafe { sums.part(start(part), count * block) };
+                    total.iter_mut().zip(part).for_each(|(total, sum)| *total += *sum);
+                }
+                for lane in 0..block.min(out - index * block) {
+                    let start = ((index * block + lane) * channels + first) * area;
+                    // Safety: as above.
+                    let filter = unsafe { weight_grad.unwritten(start, count * area) };
+                    let values = filter[tap..].iter_mut().step_by(area);
+                    values.zip(total[lane..].iter().step_by(block)).for_each(|(value, sum)| _ = value.write(*sum));
                 }
             }
-        }
-    });
-    weight_grad
+        });
+    };
+    // Safety: the tasks have all channels of all filters.
+    unsafe { parallel::make(out * channels * area, write) }
 }
 
 /// One block of output channels of the weight's gradient, summed over some rows of output pixels.
 struct WeightGradient<'a> {
     geometry: &'a Geometry,
     vectors: usize,
+    /// Rows of the input from `first` on, which is numbered through all images.
     x: &'a [f32],
-    /// The block's gradients of those rows, `[rows, W', block]`.
+    first: usize,
+    /// The block's gradients of those rows of output pixels, `[rows, W', block]`.
     grad: &'a [f32],
     /// Numbered through all images.
     rows: Range<usize>,
@@ -420,7 +447,7 @@ impl WeightGradient<'_> {
             let Some(from) = (i * stride + tap / kernel).checked_sub(padding).filter(|from| *from < height) else {
                 continue;
             };
-            let pixels = ((image * height + from) * width + column) * channels;
+            let pixels = ((image * height + from - self.first) * width + column) * channels;
             let x = &self.x[pixels..][..channels * (1 + (inside.len() - 1) * stride)];
             let pixels = ((row - self.rows.start) * out_width + inside.start) * block;
             let grad = &self.grad[pixels..][..inside.len() * block];

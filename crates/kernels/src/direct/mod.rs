@@ -178,6 +178,23 @@ pub struct Weights<'a> {
     pub taps: Vec<usize>,
 }
 
+impl Weights<'_> {
+    /// Those of `block` outputs from `first` on, as `[T, channels, block]`; nothing after the last output and input.
+    fn lay_out(&self, first: usize, block: usize, channels: usize, to: &mut [f32]) {
+        for c in (0..self.inputs).step_by(PACKED_TOGETHER) {
+            let inputs = c..self.inputs.min(c + PACKED_TOGETHER);
+            for lane in 0..block.min(self.outputs - first) {
+                let filter = &self.values[(first + lane) * self.output..];
+                for (t, tap) in self.taps.iter().enumerate() {
+                    for c in inputs.clone() {
+                        to[(t * channels + c) * block + lane] = filter[c * self.input + tap];
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Weights in the order in which a tile reads them: `[O / block, T, C, block]` words, zeros after the
 /// last; a bf16 word has two input channels.
 pub struct Packed {
@@ -208,21 +225,19 @@ impl Packed {
         parallel::for_each(bias.len() / block, |index| {
             // Safety: every block is one task's.
             let packed = unsafe { shared.part(index * block_len, block_len) };
-            for c in (0..inputs).step_by(PACKED_TOGETHER) {
-                for lane in 0..block.min(outputs - index * block) {
-                    let filter = &weights.values[(index * block + lane) * weights.output..];
-                    let value = |c: usize, tap: usize| if c < inputs { filter[c * weights.input + tap] } else { 0.0 };
-                    for (t, tap) in weights.taps.iter().enumerate() {
-                        for c in (c..inputs.min(c + PACKED_TOGETHER)).step_by(precision.per_word()) {
-                            packed[(t * words + c / precision.per_word()) * block + lane] = match precision {
-                                Precision::F32 => value(c, *tap),
-                                #[cfg(feature = "burn")]
-                                Precision::Bf16 => bf16::word(value(c, *tap), value(c + 1, *tap)),
-                                _ => unreachable!("no processor multiplies {precision}"),
-                            };
-                        }
+            let first = index * block;
+            match precision {
+                Precision::F32 => weights.lay_out(first, block, inputs, packed),
+                #[cfg(feature = "burn")]
+                Precision::Bf16 => {
+                    let mut numbers = vec![0.0; 2 * block_len];
+                    weights.lay_out(first, block, 2 * words, &mut numbers);
+                    for (words, numbers) in packed.chunks_exact_mut(block).zip(numbers.chunks_exact(2 * block)) {
+                        let (first, second) = numbers.split_at(block);
+                        bf16::pairs(first, second, words);
                     }
                 }
+                _ => unreachable!("no processor multiplies {precision}"),
             }
         });
         Self { weight: packed, precision, bias, outputs, vectors, block }

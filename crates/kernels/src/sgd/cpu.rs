@@ -1,10 +1,8 @@
 //! One pass, where a composed form takes six.
 #![allow(unsafe_code, reason = "vectors that start unwritten")]
 
-use pulp::Arch;
-
 use super::SgdStep;
-use crate::parallel::{self, Shared};
+use crate::parallel::{self, Shared, vectorized};
 
 /// Numbers a task handles: enough to be worth a thread's while.
 const CHUNK: usize = 1 << 14;
@@ -19,20 +17,24 @@ pub fn step(weights: &[f32], grad: &[f32], momentum: &[f32], step: SgdStep) -> (
         parallel::for_each(len.div_ceil(CHUNK), |chunk| {
             let range = chunk * CHUNK..len.min((chunk + 1) * CHUNK);
             // Safety: every chunk is one task's.
-            let made = unsafe {
-                let new_weights = new_weights.unwritten(range.start, range.len());
-                new_weights.iter_mut().zip(new_momentum.unwritten(range.start, range.len()))
-            };
-            let given = weights[range.clone()].iter().zip(&grad[range.clone()]).zip(&momentum[range]);
-            Arch::new().dispatch(|| {
-                for ((new_weight, new_momentum), ((weight, grad), momentum)) in made.zip(given) {
-                    let grad = grad + decay * weight;
-                    let momentum = factor * momentum + grad;
-                    let direction = if step.nesterov { grad + factor * momentum } else { momentum };
-                    new_weight.write(weight - lr * direction);
-                    new_momentum.write(momentum);
-                }
-            });
+            let [new_weights, new_momentum] =
+                [new_weights, new_momentum].map(|made| unsafe { made.unwritten(range.start, range.len()) });
+            let (weights, grad, momentum) = (&weights[range.clone()], &grad[range.clone()], &momentum[range.clone()]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let made = new_weights.iter_mut().zip(new_momentum.iter_mut());
+                    for ((new_weight, new_momentum), ((weight, grad), momentum)) in
+                        made.zip(weights.iter().zip(grad).zip(momentum))
+                    {
+                        let grad = grad + decay * weight;
+                        let momentum = factor * momentum + grad;
+                        let direction = if step.nesterov { grad + factor * momentum } else { momentum };
+                        new_weight.write(weight - lr * direction);
+                        new_momentum.write(momentum);
+                    }
+                },
+            );
         });
     };
     // Safety: the chunks are all there is.

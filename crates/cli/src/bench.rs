@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::synthetic;
-use kiln_kernels::device::{Chosen, Path, Request, choose, multiplies};
+use kiln_kernels::device::{Chosen, Path, Request, awake, choose, multiplies};
 use kiln_kernels::{Precision, peak};
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
 use serde_json::{Value, json};
@@ -109,6 +109,7 @@ fn bare_step(recipe: &Recipe, batch: usize, steps: usize, device: &Device) -> Re
             device.sync()?;
             since = Instant::now();
         }
+        let _awake = awake(&device);
         let grads = cross_entropy(model.forward(images.clone()), targets.clone()).backward();
         model = sgd.step(model, &grads, 1e-4);
     }

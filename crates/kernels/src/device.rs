@@ -10,6 +10,7 @@ use crate::conv2d::Precision;
 use crate::conv2d::matrix::MatrixUnits;
 use crate::cube::WGSL_RUNTIME;
 use crate::inference::gpu;
+pub use crate::parallel::Awake;
 
 /// The device that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +112,12 @@ impl Path {
             _ => Self::Burn(name),
         }
     }
+}
+
+/// Keeps the threads that compute for a device awake, on a CPU, as long as what it gives lives: a step of training is
+/// hundreds of short loops, and waking a thread for each takes a good part of a small one.
+pub fn awake(device: &Device) -> Option<Awake> {
+    (Path::of(device) == Path::Cpu).then(Awake::new)
 }
 
 /// Whether convolutions on a device can multiply numbers of that precision.

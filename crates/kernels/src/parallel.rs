@@ -6,10 +6,14 @@ use std::mem::MaybeUninit;
 #[cfg(feature = "burn")]
 use std::ops::Range;
 
+#[cfg(feature = "burn")]
+pub use loops::Awake;
 pub use loops::{awake, for_each};
 
 #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
 mod loops {
+    #[cfg(feature = "burn")]
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use rayon::prelude::*;
@@ -34,6 +38,36 @@ mod loops {
             is_over.store(true, Ordering::Relaxed);
             result
         })
+    }
+
+    /// Keeps the pool's other threads awake while it lives, as [`awake`] does.
+    #[cfg(feature = "burn")]
+    pub struct Awake(Arc<AtomicBool>);
+
+    #[cfg(feature = "burn")]
+    impl Awake {
+        #[allow(clippy::new_without_default, reason = "it is there for what it does")]
+        pub fn new() -> Self {
+            let is_over = Arc::new(AtomicBool::new(false));
+            let seen = is_over.clone();
+            let caller = rayon::current_thread_index();
+            // A thread that is alone in its pool would never take what is sent to it.
+            if rayon::current_num_threads() > 1 {
+                rayon::spawn_broadcast(move |context| {
+                    if Some(context.index()) != caller {
+                        work_until(&seen);
+                    }
+                });
+            }
+            Self(is_over)
+        }
+    }
+
+    #[cfg(feature = "burn")]
+    impl Drop for Awake {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Takes part in the pool's work, and ends soon where there is none: another thread may wait for what this one
@@ -61,6 +95,17 @@ mod loops {
 
     pub fn awake<T>(run: impl FnOnce() -> T) -> T {
         run()
+    }
+
+    #[cfg(feature = "burn")]
+    pub struct Awake;
+
+    #[cfg(feature = "burn")]
+    impl Awake {
+        #[allow(clippy::new_without_default, reason = "as above")]
+        pub fn new() -> Self {
+            Self
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::{ImageSet, fill_batch};
+use kiln_kernels::device::awake;
 use kiln_model::Network;
 
 use crate::Predictions;
@@ -79,6 +80,7 @@ impl Classifier {
             if stop() {
                 return None;
             }
+            let _awake = awake(&self.device);
             fill_batch(set, batch, None, self.mean, self.std, &mut pixels);
             let shape = [batch.len(), 3, set.height, set.width];
             let images = Tensor::<4>::from_data(TensorData::new(std::mem::take(&mut pixels), shape), &self.device);

@@ -7,7 +7,7 @@ mod tests;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Augment, Augmentation, Dataset, Split, epoch_order, fill_batch, targets};
-use kiln_kernels::device::multiplies;
+use kiln_kernels::device::{awake, multiplies};
 use kiln_model::{Architecture, Init, Network, ResNetConfig, StateDict};
 use web_time::Instant;
 
@@ -259,6 +259,7 @@ impl<'a> Trainer<'a> {
                 return Ok(Outcome::Stopped);
             }
             let started = Instant::now();
+            let _awake = awake(&self.device);
             let skipped = if self.max_pending == 0 || self.header.step < self.careful_until {
                 self.careful_step()?
             } else {

@@ -416,9 +416,8 @@ impl WeightGradient<'_> {
                 };
                 for (p, tile) in tile.iter().enumerate().take(channels - first) {
                     let sums = &mut self.sums[(tap * channels + first + p) * block..][..block];
-                    for (sums, tile) in sums.chunks_exact_mut(S::F32_LANES).zip(tile) {
-                        let sum = simd.add_f32s(simd.partial_load_f32s(sums), *tile);
-                        simd.partial_store_f32s(sums, sum);
+                    for (sum, tile) in S::as_mut_simd_f32s(sums).0.iter_mut().zip(tile) {
+                        *sum = simd.add_f32s(*sum, *tile);
                     }
                 }
             }

@@ -441,7 +441,11 @@ fn store<S: Simd, const V: usize>(
         let end = y.len().min(start + S::F32_LANES);
         let mut value = *sum;
         if let Some(residual) = residual {
-            value = simd.add_f32s(value, simd.partial_load_f32s(&residual[start..end]));
+            let residual = match S::as_simd_f32s(&residual[start..end]) {
+                ([whole], _) => *whole,
+                (_, part) => simd.partial_load_f32s(part),
+            };
+            value = simd.add_f32s(value, residual);
         }
         if relu {
             // A comparison with NaN is false, so that NaN stays.

@@ -12,7 +12,6 @@ pub use loops::{awake, for_each};
 
 #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
 mod loops {
-    #[cfg(feature = "burn")]
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,28 +22,18 @@ mod loops {
         (0..count).into_par_iter().for_each(task);
     }
 
-    /// Calls `run`, in which many short loops follow each other, and keeps the threads awake meanwhile: waking
-    /// one for each loop would take as long as a small loop itself.
+    /// Calls `run` in the pool, and keeps its threads awake meanwhile.
     pub fn awake<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-        let is_over = &AtomicBool::new(false);
-        rayon::scope(|scope| {
-            let caller = rayon::current_thread_index();
-            scope.spawn_broadcast(move |_, context| {
-                if Some(context.index()) != caller {
-                    work_until(is_over);
-                }
-            });
-            let result = run();
-            is_over.store(true, Ordering::Relaxed);
-            result
+        rayon::scope(|_| {
+            let _awake = Awake::new();
+            run()
         })
     }
 
-    /// Keeps the pool's other threads awake while it lives, as [`awake`] does.
-    #[cfg(feature = "burn")]
+    /// Keeps the pool's other threads awake while it lives, for many short loops that follow each other: waking one for
+    /// each would take as long as a small loop itself.
     pub struct Awake(Arc<AtomicBool>);
 
-    #[cfg(feature = "burn")]
     impl Awake {
         #[allow(clippy::new_without_default, reason = "it is there for what it does")]
         pub fn new() -> Self {
@@ -63,7 +52,6 @@ mod loops {
         }
     }
 
-    #[cfg(feature = "burn")]
     impl Drop for Awake {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);

@@ -13,6 +13,9 @@ use crate::words::percent;
 const SIZE: [f64; 2] = [400.0, 280.0];
 /// More epochs than this have no dots.
 const DOTS: usize = 40;
+/// Share of the highest learning rate that lower ones are drawn at: a schedule that ends near 0 would leave the rest of it
+/// no room.
+const LOWEST_RATE: f64 = 1e-5;
 
 /// A number of an epoch, in the unit that is drawn; `None` where there is none.
 type Value = fn(&EpochMetrics) -> Option<f64>;
@@ -44,6 +47,10 @@ pub fn history(runs: &[&Run]) -> Figure {
     let mut caption = reading(runs);
     if runs.iter().any(|run| run.recipe.training.label_smoothing > 0.0) {
         caption += " The training loss is that of smoothed labels, which cannot reach 0; validation has plain ones.";
+    }
+    let lowest = lowest_rate(runs);
+    if runs.iter().flat_map(|run| &run.history).any(|epoch| epoch.learning_rate < lowest) {
+        caption += " Learning rates below a hundred-thousandth of the highest are drawn there.";
     }
     let mut panels = vec![loss(runs), accuracy(runs), learning_rate(runs)];
     panels.extend(gap_panel(runs));
@@ -118,12 +125,25 @@ fn accuracy(runs: &[&Run]) -> Panel {
 }
 
 fn learning_rate(runs: &[&Run]) -> Panel {
-    let series = each(runs, |epoch| Some(epoch.learning_rate), 2.0);
+    let mut series = each(runs, |epoch| Some(epoch.learning_rate), 2.0);
+    let lowest = lowest_rate(runs);
+    for [_, rate] in series.iter_mut().flat_map(|line| &mut line.points) {
+        // What is no number stays so.
+        if *rate < lowest {
+            *rate = lowest;
+        }
+    }
     let mut chart = chart("Learning rate, at each epoch's last step", "", Scale::Log, runs, series);
     if let [run] = runs {
         chart.rules = drops(run).into_iter().map(|(at, text)| Rule::Vertical(at, text)).collect();
     }
     chart.draw()
+}
+
+/// Where lower learning rates are drawn.
+fn lowest_rate(runs: &[&Run]) -> f64 {
+    let rates = runs.iter().flat_map(|run| &run.history).map(|epoch| epoch.learning_rate);
+    LOWEST_RATE * rates.filter(|rate| rate.is_finite()).fold(0.0, f64::max)
 }
 
 /// Where a schedule in steps lowers the rate: between which epochs, and by what factor.

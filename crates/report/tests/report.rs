@@ -606,3 +606,16 @@ fn a_schedule_in_steps_has_its_drops_marked() {
     run.recipe = recipe(&[]);
     assert_eq!(history(&[&run]).svg().matches("× 0.1").count(), 0);
 }
+
+#[test]
+fn a_learning_rate_that_ends_near_zero_leaves_the_others_room() {
+    let mut run = run(6);
+    run.history[5].learning_rate = 1e-12;
+    let svg = history(&[&run]).svg();
+    let panel = svg.split("<svg").nth(4).unwrap();
+    let ticks: Vec<f64> = texts(panel, "end").iter().filter_map(|(_, text)| text.parse().ok()).collect();
+    assert!(ticks.iter().all(|&tick| tick > 5e-7), "{ticks:?}");
+    let line = attributes(panel, "polyline", "stroke").iter().position(|stroke| *stroke == "#0072B2").unwrap();
+    let points = attributes(panel, "polyline", "points")[line].split(' ').count();
+    assert_eq!(points, 6, "the last is drawn at the lowest");
+}

@@ -77,13 +77,22 @@ async function networkFirst(request) {
     // The package may be large: however slow, it comes.
     const response = isPackage ? await fetch(request) : await fetchSoon(request);
     const isWhole = response.status === 200 && !response.redirected;
-    if (isWhole && !isPackage) await (await caches.open(SHELL)).put(request, response.clone());
+    if (isWhole && !isPackage) await keep(request, response.clone());
     return response;
   } catch (error) {
     const cache = await caches.open(isPackage ? PACKAGE : SHELL);
     const kept = await cache.match(request.mode === "navigate" ? "./" : request);
     if (kept) return kept;
     throw error;
+  }
+}
+
+/** Where the browser's storage is full, the answer is still good. */
+async function keep(request, response) {
+  try {
+    await (await caches.open(SHELL)).put(request, response);
+  } catch (error) {
+    console.warn("not kept for offline use:", error);
   }
 }
 

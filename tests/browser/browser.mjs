@@ -86,6 +86,11 @@ export async function watchLogits(page) {
   return () => page.evaluate(() => window.kilnWatch.logits);
 }
 
+/** The service worker keeps the page and answers its requests from now on. */
+export const untilKept = (page) => page.evaluate(async () => {
+  await navigator.serviceWorker.ready;
+});
+
 export async function untilReady(page) {
   await page.locator("#load[data-state=ready]").waitFor({ timeout: 60_000 });
 }

@@ -6,16 +6,12 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { untilReady } from "./browser.mjs";
+import { untilKept, untilReady } from "./browser.mjs";
 import { DEFAULT } from "./files.mjs";
 import { clickSample, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
 import { mockPackage, ROOT } from "./site.mjs";
 
 const page = withBrowser();
-
-const untilKept = (page) => page.evaluate(async () => {
-  await navigator.serviceWorker.ready;
-});
 
 test("a second visit works with the server gone", { skip: NEEDS_PACKAGE }, page(async (page, { site }) => {
   await untilReady(page);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { problemAfter, untilReady } from "./browser.mjs";
+import { problemAfter, untilKept, untilReady } from "./browser.mjs";
 import { BUNDLE, flipBit, makePng, readBundle, readSample } from "./files.mjs";
 import { answerToFile, clickSample, give, NEEDS_PACKAGE, problemWithFile, withBrowser } from "./harness.mjs";
 import { mockPackage } from "./site.mjs";
@@ -75,6 +75,7 @@ test("a bundle that was changed, cut off or is longer is refused by its digest b
 
 test("where the browser's storage is full the page answers, and keeps nothing", page(async (page, { context, site }) => {
   await untilReady(page);
+  await untilKept(page);
   const { origin } = new URL(site.url);
   const session = await context.newCDPSession(page);
   await session.send("Storage.clearDataForOrigin", { origin, storageTypes: "cache_storage" });

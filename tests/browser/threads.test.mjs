@@ -8,7 +8,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
-import { openPage, untilReady, watchLogits } from "./browser.mjs";
+import { openPage, untilKept, untilReady, watchLogits } from "./browser.mjs";
 import { readSample } from "./files.mjs";
 import { answerToFile, clickSample, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
 import { hasThreads, ROOT } from "./site.mjs";
@@ -80,9 +80,7 @@ test("under kiln serve several threads give the logits of one, bit for bit", { s
 
 test("a second visit has its threads with the server gone", { skip: NEEDS_THREADS }, isolated(async (page, { site }) => {
   await untilReady(page);
-  await page.evaluate(async () => {
-    await navigator.serviceWorker.ready;
-  });
+  await untilKept(page);
   await site.close();
   await page.reload();
   await untilReady(page);

@@ -13,9 +13,9 @@ use std::ops::Range;
 use pulp::Simd;
 use rayon::prelude::*;
 
-use super::Geometry;
+use super::{Geometry, amx};
 use crate::direct::{
-    Convolution, Kernel, MultiplyAdd, Packed, Precision, Runs, View, Weights, bf16, dispatch, lanes, vectors,
+    Convolution, Kernel, MultiplyAdd, Packed, Precision, Runs, View, Weights, are_tiled, bf16, dispatch, lanes, vectors,
 };
 use crate::parallel::{self, Shared};
 
@@ -28,6 +28,9 @@ const SUMMED_PIXELS: usize = 64;
 const TASKS: usize = 8;
 /// The largest weights whose gradients several parts of a batch make apart, in numbers.
 const SMALL_WEIGHTS: usize = 1 << 19;
+
+/// Words that a tile may read beyond a run; their weights are zero.
+const READ_BEYOND: usize = 15;
 
 /// Input channels of a block that are unpacked together, so that what is read stays in the nearest cache.
 const UNPACKED_TOGETHER: usize = 16;
@@ -57,6 +60,7 @@ pub fn forward(geometry: &Geometry, x: &[f32], weight: &[f32], precision: Precis
         output: channels * area,
         input: area,
         taps: (0..area).collect(),
+        columns: geometry.kernel,
     };
     let pass = Pass {
         weights: Packed::new(&weights, &[], precision),
@@ -104,6 +108,7 @@ fn backward_pass(geometry: &Geometry, weight: &[f32], first: [usize; 2], precisi
         output: area,
         input: channels * area,
         taps: taps.collect(),
+        columns: positions[1].len(),
     };
     Some(Pass {
         weights: Packed::new(&weights, &[], precision),
@@ -213,8 +218,11 @@ impl Frame {
         }
         let words = channels.div_ceil(precision.per_word());
         let (row, framed_row) = (width * channels, self.width * words);
-        buffer.resize(x.len() / (height * row).max(1) * self.height * framed_row, 0.0);
-        let images = x.chunks_exact(height * row).zip(buffer.chunks_exact_mut(self.height * framed_row));
+        let len = x.len() / (height * row).max(1) * self.height * framed_row;
+        buffer.resize(len + READ_BEYOND, 0.0);
+        let (framed, beyond) = buffer.split_at_mut(len);
+        beyond.fill(0.0);
+        let images = x.chunks_exact(height * row).zip(framed.chunks_exact_mut(self.height * framed_row));
         for (image, framed) in images {
             let (above, rest) = framed.split_at_mut(self.before * framed_row);
             let (rows, below) = rest.split_at_mut(height * framed_row);
@@ -247,44 +255,74 @@ fn channel_pairs(x: &[f32], channels: usize, words: &mut [f32]) {
 
 /// Gradient of the weight, `[O, C, K, K]`. In bf16 a word has the same number of two images that follow each other.
 pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
-    let ([channels, ..], [out, height, width], area) = (geometry.input, geometry.outputs, area(geometry));
+    let [out, height, width] = geometry.outputs;
     assert!(x.len() == geometry.batch * geometry.input.iter().product::<usize>());
     assert!(grad.len() == geometry.batch * geometry.outputs.iter().product::<usize>());
-    let vectors = vectors(out, lanes());
+    if are_tiled(precision) {
+        return amx::backward_weight(geometry, x, grad);
+    }
+    let vectors = vectors(out, lanes(), false);
     let block = vectors * lanes();
+    // Numbered through all images' words.
+    let rows = geometry.batch.div_ceil(precision.per_word()) * height;
+    sum_parts(geometry, block, rows, |[x_words, grad_words, gathered]: &mut [Vec<f32>; 3], part, blocks, sums| {
+        for start in part.clone().step_by(SUMMED_PIXELS.div_ceil(width)) {
+            let rows = start..part.end.min(start + SUMMED_PIXELS.div_ceil(width));
+            let read = rows_under(geometry, &rows);
+            let x = image_words(x, geometry.input, read.clone(), precision, x_words);
+            let grad = image_words(grad, geometry.outputs, rows.clone(), precision, grad_words);
+            for index in blocks.clone() {
+                // Safety: this part's block is this task's.
+                let sums = unsafe { sums.block(index) };
+                gather(grad, out, index * block, block, gathered);
+                let rows = rows.clone();
+                let kernel = WeightGradient { geometry, vectors, x, first: read.start, grad: gathered, rows, sums };
+                dispatch(kernel, precision);
+            }
+        }
+    })
+}
+
+/// The sums of one part of a batch, `[O / block, K, K, C, block]`.
+pub(super) struct PartSums<'a> {
+    sums: Shared<'a>,
+    start: usize,
+    block_len: usize,
+}
+
+impl<'a> PartSums<'a> {
+    /// # Safety
+    /// Nobody else may have that block of this part meanwhile.
+    pub(super) unsafe fn block(&self, index: usize) -> &'a mut [f32] {
+        // Safety: the caller's.
+        unsafe { self.sums.part(self.start + index * self.block_len, self.block_len) }
+    }
+}
+
+/// The gradient of a weight, `[O, C, K, K]`, of parts of a batch that are summed apart. It has that many `units` to be cut
+/// into parts; `sum` adds some of them to some blocks of `block` output channels, and has these to itself.
+pub(super) fn sum_parts<B: Default + Send>(
+    geometry: &Geometry,
+    block: usize,
+    units: usize,
+    sum: impl Fn(&mut B, Range<usize>, Range<usize>, PartSums) + Sync,
+) -> Vec<f32> {
+    let ([channels, ..], [out, ..], area) = (geometry.input, geometry.outputs, area(geometry));
     let blocks = out.div_ceil(block);
     let block_len = area * channels * block;
-    // Rows of output pixels, numbered through all images' words.
-    let rows = geometry.batch.div_ceil(precision.per_word()) * height;
     let parts = if out * channels * area <= SMALL_WEIGHTS { TASKS } else { TASKS.div_ceil(blocks) };
-    let part_len = rows.div_ceil(parts).max(1);
-    let parts = rows.div_ceil(part_len);
+    let part_len = units.div_ceil(parts).max(1);
+    let parts = units.div_ceil(part_len);
     // Where every part has all blocks, the input is read once; where it has not, the blocks are tasks.
     let cuts = TASKS.div_ceil(parts.max(1)).min(blocks);
     let mut sums = vec![0.0; parts * blocks * block_len];
     let shared = Shared::new(&mut sums);
-    (0..parts * cuts).into_par_iter().for_each_init(
-        <[Vec<f32>; 3]>::default,
-        |[x_words, grad_words, gathered], task| {
-            let (part, cut) = (task / cuts, task % cuts);
-            let chunk = SUMMED_PIXELS.div_ceil(width);
-            let end = rows.min((part + 1) * part_len);
-            for start in (part * part_len..end).step_by(chunk) {
-                let rows = start..end.min(start + chunk);
-                let read = rows_under(geometry, &rows);
-                let x = image_words(x, geometry.input, read.clone(), precision, x_words);
-                let grad = image_words(grad, geometry.outputs, rows.clone(), precision, grad_words);
-                for index in blocks * cut / cuts..blocks * (cut + 1) / cuts {
-                    // Safety: no other task has this part's block.
-                    let sums = unsafe { shared.part((part * blocks + index) * block_len, block_len) };
-                    gather(grad, out, index * block, block, gathered);
-                    let rows = rows.clone();
-                    let kernel = WeightGradient { geometry, vectors, x, first: read.start, grad: gathered, rows, sums };
-                    dispatch(kernel, precision);
-                }
-            }
-        },
-    );
+    (0..parts * cuts).into_par_iter().for_each_init(B::default, |buffers, task| {
+        let (part, cut) = (task / cuts, task % cuts);
+        let units = part * part_len..units.min((part + 1) * part_len);
+        let blocks_of_task = blocks * cut / cuts..blocks * (cut + 1) / cuts;
+        sum(buffers, units, blocks_of_task, PartSums { sums: shared, start: part * blocks * block_len, block_len });
+    });
     unpack(&mut sums, [parts, blocks, area, channels, block], out)
 }
 
@@ -300,7 +338,7 @@ fn rows_under(geometry: &Geometry, rows: &Range<usize>) -> Range<usize> {
 
 /// Rows of `[N, H, W, C]` as words, numbered through all images; in bf16 through pairs of them, and after the last
 /// image there are zeros.
-fn image_words<'a>(
+pub(super) fn image_words<'a>(
     values: &'a [f32],
     [channels, height, width]: [usize; 3],
     rows: Range<usize>,

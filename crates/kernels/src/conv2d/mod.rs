@@ -1,6 +1,8 @@
 //! Two-dimensional convolution with square kernels, symmetric padding and no bias.
 
 #[cfg(feature = "burn")]
+mod amx;
+#[cfg(feature = "burn")]
 pub mod cpu;
 #[cfg(feature = "burn")]
 pub(crate) mod cube;

@@ -7,6 +7,8 @@
 #![allow(unsafe_code, reason = "the tile reads by pointer, within bounds that are checked before")]
 
 #[cfg(feature = "burn")]
+pub mod amx;
+#[cfg(feature = "burn")]
 pub mod bf16;
 
 use std::fmt;
@@ -176,6 +178,8 @@ pub struct Weights<'a> {
     pub output: usize,
     pub input: usize,
     pub taps: Vec<usize>,
+    /// Positions of the kernel that lie in one run.
+    pub columns: usize,
 }
 
 impl Weights<'_> {
@@ -196,10 +200,16 @@ impl Weights<'_> {
 }
 
 /// Weights in the order in which a tile reads them: `[O / block, T, C, block]` words, zeros after the
-/// last; a bf16 word has two input channels.
+/// last; a bf16 word has two input channels. For tile registers, zeros fill up each run.
 pub struct Packed {
+    /// From `start` on, where a cache line starts.
     weight: Vec<f32>,
+    start: usize,
     precision: Precision,
+    /// Whether tile registers multiply it.
+    by_tiles: bool,
+    /// Numbers in a block.
+    block_len: usize,
     /// `[O / block * block]`
     bias: Vec<f32>,
     outputs: usize,
@@ -212,16 +222,20 @@ pub struct Packed {
 impl Packed {
     /// `bias` is `[O]`, or empty for none.
     pub fn new(weights: &Weights, bias: &[f32], precision: Precision) -> Self {
-        let Weights { outputs, inputs, .. } = *weights;
+        let Weights { outputs, inputs, columns, .. } = *weights;
         let words = inputs.div_ceil(precision.per_word());
+        let by_tiles = are_tiled(precision);
         let lanes = lanes();
-        let vectors = vectors(outputs, lanes);
+        let vectors = vectors(outputs, lanes, by_tiles);
         let block = vectors * lanes;
         let mut bias = bias.to_vec();
         bias.resize(outputs.next_multiple_of(block), 0.0);
-        let block_len = weights.taps.len() * words * block;
-        let mut packed = vec![0.0; bias.len() / block * block_len];
-        let shared = Shared::new(&mut packed);
+        let run = run_len(columns * words, by_tiles) * block;
+        let block_len = weights.taps.len() / columns * run;
+        let len = bias.len() / block * block_len;
+        let mut packed = vec![0.0; len + MOST_LANES - 1];
+        let start = line_start(&packed);
+        let shared = Shared::new(&mut packed[start..][..len]);
         parallel::for_each(bias.len() / block, |index| {
             // Safety: every block is one task's.
             let packed = unsafe { shared.part(index * block_len, block_len) };
@@ -232,15 +246,24 @@ impl Packed {
                 Precision::Bf16 => {
                     let mut numbers = vec![0.0; 2 * block_len];
                     weights.lay_out(first, block, 2 * words, &mut numbers);
-                    for (words, numbers) in packed.chunks_exact_mut(block).zip(numbers.chunks_exact(2 * block)) {
-                        let (first, second) = numbers.split_at(block);
-                        bf16::pairs(first, second, words);
+                    let runs = numbers.chunks_exact(2 * columns * words * block);
+                    for (packed, numbers) in packed.chunks_exact_mut(run).zip(runs) {
+                        for (words, numbers) in packed.chunks_exact_mut(block).zip(numbers.chunks_exact(2 * block)) {
+                            let (first, second) = numbers.split_at(block);
+                            bf16::pairs(first, second, words);
+                        }
                     }
                 }
                 _ => unreachable!("no processor multiplies {precision}"),
             }
         });
-        Self { weight: packed, precision, bias, outputs, vectors, block }
+        Self { weight: packed, start, precision, by_tiles, block_len, bias, outputs, vectors, block }
+    }
+
+    /// Weights and biases of a block.
+    fn block(&self, index: usize) -> (&[f32], &[f32]) {
+        let weight = &self.weight[self.start + index * self.block_len..][..self.block_len];
+        (weight, &self.bias[index * self.block..][..self.block])
     }
 
     /// Blocks of output channels.
@@ -275,19 +298,39 @@ impl Convolution<'_> {
     pub unsafe fn run(&self, block: usize, pixels: Range<usize>, output: Shared) {
         let Self { weights, runs, .. } = self;
         let last = self.pixels.map(|size| size - 1);
+        let run = run_len(runs.len, weights.by_tiles);
         assert!(pixels.end <= self.pixels.iter().product(), "there are not so many pixels");
-        assert!(self.from.at(last) + (runs.count - 1) * runs.apart + runs.len <= self.x.len(), "a kernel hangs over");
-        let len = runs.count * runs.len * weights.block;
-        let tiles = Tiles {
-            convolution: self,
-            first: block * weights.block,
-            weight: &weights.weight[block * len..][..len],
-            bias: &weights.bias[block * weights.block..][..weights.block],
-            pixels,
-            output,
-        };
+        assert!(self.from.at(last) + (runs.count - 1) * runs.apart + run <= self.x.len(), "a kernel hangs over");
+        let (weight, bias) = weights.block(block);
+        let tiles = Tiles { convolution: self, first: block * weights.block, weight, bias, pixels, output };
+        #[cfg(feature = "burn")]
+        if weights.by_tiles {
+            return dispatch(amx::Convolve(tiles), weights.precision);
+        }
         dispatch(tiles, weights.precision);
     }
+}
+
+/// Whether that is multiplied by tile registers.
+pub fn are_tiled(precision: Precision) -> bool {
+    #[cfg(feature = "burn")]
+    return precision == Precision::Bf16 && amx::is_available();
+    #[cfg(not(feature = "burn"))]
+    {
+        let _ = precision;
+        false
+    }
+}
+
+/// Words that are read for a run of so many.
+fn run_len(words: usize, by_tiles: bool) -> usize {
+    if by_tiles { words.next_multiple_of(MOST_LANES) } else { words }
+}
+
+/// The first number that lies at the start of a cache line.
+pub fn line_start(values: &[f32]) -> usize {
+    const LINE: usize = 64;
+    values.as_ptr().align_offset(LINE)
 }
 
 /// Numbers in a vector of this machine.
@@ -303,9 +346,9 @@ pub fn lanes() -> usize {
 }
 
 /// The tile's width for that many channels: the one that wastes least, the widest of several.
-pub fn vectors(outputs: usize, lanes: usize) -> usize {
-    // Three vectors need 32 registers.
-    let most = if cfg!(target_arch = "wasm32") || lanes == 8 { 2 } else { 3 };
+pub fn vectors(outputs: usize, lanes: usize, by_tiles: bool) -> usize {
+    // Three vectors need 32 registers, or more tiles than there are.
+    let most = if cfg!(target_arch = "wasm32") || lanes == 8 || by_tiles { 2 } else { 3 };
     let padded = |vectors: usize| outputs.next_multiple_of(vectors * lanes);
     (1..=most).rev().min_by_key(|vectors| padded(*vectors)).expect("there is one")
 }

@@ -106,6 +106,7 @@ fn pack(conv: &Conv2d) -> Packed {
         output: conv.channels * area,
         input: area,
         taps: (0..area).collect(),
+        columns: conv.kernel,
     };
     Packed::new(&weights, &conv.bias, Precision::F32)
 }

@@ -167,10 +167,9 @@ fn convolve(
                     residual: None,
                     relu: false,
                 };
-                for block in blocks * part / parts..blocks * (part + 1) / parts {
-                    // Safety: no other task has these images' block of channels, no other pass these pixels.
-                    unsafe { convolution.run(block, 0..count * pass.pixels[0] * pass.pixels[1], y) };
-                }
+                let blocks = blocks * part / parts..blocks * (part + 1) / parts;
+                // Safety: no other task has these images' blocks of channels, no other pass these pixels.
+                unsafe { convolution.run(blocks, 0..count * pass.pixels[0] * pass.pixels[1], y) };
             }
         });
     };

@@ -10,12 +10,15 @@
 use std::arch::asm;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::array;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use pulp::Simd;
 
 use super::{Convolution, Kernel, MultiplyAdd, Runs, advance, bf16, run_len, store};
+use crate::parallel::Shared;
 
 /// Rows of a tile, and words in each.
 pub const SIDE: usize = 16;
@@ -211,67 +214,74 @@ impl Drop for Tiles {
     }
 }
 
-/// The tile by rows of pixels: a tile register lies in one row.
-pub(super) struct Convolve<'a>(pub super::Tiles<'a>);
+/// Some blocks of output channels of some pixels. A tile's pixels lie in one row.
+pub(super) struct Convolve<'a> {
+    pub convolution: &'a Convolution<'a>,
+    pub blocks: Range<usize>,
+    pub pixels: Range<usize>,
+    pub output: Shared<'a>,
+}
 
 impl Kernel for Convolve<'_> {
     #[inline(always)]
     fn run<S: Simd, M: MultiplyAdd<S>>(self, simd: S, _: M) {
-        match self.0.convolution.weights.vectors {
-            1 => self.tiles::<S, 1>(simd),
-            _ => self.tiles::<S, 2>(simd),
+        assert!(S::F32_LANES == SIDE);
+        let columns = self.convolution.pixels[2];
+        // Tiles of a row that are about as wide as each other; the last may cover what the one before has made.
+        let per_row = columns.div_ceil(SIDE);
+        let width = columns.div_ceil(per_row);
+        let tiles = Tiles::new(width);
+        for block in self.blocks.clone() {
+            match self.convolution.weights.vectors {
+                1 => self.make::<S, 1>(simd, &tiles, width, per_row, block),
+                _ => self.make::<S, 2>(simd, &tiles, width, per_row, block),
+            }
         }
     }
 }
 
 impl Convolve<'_> {
+    /// One block, by tiles of so many pixels, so many in a row.
     #[inline(always)]
-    fn tiles<S: Simd, const V: usize>(self, simd: S) {
-        let super::Tiles { convolution, first, weight, bias, pixels, output } = self.0;
-        let Convolution { x, from, runs, to, residual, relu, .. } = convolution;
-        let [_, rows, columns] = convolution.pixels;
-        assert!(S::F32_LANES == SIDE && pixels.start % columns == 0 && pixels.end % columns == 0);
+    fn make<S: Simd, const V: usize>(&self, simd: S, tiles: &Tiles, width: usize, per_row: usize, block: usize) {
+        let Self { convolution, pixels, output, .. } = self;
+        let Convolution { x, from, runs, to, residual, relu, weights, .. } = convolution;
+        let ([_, rows, columns], first) = (convolution.pixels, block * V * SIDE);
+        assert!(pixels.start % columns == 0 && pixels.end % columns == 0, "tiles are cut from whole rows");
         let runs = Runs { len: run_len(runs.len, true), ..*runs };
+        let (weight, bias) = weights.block(block);
         assert!(weight.len() == runs.count * runs.len * V * SIDE && bias.len() == V * SIDE);
-        let channels = (V * SIDE).min(convolution.weights.outputs - first);
-        // Tiles of a row that are about as wide as each other; the last may cover what the one before has made.
-        let per_row = columns.div_ceil(SIDE);
-        let width = columns.div_ceil(per_row);
-        let count = pixels.len() / columns * per_row;
-        let tiles = Tiles::new(width);
+        let bias: [Line; V] = array::from_fn(|v| Line(array::from_fn(|lane| bias[v * SIDE + lane])));
+        let channels = (V * SIDE).min(weights.outputs - first);
         let mut sums = [[Line::default(); V]; SUMS * SIDE];
         let mut at = [pixels.start / columns / rows, pixels.start / columns % rows, 0];
-        let together = SUMS / V;
+        let (count, together) = (pixels.len() / columns * per_row, SUMS / V);
         for start in (0..count).step_by(together) {
             let made = together.min(count - start);
             // Beyond the last tile there is that one again.
-            let mut places = [at; SUMS];
-            for place in &mut places[..made] {
-                *place = [at[0], at[1], at[2].min(columns - width)];
-                at[2] = (at[2] + width).min(columns) - 1;
-                advance(&mut at, rows, columns);
-            }
-            let last = places[made - 1];
-            places[made..].fill(last);
-            let bias: [Line; V] = std::array::from_fn(|v| Line(std::array::from_fn(|lane| bias[v * SIDE + lane])));
-            sums[..together * SIDE].fill(bias);
-            let parts: [*mut f32; SUMS] = std::array::from_fn(|part| {
-                let (p, v) = (part / V, part % V);
-                sums[p * SIDE][v..].as_mut_ptr().cast()
+            let mut place = at;
+            let places: [_; SUMS] = array::from_fn(|p| {
+                if p < made {
+                    place = [at[0], at[1], at[2].min(columns - width)];
+                    at[2] = (at[2] + width).min(columns) - 1;
+                    advance(&mut at, rows, columns);
+                }
+                place
             });
-            let stride = from.steps[2];
+            sums[..together * SIDE].fill(bias);
+            let parts = array::from_fn(|part| sums[part / V * SIDE][part % V..].as_mut_ptr().cast());
             // Safety: by the assertions of `Convolution::run`, every run lies in `x`; the sums are this call's.
             unsafe {
-                let pixels = places.map(|at| Rows { start: x.as_ptr().add(from.at(at)), stride });
+                let pixels = places.map(|at| Rows { start: x.as_ptr().add(from.at(at)), stride: from.steps[2] });
                 tiles.multiply_add(V, pixels, runs, weight.as_ptr(), parts, V * SIDE);
             }
-            for (p, place) in places[..made].iter().enumerate() {
-                for (column, sums) in sums[p * SIDE..][..width].iter().enumerate() {
+            for (place, sums) in places[..made].iter().zip(sums.chunks_exact(SIDE)) {
+                for (column, sums) in sums[..width].iter().enumerate() {
                     let at = [place[0], place[1], place[2] + column];
                     let residual = residual.map(|(values, view)| &values[view.at(at) + first..][..channels]);
                     // Safety: the caller's of `Convolution::run`.
                     let y = unsafe { output.unwritten(to.at(at) + first, channels) };
-                    let sums: [S::f32s; V] = std::array::from_fn(|v| simd.partial_load_f32s(&sums[v].0));
+                    let sums: [S::f32s; V] = array::from_fn(|v| S::as_simd_f32s(&sums[v].0).0[0]);
                     store(simd, &sums, residual, *relu, y);
                 }
             }

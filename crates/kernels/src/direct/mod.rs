@@ -288,26 +288,28 @@ pub struct Convolution<'a> {
 }
 
 impl Convolution<'_> {
-    /// Makes one block of output channels of some pixels, numbered through all images.
+    /// Makes some blocks of output channels of some pixels, numbered through all images.
     ///
     /// # Safety
     /// Nobody else may use those pixels' channels of `output` meanwhile.
     ///
     /// # Panics
     /// If a slice is too short.
-    pub unsafe fn run(&self, block: usize, pixels: Range<usize>, output: Shared) {
+    pub unsafe fn run(&self, blocks: Range<usize>, pixels: Range<usize>, output: Shared) {
         let Self { weights, runs, .. } = self;
         let last = self.pixels.map(|size| size - 1);
         let run = run_len(runs.len, weights.by_tiles);
         assert!(pixels.end <= self.pixels.iter().product(), "there are not so many pixels");
         assert!(self.from.at(last) + (runs.count - 1) * runs.apart + run <= self.x.len(), "a kernel hangs over");
-        let (weight, bias) = weights.block(block);
-        let tiles = Tiles { convolution: self, first: block * weights.block, weight, bias, pixels, output };
         #[cfg(feature = "burn")]
         if weights.by_tiles {
-            return dispatch(amx::Convolve(tiles), weights.precision);
+            return dispatch(amx::Convolve { convolution: self, blocks, pixels, output }, weights.precision);
         }
-        dispatch(tiles, weights.precision);
+        for block in blocks {
+            let (weight, bias) = weights.block(block);
+            let (first, pixels) = (block * weights.block, pixels.clone());
+            dispatch(Tiles { convolution: self, first, weight, bias, pixels, output }, weights.precision);
+        }
     }
 }
 

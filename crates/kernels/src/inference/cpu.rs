@@ -168,7 +168,7 @@ impl<'a> Job<'a> {
         parallel::for_each(weights.blocks() * parts, |task| {
             let (block, start) = (task / parts, task % parts * PIXELS);
             // Safety: no other task has these pixels' block of channels.
-            unsafe { convolution.run(block, start..pixels.min(start + PIXELS), output) };
+            unsafe { convolution.run(block..block + 1, start..pixels.min(start + PIXELS), output) };
         });
     }
 

@@ -12,6 +12,7 @@ use crate::args::DevicesArgs;
 pub fn run(args: DevicesArgs) -> Result<ExitCode> {
     let chosen = choose(Request::Auto)?;
     let adapters = adapters();
+    let bf16 = Precision::Bf16.unit_of_cpu();
     if args.json {
         let list: Vec<_> = adapters
             .iter()
@@ -20,10 +21,11 @@ pub fn run(args: DevicesArgs) -> Result<ExitCode> {
                 "f16": a.for_inference().stores(Precision::F16), "matrix_units": a.matrix_units().is_some()})
             })
             .collect();
-        println!("{}", json!({"chosen": chosen.name, "reason": chosen.reason, "adapters": list}));
+        println!("{}", json!({"chosen": chosen.name, "reason": chosen.reason, "cpu_bf16": bf16, "adapters": list}));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<11} {}", "cpu", choose(Request::Cpu)?.name);
+    let bf16 = bf16.map(|unit| format!(", bf16 by {unit}")).unwrap_or_default();
+    println!("{:<11} {}{bf16}", "cpu", choose(Request::Cpu)?.name);
     let mut gpus = 0;
     for adapter in &adapters {
         let name = if adapter.class == kiln_kernels::device::AdapterClass::Software {

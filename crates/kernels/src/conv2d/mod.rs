@@ -67,6 +67,7 @@ mod tests {
 
     use super::*;
     use crate::check::{noise, relative_error as error};
+    use crate::direct::are_tiled;
 
     /// Odd sizes, batch 1, every stride, maps smaller and larger than a tile of `cpu`.
     fn cases() -> Vec<Geometry> {
@@ -86,6 +87,8 @@ mod tests {
             ([1, 2, 70, 300], [3, 2, 3, 3], 1, 1),
             ([8, 1, 32, 32], [2, 1, 3, 3], 2, 1),
             ([8, 1, 32, 32], [2, 1, 1, 1], 2, 0),
+            ([3, 48, 8, 8], [64, 48, 3, 3], 1, 1),
+            ([5, 32, 16, 16], [96, 32, 3, 3], 2, 1),
         ]
         .map(|(x, weight, stride, padding)| Geometry::new(x, weight, stride, padding))
         .to_vec()
@@ -102,17 +105,18 @@ mod tests {
     fn the_number_of_threads_changes_no_bit() {
         let geometry = Geometry::new([19, 40, 8, 8], [33, 40, 3, 3], 1, 1);
         let (x, weight, grad) = tensors(&geometry);
-        let run = |threads: usize, precision: Precision| {
+        let run = |threads: usize, form: Form| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let forward = cpu::forward(&geometry, &x, &weight, precision);
-                let data = cpu::backward_data(&geometry, &weight, &grad, precision);
-                (forward, data, cpu::backward_weight(&geometry, &x, &grad, precision))
+                form.choose();
+                let forward = cpu::forward(&geometry, &x, &weight, form.precision);
+                let data = cpu::backward_data(&geometry, &weight, &grad, form.precision);
+                (forward, data, cpu::backward_weight(&geometry, &x, &grad, form.precision))
             })
         };
-        for precision in precisions() {
-            let one = run(1, precision);
-            assert!([2, 3, 8].into_iter().all(|threads| run(threads, precision) == one));
+        for form in forms() {
+            let one = run(1, form);
+            assert!([2, 3, 8].into_iter().all(|threads| run(threads, form) == one));
         }
     }
 
@@ -121,8 +125,9 @@ mod tests {
         let geometry = Geometry::new([1, 3, 5, 5], [4, 3, 3, 3], 1, 1);
         let (mut x, weight, _) = tensors(&geometry);
         x[12] = f32::NAN;
-        for precision in precisions() {
-            assert!(cpu::forward(&geometry, &x, &weight, precision).iter().any(|value| value.is_nan()));
+        for form in forms() {
+            form.choose();
+            assert!(cpu::forward(&geometry, &x, &weight, form.precision).iter().any(|value| value.is_nan()));
         }
     }
 
@@ -134,9 +139,10 @@ mod tests {
 
     #[test]
     fn the_operator_and_its_gradients_agree_with_the_reference_on_the_cpu() {
-        for precision in precisions() {
+        for form in forms() {
+            form.choose();
             for geometry in cases() {
-                agree_with_the_reference(&geometry, &Device::flex().autodiff(), precision);
+                agree_with_the_reference(&geometry, &Device::flex().autodiff(), form.precision);
             }
         }
     }
@@ -161,9 +167,25 @@ mod tests {
         }
     }
 
+    /// What multiplies on a CPU.
+    #[derive(Clone, Copy)]
+    struct Form {
+        precision: Precision,
+        by_tiles: bool,
+    }
+
+    impl Form {
+        /// For what this thread calls from now on.
+        fn choose(self) {
+            crate::direct::amx::WITHOUT.set(!self.by_tiles);
+        }
+    }
+
     /// Those that this machine has.
-    fn precisions() -> impl Iterator<Item = Precision> {
-        [Precision::F32, Precision::Bf16].into_iter().filter(|precision| precision.is_on_cpu())
+    fn forms() -> impl Iterator<Item = Form> {
+        let forms = [(Precision::F32, false), (Precision::Bf16, false), (Precision::Bf16, true)];
+        let forms = forms.map(|(precision, by_tiles)| Form { precision, by_tiles });
+        forms.into_iter().filter(|form| form.precision.is_on_cpu() && (!form.by_tiles || are_tiled(form.precision)))
     }
 
     fn agree_with_the_reference(geometry: &Geometry, device: &Device, precision: Precision) {

@@ -25,7 +25,8 @@ use crate::parallel::{self, Shared};
 pub enum Precision {
     #[default]
     F32,
-    /// Numbers rounded to 8 bits of mantissa, two to a word. Only on CPUs with AVX512-BF16.
+    /// Numbers rounded to 8 bits of mantissa, two to a word. Only on CPUs with AVX512-BF16, and by AMX where there is
+    /// that too.
     Bf16,
     /// Numbers rounded to 11 bits of mantissa. Only on wgpu adapters: in training on those with matrix
     /// units, in inference on those with `shader-f16`.
@@ -42,6 +43,15 @@ impl Precision {
             #[cfg(not(feature = "burn"))]
             Self::Bf16 => false,
             Self::F16 => false,
+        }
+    }
+
+    /// What of this processor multiplies it, by Intel's and AMD's name.
+    pub fn unit_of_cpu(self) -> Option<&'static str> {
+        match self {
+            Self::Bf16 if are_tiled(self) => Some("AMX"),
+            Self::Bf16 if self.is_on_cpu() => Some("AVX512-BF16"),
+            _ => None,
         }
     }
 

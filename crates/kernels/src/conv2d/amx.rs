@@ -190,6 +190,7 @@ impl Buffers {
         let together = SUMS / vectors;
         let gradient = &self.block[line_start(&self.block)..][..run.len * block];
         assert!(sums.len() == kernel * kernel * channels * block);
+        assert!(self.input.len() == residues * residues * channels * band.len() + band.reach + SIDE - 1);
         let tiles = Tiles::new(width);
         for first in (0..channels).step_by(together * width) {
             for tap in 0..kernel * kernel {

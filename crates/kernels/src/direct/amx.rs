@@ -1,15 +1,15 @@
-//! Products of bf16 numbers by tiles: Intel's AMX multiplies 16 rows of 16 words by 16 rows of 16 words at once, some ten
-//! times as much as AVX512-BF16 does in the same time.
+//! Products of bf16 numbers by tile registers: Intel's AMX multiplies 16 rows of 16 words by 16 rows of 16 words in one
+//! instruction, many times as fast as AVX512-BF16.
 //!
-//! Of the tile registers 0 to 3 hold sums, 4 and 5 pixels, 6 and 7 weights (or gradients). Rust has no stable intrinsics for them;
-//! it makes no use of these registers by itself either, so that they keep what one instruction leaves for the next.
+//! Registers 0 to 3 hold sums, 4 and 5 pixels, 6 and 7 weights (or gradients). Rust has no stable intrinsics for them; it makes no
+//! use of them by itself either, so that they keep what one instruction leaves for the next. Linux alone is asked for them.
 //! Source: Intel's Software Developer's Manual, volume 1, chapter 18.
 #![allow(unsafe_code, reason = "instructions that Rust does not have yet")]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::arch::asm;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::arch::x86_64::__cpuid_count;
 use std::array;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub const SIDE: usize = 16;
 /// Tiles of sums.
 pub const SUMS: usize = 4;
 
-/// Words on the start of a cache line: a tile that is read across two lines a row takes half as long again.
+/// Words from the start of a cache line on: weights whose rows cross from one line to the next cost up to half of the speed.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
 pub struct Line(pub [f32; SIDE]);
@@ -39,30 +39,17 @@ pub fn is_available() -> bool {
 /// Asks Linux for the tiles' state, which a process has only then.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn request() -> bool {
-    const BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
-    const TILE_STATE: u64 = 1 << 17 | 1 << 18;
+    const AMX_BF16: u32 = 1 << 22;
     const ARCH_PRCTL: i64 = 158;
     const REQUEST_PERMISSION: i64 = 0x1023;
     const TILE_DATA: i64 = 18;
-    #[target_feature(enable = "xsave")]
-    fn is_kept_by_the_system() -> bool {
-        // Safety: the processor has the instruction.
-        unsafe { _xgetbv(0) & TILE_STATE == TILE_STATE }
-    }
-    if __cpuid_count(7, 0).edx & BF16_AND_TILE != BF16_AND_TILE {
-        return false;
-    }
-    // Safety: a processor with AVX-512 that the system lets programs use has it.
-    if !unsafe { is_kept_by_the_system() } {
-        return false;
-    }
     let mut answer = ARCH_PRCTL;
-    // Safety: a system call that writes no memory.
+    // Safety: a system call that writes no memory. Old systems, and those on processors without tiles, refuse it.
     unsafe {
         asm!("syscall", inout("rax") answer, in("rdi") REQUEST_PERMISSION, in("rsi") TILE_DATA,
             out("rcx") _, out("r11") _, options(nostack));
     }
-    answer == 0
+    answer == 0 && __cpuid_count(7, 0).edx & AMX_BF16 != 0
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

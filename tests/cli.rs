@@ -412,7 +412,7 @@ fn every_bench_says_where_by_what_and_how_fast_it_could_be() {
     }
     let arguments = ["bench", "layers", "--width", "2", "--runs", "1", "--device", "cpu"];
     let table = succeeds(&kiln(folder.path()).args(arguments).output().unwrap());
-    for words in ["measured peak: ", "% of the measured peak"] {
+    for words in ["measured f32 peak: ", "% of the measured f32 peak"] {
         assert!(table.contains(words), "'{words}' is not in: {table}");
     }
 }

@@ -461,6 +461,9 @@ pub enum Bench {
         /// Runs that are timed, after one that is not; the median counts
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
+        /// What Kiln's convolutions multiply: f32, bf16 or f16; burn's multiply f32
+        #[arg(long, default_value_t = Precision::F32)]
+        precision: Precision,
         /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
         #[arg(long, default_value = "auto")]
         device: Request,

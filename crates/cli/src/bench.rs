@@ -27,7 +27,9 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         Bench::Inference { width, batch, runs, precision, device, json } => {
             inference::run([width, batch], runs, precision, device, json)
         }
-        Bench::Layers { width, batch, runs, device, json } => layers::run(width, batch, runs, device, json),
+        Bench::Layers { width, batch, runs, precision, device, json } => {
+            layers::run([width, batch], runs, precision, device, json)
+        }
     }
 }
 
@@ -52,7 +54,7 @@ fn print_json(chosen: &Chosen, peak: Option<f64>, fields: Value) {
 
 fn print_peak(peak: Option<f64>) {
     if let Some(peak) = peak {
-        println!("measured peak: {peak:.1} GFLOP/s");
+        println!("measured f32 peak: {peak:.1} GFLOP/s");
     }
 }
 

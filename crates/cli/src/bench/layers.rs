@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use burn::tensor::module::conv2d as burn_conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_kernels::device::{Request, choose};
+use kiln_kernels::device::{Request, choose, multiplies};
 use kiln_kernels::{Precision, conv2d};
 use serde_json::json;
 
@@ -54,14 +54,21 @@ struct Times {
     both: f64,
 }
 
-pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -> Result<ExitCode> {
+pub fn run(
+    [width, batch]: [usize; 2],
+    runs: u32,
+    precision: Precision,
+    device: Request,
+    json: bool,
+) -> Result<ExitCode> {
     check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
     let chosen = choose(device)?;
+    ensure!(multiplies(&chosen.device, precision), "{} does not multiply {precision}", chosen.name);
     let peak = peak(&chosen)?;
     if !json {
         println!(
-            "convolutions of ResNet-18 at width {width}, batch {batch}, on {}; GFLOP/s, median of {runs}",
+            "convolutions of ResNet-18 at width {width}, batch {batch}, in {precision} on {}; GFLOP/s, median of {runs}",
             chosen.name
         );
         print_peak(peak);
@@ -74,7 +81,7 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
     let mut forward_operations = 0.0;
     for layer in layers(width) {
         let ours = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
-            conv2d(x, weight, stride, padding, Precision::F32)
+            conv2d(x, weight, stride, padding, precision)
         })?;
         let theirs = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
             burn_conv2d(x, weight, None, ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1))
@@ -103,7 +110,9 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
     if json {
         let [a, b, c, d] = rates;
         let gflops = json!({"kiln_forward": a, "burn_forward": b, "kiln_backward": c, "burn_backward": d});
-        let fields = json!({"width": width, "batch": batch, "runs": runs, "layers": rows, "gflops": gflops});
+        let fields = json!({
+            "width": width, "batch": batch, "runs": runs, "precision": precision.to_string(), "layers": rows, "gflops": gflops,
+        });
         print_json(&chosen, peak, fields);
     } else {
         let line = |name: &str, [a, b, c, d]: [f64; 4]| println!("{name:<32} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}");
@@ -111,7 +120,7 @@ pub fn run(width: usize, batch: usize, runs: u32, device: Request, json: bool) -
         line("all of them, ms", totals.map(|seconds| 1000.0 * seconds));
         line("all of them, GFLOP/s", rates);
         if let Some(peak) = peak {
-            line("% of the measured peak", rates.map(|rate| 100.0 * rate / peak));
+            line("% of the measured f32 peak", rates.map(|rate| 100.0 * rate / peak));
         }
         println!("{:<32} {:>9.2} {:>9} {:>9.2}", "times as fast", totals[1] / totals[0], "", totals[3] / totals[2]);
     }

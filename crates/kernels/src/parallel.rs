@@ -182,6 +182,16 @@ impl<'a> Shared<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start).cast(), len) }
     }
 
+    /// Where a part starts.
+    ///
+    /// # Panics
+    /// If the part does not lie within the slice.
+    #[cfg(feature = "burn")]
+    pub fn pointer(&self, start: usize, len: usize) -> *mut f32 {
+        assert!(start + len <= self.len);
+        self.start.wrapping_add(start)
+    }
+
     /// A part of a slice that holds numbers.
     ///
     /// # Safety

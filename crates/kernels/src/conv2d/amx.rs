@@ -208,7 +208,7 @@ impl Buffers {
                     sums[(tap * channels + channel(p)) * block + v * SIDE..].as_mut_ptr()
                 });
                 // Safety: every channel's run lies within the input and what was added to it, and the sums are this call's.
-                unsafe { tiles.multiply_add(vectors, pixels, run, gradient.as_ptr(), parts, block) };
+                unsafe { tiles.multiply(vectors, pixels, run, gradient.as_ptr(), parts, block, true) };
             }
         }
     }

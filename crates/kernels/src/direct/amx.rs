@@ -105,14 +105,15 @@ impl Tiles {
         Self { not_send: PhantomData }
     }
 
-    /// Adds products to four tiles of sums, whose rows lie `stride` words apart: with two vectors of channels
-    /// `sums[2 p + v] += pixels[p] weights[v]`, and with one `sums[p] += pixels[p] weights`. Runs are whole tiles long; the
-    /// weights lie run after run, vectors beside each other.
+    /// Makes four tiles of sums, whose rows lie `stride` words apart: with two vectors of channels `sums[2 p + v] =
+    /// pixels[p] weights[v]`, and with one `sums[p] = pixels[p] weights`; or adds to what is there. Runs are whole tiles
+    /// long; the weights lie run after run, vectors beside each other.
     ///
     /// # Safety
     /// All that is read must be there, and the sums nobody else's; they may be the same ones, for the same products.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    pub unsafe fn multiply_add(
+    #[allow(clippy::too_many_arguments, reason = "two operands, a result, and how they lie")]
+    pub unsafe fn multiply(
         &self,
         vectors: usize,
         pixels: [Rows; SUMS],
@@ -120,6 +121,7 @@ impl Tiles {
         weights: *const f32,
         sums: [*mut f32; SUMS],
         stride: usize,
+        add: bool,
     ) {
         const BYTES: usize = size_of::<f32>();
         macro_rules! tile {
@@ -139,10 +141,20 @@ impl Tiles {
         let width = vectors * SIDE;
         // Safety: the caller's, and the tiles have their shapes.
         unsafe {
-            tile!(load 0, sums[0], stride * BYTES);
-            tile!(load 1, sums[1], stride * BYTES);
-            tile!(load 2, sums[2], stride * BYTES);
-            tile!(load 3, sums[3], stride * BYTES);
+            if add {
+                tile!(load 0, sums[0], stride * BYTES);
+                tile!(load 1, sums[1], stride * BYTES);
+                tile!(load 2, sums[2], stride * BYTES);
+                tile!(load 3, sums[3], stride * BYTES);
+            } else {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack, preserves_flags, nomem)
+                );
+            }
             let mut weights = weights;
             for run in 0..runs.count {
                 for word in (0..runs.len).step_by(SIDE) {
@@ -180,7 +192,8 @@ impl Tiles {
     /// # Safety
     /// None is needed.
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    pub unsafe fn multiply_add(
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    pub unsafe fn multiply(
         &self,
         _: usize,
         _: [Rows; SUMS],
@@ -188,6 +201,7 @@ impl Tiles {
         _: *const f32,
         _: [*mut f32; SUMS],
         _: usize,
+        _: bool,
     ) {
         unreachable!("there are no tiles")
     }
@@ -238,8 +252,10 @@ impl Convolve<'_> {
         let runs = Runs { len: run_len(runs.len, true), ..*runs };
         let (weight, bias) = weights.block(block);
         assert!(weight.len() == runs.count * runs.len * V * SIDE && bias.len() == V * SIDE);
-        let bias: [Line; V] = array::from_fn(|v| Line(array::from_fn(|lane| bias[v * SIDE + lane])));
         let channels = (V * SIDE).min(weights.outputs - first);
+        // Where sums are the output as they are, they go there at once. On the way through memory nearby, reading them
+        // would wait until all that was written before has left the processor.
+        let is_plain = channels == V * SIDE && residual.is_none() && !relu && bias.iter().all(|bias| *bias == 0.0);
         let mut sums = [[Line::default(); V]; SUMS * SIDE];
         let mut at = [pixels.start / columns / rows, pixels.start / columns % rows, 0];
         let (count, together) = (pixels.len() / columns * per_row, SUMS / V);
@@ -255,12 +271,20 @@ impl Convolve<'_> {
                 }
                 place
             });
-            sums[..together * SIDE].fill(bias);
-            let parts = array::from_fn(|part| sums[part / V * SIDE][part % V..].as_mut_ptr().cast());
+            let (parts, stride) = if is_plain {
+                let len = (width - 1) * to.steps[2] + channels;
+                let starts = places.map(|at| output.pointer(to.at(at) + first, len));
+                (array::from_fn(|part| starts[part / V].wrapping_add(part % V * SIDE)), to.steps[2])
+            } else {
+                (array::from_fn(|part| sums[part / V * SIDE][part % V..].as_mut_ptr().cast()), V * SIDE)
+            };
             // Safety: by the assertions of `Convolution::run`, every run lies in `x`; the sums are this call's.
             unsafe {
                 let pixels = places.map(|at| Rows { start: x.as_ptr().add(from.at(at)), stride: from.steps[2] });
-                tiles.multiply_add(V, pixels, runs, weight.as_ptr(), parts, V * SIDE);
+                tiles.multiply(V, pixels, runs, weight.as_ptr(), parts, stride, false);
+            }
+            if is_plain {
+                continue;
             }
             for (place, sums) in places[..made].iter().zip(sums.chunks_exact(SIDE)) {
                 for (column, sums) in sums[..width].iter().enumerate() {
@@ -268,7 +292,9 @@ impl Convolve<'_> {
                     let residual = residual.map(|(values, view)| &values[view.at(at) + first..][..channels]);
                     // Safety: the caller's of `Convolution::run`.
                     let y = unsafe { output.unwritten(to.at(at) + first, channels) };
-                    let sums: [S::f32s; V] = array::from_fn(|v| S::as_simd_f32s(&sums[v].0).0[0]);
+                    let sums: [S::f32s; V] = array::from_fn(|v| {
+                        simd.add_f32s(S::as_simd_f32s(&sums[v].0).0[0], S::as_simd_f32s(&bias[v * SIDE..]).0[0])
+                    });
                     store(simd, &sums, residual, *relu, y);
                 }
             }

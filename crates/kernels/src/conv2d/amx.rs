@@ -44,14 +44,19 @@ impl Band {
         (self.rows + self.reach) * self.width
     }
 
-    /// Words of a channel.
+    /// Words of a channel, zeros at the end for whole cache lines.
     fn len(&self) -> usize {
-        self.pairs * self.pair()
+        (self.pairs * self.pair()).next_multiple_of(SIDE)
     }
 
-    /// Words of the gradient, zeros at the end for whole tiles.
+    /// Words of the gradient.
     fn run(&self) -> usize {
-        (self.len() - self.reach * self.width).next_multiple_of(SIDE)
+        self.pairs * self.pair() - self.reach * self.width
+    }
+
+    /// Words of the gradient with the zeros before and after it that let every run start at a cache line of the input.
+    fn framed_run(&self) -> usize {
+        SIDE + (self.run() + SIDE - 1).next_multiple_of(SIDE)
     }
 }
 
@@ -93,11 +98,11 @@ pub fn backward_weight(geometry: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32>
 struct Buffers {
     /// Words of input rows.
     rows: Vec<f32>,
-    /// `[S, S, C, len]` for a stride of S: the input, taken apart.
+    /// `[S, S, C, len]` for a stride of S: the input, taken apart, from the first cache line on.
     input: Vec<f32>,
     /// Words of output pixels, `[pairs, rows, W', O]`.
     gradient: Vec<f32>,
-    /// A block of them as the tiles take it, `[run, block]`, from the first cache line on.
+    /// A block of them as the tiles take it, `[framed run, block]`, from the first cache line on.
     block: Vec<f32>,
 }
 
@@ -109,7 +114,9 @@ impl Buffers {
         let plane = channels * band.len();
         self.input.clear();
         // A tile reads on beyond the last run, where the gradient is zero.
-        self.input.resize(residues * residues * plane + band.reach + SIDE - 1, 0.0);
+        self.input.resize(residues * residues * plane + 2 * SIDE + band.reach, 0.0);
+        let start = line_start(&self.input);
+        let input = &mut self.input[start..];
         for (pair, index) in place.pairs.clone().enumerate() {
             // Rows and columns are counted with the padding here.
             let first = place.rows.start * stride;
@@ -129,15 +136,15 @@ impl Buffers {
                 for residue_of_columns in 0..residues {
                     // The first column of this residue that lies on the input.
                     let column = (padding.saturating_sub(residue_of_columns)).div_ceil(stride);
-                    let start = (column * stride + residue_of_columns) - padding;
-                    let count = width.saturating_sub(start).div_ceil(stride).min(band.width.saturating_sub(column));
-                    let plane = &mut self.input[(residue * residues + residue_of_columns) * plane..][..plane];
+                    let left = (column * stride + residue_of_columns) - padding;
+                    let count = width.saturating_sub(left).div_ceil(stride).min(band.width.saturating_sub(column));
+                    let plane = &mut input[(residue * residues + residue_of_columns) * plane..][..plane];
                     let at = line + column;
                     vectorized(
                         #[inline(always)]
                         || {
                             transpose(
-                                &words[(start * channels).min(words.len())..],
+                                &words[(left * channels).min(words.len())..],
                                 stride * channels,
                                 channels,
                                 count,
@@ -167,8 +174,8 @@ impl Buffers {
         let [out, _, width] = geometry.outputs;
         let channels = block.min(out - first);
         self.block.clear();
-        self.block.resize(band.run() * block + SIDE - 1, 0.0);
-        let start = line_start(&self.block);
+        self.block.resize(band.framed_run() * block + SIDE - 1, 0.0);
+        let start = line_start(&self.block) + SIDE * block;
         let rows = self.gradient.chunks_exact(width * out).enumerate();
         for (row, pixels) in rows {
             let (pair, row) = (row / place.rows.len(), row % place.rows.len());
@@ -184,23 +191,27 @@ impl Buffers {
         let Geometry { kernel, stride, input: [channels, ..], .. } = *geometry;
         let residues = stride.min(kernel);
         let block = vectors * SIDE;
-        let run = Runs { count: 1, len: band.run(), apart: 0 };
         // Tiles are added to in place, so that none may cover another in part.
         let width = (1..=SIDE).rev().find(|width| channels.is_multiple_of(*width)).expect("one divides all");
         let together = SUMS / vectors;
-        let gradient = &self.block[line_start(&self.block)..][..run.len * block];
+        let gradient = &self.block[line_start(&self.block)..][..band.framed_run() * block];
+        let input = &self.input[line_start(&self.input)..];
         assert!(sums.len() == kernel * kernel * channels * block);
-        assert!(self.input.len() == residues * residues * channels * band.len() + band.reach + SIDE - 1);
+        assert!(input.len() > residues * residues * channels * band.len() + SIDE + band.reach);
         let tiles = Tiles::new(width);
         for first in (0..channels).step_by(together * width) {
             for tap in 0..kernel * kernel {
                 let [row, column] = [tap / kernel, tap % kernel];
                 let plane = (row % stride * residues + column % stride) * channels * band.len();
                 let shift = row / stride * band.width + column / stride;
+                // The input is read from a cache line on, where the gradient still has zeros.
+                let early = shift % SIDE;
+                let run = Runs { count: 1, len: (band.run() + early).next_multiple_of(SIDE), apart: 0 };
+                let gradient = &gradient[(SIDE - early) * block..][..run.len * block];
                 // Beyond the last channels there are those again, which are added to but once.
                 let channel = |p: usize| (first + p * width).min(channels - width);
                 let pixels = std::array::from_fn(|p| {
-                    let start = self.input[plane + channel(p) * band.len() + shift..].as_ptr();
+                    let start = input[plane + channel(p) * band.len() + shift - early..].as_ptr();
                     Rows { start, stride: band.len() }
                 });
                 let parts = std::array::from_fn(|part| {

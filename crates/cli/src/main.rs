@@ -10,6 +10,7 @@ mod doctor;
 mod environment;
 mod eval;
 mod export;
+mod figures;
 mod lr_find;
 mod machine;
 mod predict;

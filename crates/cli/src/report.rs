@@ -1,11 +1,10 @@
 //! `kiln report`, and the report at the end of `kiln train`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use image::RgbImage;
 use kiln_data::{Augment, Dataset, ImageSet, fill_batch};
 use kiln_kernels::device::choose;
@@ -20,13 +19,12 @@ use kiln_train::run_dir::{RunDir, RunDirError, write_whole};
 use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
 use serde_json::json;
 
-use crate::args::{CompareArgs, ReportArgs};
+use crate::args::{CompareArgs, EMBEDDED, ReportArgs};
 use crate::data::of_training;
 use crate::eval::{self, Network, test_images};
+use crate::figures::write_figures;
 use crate::{augment, compare};
 
-/// Images that the embedding has by default: four seconds' work of two cores, where 10,000 take a quarter of a minute.
-pub const EMBEDDED: usize = 2000;
 /// Images of a gallery.
 const GALLERY: usize = 16;
 const ERRORS: usize = 8;
@@ -35,8 +33,6 @@ const PAIRS: usize = 3;
 const EXAMPLES: usize = 4;
 /// Images in a row of augmentations.
 const AUGMENTED: usize = 8;
-/// Pixels of a PNG for each of CSS.
-const SCALE: f32 = 2.0;
 
 pub fn run(args: ReportArgs) -> Result<ExitCode> {
     ensure!(args.out.is_none() || args.runs.len() > 1, "--out is for runs beside each other: name two or more");
@@ -252,16 +248,6 @@ fn write(folder: &RunDir, evidence: &Evidence) -> Result<PathBuf> {
     write_figures(&folder.figures(), figures)?;
     write_whole(&folder.report(), report.html(&sections).as_bytes())?;
     Ok(folder.report())
-}
-
-/// Writes each picture as SVG and as PNG.
-pub fn write_figures<'a>(folder: &Path, figures: impl Iterator<Item = &'a kiln_report::Figure>) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for figure in figures {
-        write_whole(&folder.join(format!("{}.svg", figure.name)), figure.svg().as_bytes())?;
-        write_whole(&folder.join(format!("{}.png", figure.name)), &figure.png(SCALE)?)?;
-    }
-    Ok(())
 }
 
 /// What the last checkpoint knows; `None` if it is gone.

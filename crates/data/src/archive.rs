@@ -14,22 +14,7 @@ use std::{
 use flate2::read::GzDecoder;
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
-use crate::{
-    cifar::{CIFAR10, CIFAR100, Cifar},
-    dataset::Dataset,
-    download::sync_folder,
-    error::DataError,
-    folder,
-};
-
-/// What an archive holds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum ArchiveKind {
-    /// The binary files of one of these.
-    Cifar(&'static Cifar),
-    /// Images in folders named after their classes.
-    Images,
-}
+use crate::{cifar::Cifar, dataset::Dataset, download::sync_folder, error::DataError};
 
 /// Longest name that a member may have.
 const MAX_NAME: u64 = 4096;
@@ -107,20 +92,6 @@ fn extended_name(header: &[u8]) -> Result<Option<String>, &'static str> {
 
 fn unsafe_member(path: &Path, member: &str, problem: String) -> DataError {
     DataError::UnsafeArchive { path: path.into(), member: member.chars().take(200).collect(), problem }
-}
-
-/// Tells what an archive holds by the first member that shows it.
-pub(crate) fn kind(path: &Path) -> Result<ArchiveKind, DataError> {
-    let mut kind = None;
-    visit(path, |member, _| {
-        let cifar = [&CIFAR10, &CIFAR100].into_iter().find(|cifar| expected_name(cifar, &member).is_some());
-        kind = match cifar {
-            Some(cifar) => Some(ArchiveKind::Cifar(cifar)),
-            None => folder::is_archived_image(&member).then_some(ArchiveKind::Images),
-        };
-        Ok(if kind.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    kind.ok_or_else(|| DataError::NoImages { path: path.into() })
 }
 
 /// Reads a set out of its archive, in memory.
@@ -214,7 +185,7 @@ fn visit_members(
 }
 
 /// The file's name, if `member` is the set's folder and a name that is expected there.
-fn expected_name(cifar: &Cifar, member: &Path) -> Option<&'static str> {
+pub(crate) fn expected_name(cifar: &Cifar, member: &Path) -> Option<&'static str> {
     let name = member.strip_prefix("./").unwrap_or(member).strip_prefix(cifar.folder).ok()?;
     let expected = [cifar.train, &[cifar.test], cifar.names].concat();
     expected.into_iter().find(|&expected| name == Path::new(expected))

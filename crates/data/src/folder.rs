@@ -543,6 +543,7 @@ mod tests {
         });
         assert_eq!(digests[0], digests[1]);
     }
+
     /// A `.tar.gz` of whatever members `build` makes.
     fn hostile(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> (TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();

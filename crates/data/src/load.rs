@@ -1,10 +1,11 @@
 //! From what the user asked for to a dataset.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::{
-    archive::{self, ArchiveKind},
+    archive,
     cifar::{self, CIFAR10, CIFAR100, Cifar},
     dataset::Dataset,
     download::{Digest, download},
@@ -136,7 +137,7 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result
         Source::Cifar(set) => read(set, &obtain(set, options, progress)?)?,
         Source::CifarFolder(set, path) => read(set, path)?,
         Source::Folder(path) => folder::load_folder(path, size, progress)?,
-        Source::Archive(path) => match archive::kind(path)? {
+        Source::Archive(path) => match archive_kind(path)? {
             ArchiveKind::Cifar(set) => archive::read_cifar(set, path)?,
             ArchiveKind::Images => folder::load_archive(path, size, progress)?,
         },
@@ -156,6 +157,28 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result
         dataset.limit(limit, options.seed);
     }
     Ok(Loaded { dataset, note })
+}
+
+/// What an archive holds.
+enum ArchiveKind {
+    /// The binary files of one of these.
+    Cifar(&'static Cifar),
+    /// Images in folders named after their classes.
+    Images,
+}
+
+/// Tells what an archive holds by the first member that shows it.
+fn archive_kind(path: &Path) -> Result<ArchiveKind, DataError> {
+    let mut kind = None;
+    archive::visit(path, |member, _| {
+        let cifar = [&CIFAR10, &CIFAR100].into_iter().find(|cifar| archive::expected_name(cifar, &member).is_some());
+        kind = match cifar {
+            Some(cifar) => Some(ArchiveKind::Cifar(cifar)),
+            None => folder::is_archived_image(&member).then_some(ArchiveKind::Images),
+        };
+        Ok(if kind.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    kind.ok_or_else(|| DataError::NoImages { path: path.into() })
 }
 
 /// The folder of a set's binary files, made from the archive if need be, and the archive from the network.

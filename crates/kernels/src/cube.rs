@@ -1,21 +1,18 @@
 //! The operators on burn's GPU runtimes: Kiln's shaders where the runtime takes WGSL, burn's own
 //! operators elsewhere (CUDA, and wgpu built for SPIR-V or MSL).
 
+pub mod launch;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{
     DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
 };
-use burn::tensor::Shape;
-use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::cubecl::server::KernelArguments;
-use burn_cubecl::template::{KernelSource, SourceKernel, SourceTemplate};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype};
 
 use crate::backend::{KernelBackend, conv_options, dims4};
 use crate::conv2d::{Geometry, Precision};
-use crate::shader::{Launch, Specialised, WORKGROUP};
 use crate::{augment, batch_norm, conv2d, pool};
 
 /// What burn calls a wgpu runtime that takes WGSL.
@@ -127,32 +124,4 @@ impl KernelBackend for CubeBackend {
         let count = changes.shape().num_elements() / 8;
         augment::cube::augment([pixels, changes, levels], [count, height, width], padding)
     }
-}
-
-impl KernelSource for Specialised {
-    fn source(&self) -> SourceTemplate {
-        SourceTemplate::new(Specialised::source(self))
-    }
-
-    fn id(&self) -> KernelId {
-        KernelId::new::<Self>().info(self.clone())
-    }
-
-    fn lang(&self) -> &'static str {
-        "wgsl"
-    }
-}
-
-/// Runs a launch on tensors, in the order of its shader's bindings.
-pub(crate) fn launch(launch: Launch, tensors: &[&CubeTensor]) {
-    let Some([x, y, z]) = launch.grid() else { return };
-    let buffers = tensors.iter().map(|tensor| tensor.handle.clone().binding()).collect();
-    let kernel = SourceKernel::new(launch.shader, CubeDim::new_1d(WORKGROUP as u32));
-    let count = CubeCount::Static(x, y, z);
-    tensors[0].client.launch(Box::new(kernel), count, KernelArguments::new().with_buffers(buffers));
-}
-
-/// An uninitialised f32 tensor beside `tensor`.
-pub(crate) fn empty<const D: usize>(tensor: &CubeTensor, shape: [usize; D]) -> CubeTensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::from(shape), DType::F32)
 }

@@ -10,6 +10,10 @@ use std::ops::Range;
 pub use loops::Awake;
 pub use loops::{awake, for_each};
 
+/// Tasks that keep a processor busy, where there are as many.
+#[cfg(feature = "burn")]
+pub const TASKS: usize = 8;
+
 #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
 mod loops {
     use std::sync::Arc;

@@ -4,7 +4,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::wgsl;
-use crate::cube::{empty, launch};
+use crate::cube::launch::{empty, launch};
 
 /// `[count, 3, height, width]` by bytes, changes and levels.
 pub fn augment(inputs: [CubeTensor; 3], [count, height, width]: [usize; 3], padding: usize) -> CubeTensor {

@@ -4,7 +4,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::wgsl;
-use crate::cube::{empty, launch};
+use crate::cube::launch::{empty, launch};
 
 /// Output `[N, C, H, W]`, mean `[C]` and biased variance `[C]`.
 pub fn forward(

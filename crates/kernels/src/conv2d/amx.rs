@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::Geometry;
-use super::cpu::{PartSums, image_words, sum_parts};
+use super::weight_sums::{PartSums, image_words, sum_parts};
 use crate::direct::amx::{Rows, SIDE, SUMS, Tiles};
 use crate::direct::{Precision, Runs, line_start, vectors};
 use crate::parallel::vectorized;

@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::matrix::{self, MatrixUnits};
 use super::wgsl::{self, Convolution};
 use super::{Geometry, Precision};
-use crate::cube::{empty, launch};
+use crate::cube::launch::{empty, launch};
 
 /// `[N, O, H', W']`
 pub fn forward(geometry: &Geometry, x: CubeTensor, weight: CubeTensor, precision: Precision) -> CubeTensor {

@@ -10,6 +10,8 @@ pub mod matrix;
 pub mod reference;
 #[cfg(feature = "burn")]
 mod tensors;
+#[cfg(feature = "burn")]
+mod weight_sums;
 pub mod wgsl;
 
 #[cfg(feature = "burn")]
@@ -55,9 +57,14 @@ impl Geometry {
         [self.batch, out, height, width]
     }
 
-    /// Numbers of the input under one output: channels times kernel area.
+    /// Positions of the kernel.
+    pub fn area(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    /// Numbers of the input under one output.
     pub fn patch(&self) -> usize {
-        self.input[0] * self.kernel * self.kernel
+        self.input[0] * self.area()
     }
 }
 

@@ -4,7 +4,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::wgsl;
-use crate::cube::{empty, launch};
+use crate::cube::launch::{empty, launch};
 
 /// `[N, C]`
 pub fn forward([n, c, height, width]: [usize; 4], x: CubeTensor) -> CubeTensor {

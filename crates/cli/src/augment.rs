@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use image::{ImageFormat, Rgb, RgbImage, imageops};
-use kiln_data::{Affine, Augment, Augmentation, Colour, Dataset, Flip, Mix, fill_batch};
+use kiln_data::{Affine, Augment, Augmentation, Colour, Dataset, Flip, Mix, balanced_subset, fill_batch};
 use kiln_train::Recipe;
 use kiln_train::run_dir::write_whole;
 
@@ -23,9 +23,7 @@ pub fn run(args: AugmentArgs) -> Result<ExitCode> {
     let size = args.data.image_size.unwrap_or(recipe.training.image_size);
     let data_args = DataArgs { image_size: Some(size), ..args.data };
     let data = data::dataset(&data_args, recipe.training.seed)?;
-    let samples = usize::from(args.samples).min(data.train.len());
-    // From all over the set, since folders come class by class.
-    let indices: Vec<u32> = (0..samples).map(|sample| (sample * data.train.len() / samples) as u32).collect();
+    let indices = balanced_subset(&data.train.labels, args.samples.into(), recipe.training.seed);
 
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let mut strips = vec![];
@@ -38,7 +36,7 @@ pub fn run(args: AugmentArgs) -> Result<ExitCode> {
     }
     let path = args.out.join("sheet.png");
     write_whole(&path, &png(&stacked(&strips))?)?;
-    println!("all rows, {samples} images of {} each: {}", data.name, path.display());
+    println!("all rows, {} images of {} each: {}", indices.len(), data.name, path.display());
     Ok(ExitCode::SUCCESS)
 }
 

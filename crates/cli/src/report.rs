@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use image::RgbImage;
-use kiln_data::{Augment, Dataset, ImageSet, fill_batch};
+use kiln_data::{Augment, Dataset, ImageSet, balanced_subset, fill_batch};
 use kiln_kernels::device::choose;
 use kiln_kernels::inference::cpu::Executor;
 use kiln_model::{Bundle, Summary};
@@ -164,7 +164,7 @@ fn gather(
     let cells = cell_examples(&predictions, CellImage::most(set.width, set.height));
     let cells = cells.into_iter().map(|index| CellImage::new(&picture(set, index), &predictions, index)).collect();
     Ok(Evidence {
-        some: shown(spread(set.len(), GALLERY)),
+        some: shown(balanced_subset(&set.labels, GALLERY, 0).into_iter().map(|index| index as usize).collect()),
         errors: shown(confident_errors(&predictions, ERRORS)),
         confused,
         cells,
@@ -174,12 +174,6 @@ fn gather(
         predictions: Some(predictions),
         missing,
     })
-}
-
-/// At most `most` indices from all over so many images, for folders come class by class.
-fn spread(images: usize, most: usize) -> Vec<usize> {
-    let most = most.min(images);
-    (0..most).map(|index| index * images / most).collect()
 }
 
 /// Shows images as the network sees them.
@@ -225,7 +219,9 @@ fn picture(set: &ImageSet, index: usize) -> RgbImage {
 fn augmented(data: &Dataset, recipe: &Recipe) -> Result<Vec<AugmentedRow>> {
     // Those that are trained on: validation images are never augmented.
     let split = recipe.split(&data.train.labels)?;
-    let indices = spread(split.train.len(), AUGMENTED).into_iter().map(|index| split.train[index]).collect::<Vec<_>>();
+    let labels: Vec<u32> = split.train.iter().map(|index| data.train.labels[*index as usize]).collect();
+    let some = balanced_subset(&labels, AUGMENTED, recipe.training.seed);
+    let indices: Vec<u32> = some.into_iter().map(|index| split.train[index as usize]).collect();
     let row = |(name, augment): (&str, Augment)| AugmentedRow {
         name: name.to_owned(),
         images: augment::images(data, &indices, &augment, recipe.training.seed),

@@ -451,6 +451,17 @@ mod tests {
     }
 
     #[test]
+    fn every_field_is_explained() {
+        let page = include_str!("../../../docs/recipes.md");
+        for name in [BUILT_IN[0].0, VIT] {
+            let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
+            for key in keys(&text.parse().unwrap()).into_iter().filter(|key| key != "name") {
+                assert!(page.contains(&format!("`{key}`")), "docs/recipes.md lacks {key}");
+            }
+        }
+    }
+
+    #[test]
     fn every_file_in_the_recipes_folder_is_built_in() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
         let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -102,11 +102,11 @@ fn untrained<'a>(
     })
 }
 
-/// What a step takes once the first ones, which compile and allocate, are over; of a run too short for
-/// that, the mean of all. The trial's weights are thrown away.
+/// What a step takes by the second half of some seconds' trial: the first steps compile and allocate, and those after them still
+/// meet memory for the first time. Of a run of one step, all of it. The trial's weights are thrown away.
 fn step_seconds(trial: &mut Trainer) -> Result<f64, TrainError> {
-    const WARM_UP: usize = 2;
-    const TIMED: usize = 10;
+    const MOST_STEPS: usize = 64;
+    const LONGEST: f64 = 3.0;
     let started = Instant::now();
     let mut ends = vec![];
     let enough = Cell::new(false);
@@ -115,12 +115,13 @@ fn step_seconds(trial: &mut Trainer) -> Result<f64, TrainError> {
             Event::Step { .. } | Event::Skipped(_) => ends.push(started.elapsed().as_secs_f64()),
             Event::Epoch { .. } => enough.set(true),
         }
-        let timed = ends.len().saturating_sub(WARM_UP);
-        enough.set(enough.get() || timed == TIMED || (timed > 0 && ends[ends.len() - 1] - ends[WARM_UP - 1] > 3.0));
+        let is_long = ends.len() > 2 && started.elapsed().as_secs_f64() > LONGEST;
+        enough.set(enough.get() || ends.len() == MOST_STEPS || is_long);
         Ok(())
     })?;
-    Ok(match ends[..] {
-        [_, first, .., last] => (last - first) / (ends.len() - WARM_UP) as f64,
+    let half = ends.len() / 2;
+    Ok(match ends[half..] {
+        [.., last] if half > 0 => (last - ends[half - 1]) / (ends.len() - half) as f64,
         _ => started.elapsed().as_secs_f64() / ends.len().max(1) as f64,
     })
 }

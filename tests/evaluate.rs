@@ -8,9 +8,8 @@ use kiln_train::{EvaluationReport, LrFind, Temperature};
 use serde_json::Value;
 use tempfile::TempDir;
 
-mod program;
 
-use program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
+use crate::program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
 
 /// `kiln eval` of `model` on the synthetic images that [`train`] uses.
 fn eval(folder: &Path, model: &str, arguments: &[&str]) -> String {

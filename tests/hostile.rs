@@ -9,11 +9,9 @@ use kiln_model::container::{self, Storage};
 use kiln_model::{Bundle, ResNetConfig};
 use tempfile::TempDir;
 
-mod bombs;
-mod program;
-mod sample;
 
-use program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
+use crate::{bombs, sample};
+use crate::program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
 
 /// A network of width 2 that knows two classes.
 fn bundle() -> Bundle {

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::{DynamicImage, ImageFormat, RgbImage};
-use kiln_data::{ImageSet, decode_image, fill_batch, synthetic_image};
-use kiln_kernels::inference::cpu::Executor;
-use kiln_model::Bundle;
+use kiln_data::{decode_image, normalize, synthetic_image};
+use kiln_model::{Bundle, Metadata, Predictor};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -27,38 +26,28 @@ fn draw(format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Normalised pixels `[3, size, size]` of a file, as `kiln predict` makes them.
-fn pixels(bundle: &Bundle, file: &[u8]) -> Vec<f32> {
-    let size = bundle.metadata.image_size;
-    let images = decode_image(file, size).unwrap();
-    let set = ImageSet { height: size, width: size, images, labels: vec![0] };
-    let mut pixels = vec![];
-    fill_batch(&set, &[0], None, bundle.metadata.mean, bundle.metadata.std, &mut pixels);
-    pixels
-}
-
 #[test]
 fn page_fixture_holds_the_native_answers() {
     let folder = root().join("crates/web/tests/fixture");
     let bundle = Bundle::from_bytes(&fs::read(root().join("web/models/quick.safetensors")).unwrap()).unwrap();
     let size = bundle.metadata.image_size;
     let model = bundle.model(&Device::flex()).unwrap();
-    let network = bundle.inference().unwrap();
-    let mut executor = Executor::new(network.plan.clone()).unwrap();
     for (name, format) in [("picture.png", ImageFormat::Png), ("picture.jpg", ImageFormat::Jpeg)] {
         let (picture, answer) = (folder.join(name), folder.join(name).with_extension(format!("{}.json", &name[8..])));
         let write = std::env::var_os("KILN_WRITE_FIXTURES").is_some();
         if write {
             fs::write(&picture, draw(format)).unwrap();
         }
-        let pixels = pixels(&bundle, &fs::read(&picture).unwrap());
-        let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [1, 3, size, size]), &Device::flex());
+        let file = fs::read(&picture).unwrap();
+        let Metadata { mean, std, .. } = bundle.metadata;
+        let pixels = normalize(&decode_image(&file, size).unwrap(), mean, std);
+        let images = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, size, size]), &Device::flex());
         let logits = model.forward(images).into_data().try_into_vec::<f32>().unwrap();
         if write {
             fs::write(&answer, serde_json::to_string_pretty(&logits).unwrap() + "\n").unwrap();
         }
         let stored: Vec<f32> = serde_json::from_str(&fs::read_to_string(&answer).unwrap()).unwrap();
-        let folded = network.predict(&executor.run(&pixels)).logits;
+        let folded = predictor.classify_file(&picture).unwrap().logits;
         for ((logit, stored), folded) in logits.iter().zip(&stored).zip(&folded) {
             assert!((logit - stored).abs() < 1e-4, "{name}: {logits:?} where {stored:?} was stored");
             assert!((logit - folded).abs() < 1e-4, "{name}: {logits:?}, folded {folded:?}");

@@ -1,11 +1,9 @@
 //! What a run survives: kills at random moments, full disks, damaged files, a second process.
 //!
 //! A few of each in every run of the tests; for the figures in docs/reliability.md,
-//! `KILN_KILLS=200 KILN_STEPS=10000 KILN_INFERENCES=10000 cargo test --release --workspace --test reliability -- --nocapture`.
+//! `KILN_KILLS=200 KILN_STEPS=10000 KILN_INFERENCES=10000 cargo test --release --workspace reliability -- --nocapture`.
 
-#![cfg(unix)]
 
-mod program;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use kiln_train::Checkpoint;
-use program::{TINY, fails, kiln, succeeds, text, train};
+use crate::program::{TINY, fails, is_alone, kiln, succeeds, text, train};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -294,13 +292,16 @@ fn memory_stays_flat_over_many_inferences() {
         eprintln!("skipped: memory is read from /proc");
         return;
     }
+    if !is_alone("reliability::memory_stays_flat_over_many_inferences") {
+        return;
+    }
     let inferences = amount("KILN_INFERENCES", 400);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../web/models/quick.safetensors");
     let network = kiln_model::Bundle::from_bytes(&fs::read(path).unwrap()).unwrap().inference().unwrap();
-    let mut executor = kiln_kernels::inference::cpu::Executor::new(network.plan.clone()).unwrap();
+    let mut executor = kiln_infer::CpuExecutor::new(network.plan.clone()).unwrap();
     let mut memory = vec![];
     for index in 0..inferences {
-        let prediction = network.predict(&executor.run(&vec![index as f32 / inferences as f32; 3 * 32 * 32]));
+        let prediction = network.predict(executor.run(&vec![index as f32 / inferences as f32; 3 * 32 * 32]));
         assert!(prediction.logits.iter().all(|logit| logit.is_finite()));
         memory.extend(resident("self"));
     }

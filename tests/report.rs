@@ -1,11 +1,10 @@
 //! `kiln report`, `kiln compare` and the report at the end of `kiln train`, as a user runs them.
 
-mod program;
 
 use std::fs;
 use std::path::Path;
 
-use program::{TINY, fails, image_folder, kiln, succeeds, text, train};
+use crate::program::{TINY, fails, image_folder, kiln, succeeds, text, train};
 use tempfile::TempDir;
 
 const IMAGES: [&str; 6] = ["--dataset", "synthetic", "--limit", "200", "--device", "cpu"];

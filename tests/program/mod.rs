@@ -1,7 +1,5 @@
 //! Running the built program, for tests of it.
 
-#![allow(dead_code, reason = "every test file takes its part of it")]
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -22,6 +20,19 @@ pub fn train(folder: &Path, arguments: &[&str]) -> Output {
         .args(["train", "--dataset", "synthetic", "--limit", "200", "--device", "cpu", "--no-report"])
         .args(arguments);
     command.output().unwrap()
+}
+
+/// Whether this is the process of that test alone, such as `sweep::no_damaged_bundle_is_read`: one whose memory is
+/// measured must not share it with others. Otherwise it starts such a process and waits for it to succeed.
+pub fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "KILN_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some_and(|name| name == test) {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let status = command.args(["--exact", test, "--nocapture"]).env(ALONE, test).status().unwrap();
+    assert!(status.success(), "{test} failed in a process of its own");
+    false
 }
 
 pub fn text(bytes: &[u8]) -> String {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_kernels::Precision;
-use kiln_kernels::device::{DeviceError, Request};
+use kiln_infer::Precision;
+use kiln_kernels::device::{DeviceError, DeviceRequest};
 use kiln_model::container::Storage;
 
 /// Images that a report's embedding has by default: four seconds' work of two cores, where 10,000 take a quarter of a minute.
@@ -130,7 +130,7 @@ pub struct TrainArgs {
     pub budget: Option<Budget>,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
-    pub device: Request,
+    pub device: DeviceRequest,
     /// Start with the weights of this bundle or run rather than with random ones; for other classes
     /// than its own, with a new head
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
@@ -176,7 +176,7 @@ pub struct EvalArgs {
     pub data: DataArgs,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
-    pub device: Request,
+    pub device: DeviceRequest,
     /// Images a batch
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
@@ -210,7 +210,7 @@ pub struct LrFindArgs {
     pub steps: u16,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
-    pub device: Request,
+    pub device: DeviceRequest,
     /// File for the curve as JSON; of a folder, such as a run's, its lr-find.json
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
@@ -239,7 +239,7 @@ pub struct ReportArgs {
     pub embed: usize,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
-    pub device: Request,
+    pub device: DeviceRequest,
     /// Images a batch
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
@@ -273,7 +273,7 @@ pub struct PredictArgs {
     pub model: Option<PathBuf>,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "cpu")]
-    pub device: Request,
+    pub device: DeviceRequest,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -303,7 +303,7 @@ pub struct ExportArgs {
     pub data: DataArgs,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
-    pub device: Request,
+    pub device: DeviceRequest,
     /// Images a batch
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
@@ -434,7 +434,7 @@ pub struct DoctorArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Examined {
     All,
-    One(Request),
+    One(DeviceRequest),
 }
 
 impl FromStr for Examined {
@@ -469,7 +469,7 @@ pub enum Bench {
         precision: Precision,
         /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
         #[arg(long, default_value = "auto")]
-        device: Request,
+        device: DeviceRequest,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -490,7 +490,7 @@ pub enum Bench {
         precision: Precision,
         /// auto, cpu, gpu, gpu:N or software
         #[arg(long, default_value = "auto")]
-        device: Request,
+        device: DeviceRequest,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -511,7 +511,7 @@ pub enum Bench {
         precision: Precision,
         /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
         #[arg(long, default_value = "auto")]
-        device: Request,
+        device: DeviceRequest,
         /// Print JSON
         #[arg(long)]
         json: bool,

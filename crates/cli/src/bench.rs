@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::synthetic;
-use kiln_kernels::device::{Chosen, Path, Request, awake, choose, multiplies};
-use kiln_kernels::{Precision, peak};
+use kiln_kernels::device::{SelectedDevice, OperatorPath, DeviceRequest, awake, choose, multiplies};
+use kiln_infer::{Precision, peak};
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
 use serde_json::{Value, json};
 
@@ -34,17 +34,17 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
 }
 
 /// The most that a device does, in GFLOP/s; not known for CUDA, which nothing here measures.
-fn peak(chosen: &Chosen) -> Result<Option<f64>> {
+fn peak(chosen: &SelectedDevice) -> Result<Option<f64>> {
     let operations = match &chosen.adapter {
         Some(adapter) => pollster::block_on(peak::gpu(&adapter.for_inference()))?,
-        None if Path::of(&chosen.device) == Path::Cpu => peak::cpu(),
+        None if OperatorPath::of(&chosen.device) == OperatorPath::Cpu => peak::cpu(),
         None => return Ok(None),
     };
     Ok(Some(operations / 1e9))
 }
 
 /// Prints a bench's own fields as JSON, with what every result needs: where, by what, and the peak there.
-fn print_json(chosen: &Chosen, peak: Option<f64>, fields: Value) {
+fn print_json(chosen: &SelectedDevice, peak: Option<f64>, fields: Value) {
     let mut whole = json!({
         "machine": machine::describe(), "versions": machine::versions(), "device": chosen.name, "peak_gflops": peak,
     });
@@ -62,7 +62,7 @@ fn train_step(
     [width, batch]: [usize; 2],
     steps: u32,
     precision: Precision,
-    device: Request,
+    device: DeviceRequest,
     json: bool,
 ) -> Result<ExitCode> {
     check_batch(batch)?;
@@ -120,7 +120,7 @@ fn bare_step(recipe: &Recipe, batch: usize, steps: usize, device: &Device) -> Re
 }
 
 /// Seconds of a step of the training loop as `kiln train` runs it.
-fn whole_step(recipe: &Recipe, batch: usize, steps: usize, chosen: &Chosen) -> Result<f64> {
+fn whole_step(recipe: &Recipe, batch: usize, steps: usize, chosen: &SelectedDevice) -> Result<f64> {
     let mut recipe = recipe.clone();
     recipe.training.validation = 0.0;
     let data = synthetic(batch * (steps + WARM_UP + 1), 10, 0);

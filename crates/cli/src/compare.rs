@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use kiln_report::{Comparison, Run, comparison_figures, comparison_page};
-use kiln_train::files;
+use kiln_data::bounded_read;
 use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
@@ -35,7 +35,7 @@ pub fn run(args: CompareArgs) -> Result<ExitCode> {
         write_figures(folder, figures.iter())?;
         let picture = |run: usize, name: &str| {
             let path = args.runs[run].join("figures").join(name).with_extension("svg");
-            files::read(&path, files::TEXT_BYTES).ok()
+            bounded_read::read(&path, bounded_read::TEXT_BYTES).ok()
         };
         let page = folder.join("compare.html");
         write_whole(&page, comparison_page(&comparison, &figures, picture, env!("CARGO_PKG_VERSION")).as_bytes())?;

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kiln_kernels::Precision;
-use kiln_kernels::device::{Request, adapters, choose};
+use kiln_infer::Precision;
+use kiln_kernels::device::{DeviceRequest, adapters, choose};
 use serde_json::json;
 
 use crate::args::DevicesArgs;
 
 pub fn run(args: DevicesArgs) -> Result<ExitCode> {
-    let chosen = choose(Request::Auto)?;
+    let chosen = choose(DeviceRequest::Auto)?;
     let adapters = adapters();
     let bf16 = Precision::Bf16.unit_of_cpu();
     if args.json {
@@ -25,7 +25,7 @@ pub fn run(args: DevicesArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let bf16 = bf16.map(|unit| format!(", bf16 by {unit}")).unwrap_or_default();
-    println!("{:<11} {}{bf16}", "cpu", choose(Request::Cpu)?.name);
+    println!("{:<11} {}{bf16}", "cpu", choose(DeviceRequest::Cpu)?.name);
     let mut gpus = 0;
     for adapter in &adapters {
         let name = if adapter.class == kiln_kernels::device::AdapterClass::Software {

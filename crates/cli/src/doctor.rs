@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kiln_kernels::check::relative_error;
-use kiln_kernels::device::{self, Chosen, Request, choose};
+use kiln_infer::check::relative_error;
+use kiln_kernels::device::{self, SelectedDevice, DeviceRequest, choose};
 use kiln_train::run_dir::write_whole;
 use serde_json::{Value, json};
 
@@ -73,12 +73,12 @@ impl Report {
 }
 
 /// Examines a device in this process; an event is a line on stdout.
-fn examine(request: Request) -> Result<()> {
+fn examine(request: DeviceRequest) -> Result<()> {
     let chosen = choose(request)?;
     println!("{}", json!({"device": describe(&chosen)}));
     // Opens the device, so that no operator is charged with it.
     println!("{}", json!({"start": "opening the device"}));
-    let path = device::Path::of(&chosen.device).to_string();
+    let path = device::OperatorPath::of(&chosen.device).to_string();
     println!("{}", json!({"device": {"runs": path}}));
     let mut first = 0.0;
     for case in cases(&chosen) {
@@ -97,7 +97,7 @@ fn examine(request: Request) -> Result<()> {
     Ok(())
 }
 
-fn describe(chosen: &Chosen) -> Value {
+fn describe(chosen: &SelectedDevice) -> Value {
     let mut described = json!({"name": chosen.name});
     if let Some(adapter) = &chosen.adapter {
         described["api"] = json!(adapter.api);

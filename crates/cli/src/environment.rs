@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
-use kiln_kernels::device::{Chosen, Request};
+use kiln_kernels::device::{SelectedDevice, DeviceRequest};
 use kiln_report::Session;
 use kiln_train::Header;
 use kiln_train::run_dir::{RunDir, write_whole};
@@ -12,7 +12,7 @@ use crate::args::{DatasetName, TrainArgs};
 use crate::{machine, recipes};
 
 /// Writes this start of the run into its folder, after those before it.
-pub fn record(run: &RunDir, args: &TrainArgs, chosen: &Chosen, header: &Header) -> Result<()> {
+pub fn record(run: &RunDir, args: &TrainArgs, chosen: &SelectedDevice, header: &Header) -> Result<()> {
     let mut sessions = if args.resume.is_some() { Session::all(run)? } else { vec![] };
     sessions.push(Session {
         started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -29,7 +29,7 @@ pub fn record(run: &RunDir, args: &TrainArgs, chosen: &Chosen, header: &Header) 
 }
 
 /// Arguments that ask for this very run, whatever the defaults come to elsewhere.
-fn resolved(run: &RunDir, args: &TrainArgs, chosen: &Chosen, header: &Header) -> Vec<String> {
+fn resolved(run: &RunDir, args: &TrainArgs, chosen: &SelectedDevice, header: &Header) -> Vec<String> {
     let mut words = vec!["train".to_owned()];
     let mut add = |name: &str, value: Option<String>| {
         words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
@@ -55,8 +55,8 @@ fn resolved(run: &RunDir, args: &TrainArgs, chosen: &Chosen, header: &Header) ->
     }
     add("--seed", Some(header.recipe.training.seed.to_string()));
     let device = match args.device {
-        Request::Auto if chosen.is_gpu => Request::Gpu(0),
-        Request::Auto => Request::Cpu,
+        DeviceRequest::Auto if chosen.is_gpu => DeviceRequest::Gpu(0),
+        DeviceRequest::Auto => DeviceRequest::Cpu,
         named => named,
     };
     add("--device", Some(device.to_string()));

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::{Corruption, Dataset, ImageSet, SEVERITIES, corrupt};
 use kiln_kernels::device::choose;
 use kiln_model::{Bundle, Metadata};
-use kiln_train::files;
+use kiln_data::bounded_read;
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::{
     Classifier, Corrupted, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Temperature,
@@ -149,7 +149,7 @@ fn fit_temperature(network: &Network, run: Option<&RunDir>, data: &Dataset, test
 /// Those that the run's training kept for validation.
 fn validation_images(run: &RunDir, data: &Dataset) -> Result<Vec<u32>> {
     let path = run.recipe();
-    let text = files::read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = bounded_read::read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let recipe = Recipe::parse(&text, &[]).with_context(|| format!("{} is no recipe", path.display()))?;
     Ok(recipe.split(&data.train.labels)?.validation)
 }
@@ -183,7 +183,7 @@ pub fn test_images(data: &Dataset) -> (&'static str, &ImageSet) {
 /// Opens a bundle, or the bundle of a run's folder.
 pub fn open(path: &Path) -> Result<(PathBuf, Bundle)> {
     let path = if path.is_dir() { RunDir::open(path).bundle() } else { path.to_owned() };
-    let bytes = files::read(&path, files::BUNDLE_BYTES).with_context(|| {
+    let bytes = bounded_read::read(&path, kiln_model::MAX_BUNDLE_BYTES).with_context(|| {
         format!(
             "cannot read {}: name a bundle, or the folder of a finished run (`kiln train` makes one)",
             path.display()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use kiln_train::files;
+use kiln_data::bounded_read;
 use kiln_train::recipe::BUILT_IN;
 
 use crate::args::RecipesArgs;
@@ -40,7 +40,7 @@ pub fn text(name: &str) -> Result<String> {
         return Ok((*text).to_owned());
     }
     let known = BUILT_IN.map(|(name, _)| name).join(", ");
-    files::read_text(Path::new(name)).with_context(|| {
+    bounded_read::read_text(Path::new(name)).with_context(|| {
         format!("no recipe is called '{name}' (there are {known}), nor can a file of that name be read")
     })
 }

@@ -6,15 +6,14 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use image::RgbImage;
-use kiln_data::{Augment, Dataset, ImageSet, balanced_subset, fill_batch};
+use kiln_data::{Augment, Dataset, ImageSet, balanced_subset};
 use kiln_kernels::device::choose;
-use kiln_kernels::inference::cpu::Executor;
-use kiln_model::{Bundle, Summary};
+use kiln_model::{Bundle, Predictor, Summary};
 use kiln_report::{
     About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown,
     cell_examples, confident_errors, confusions, curves, examples,
 };
-use kiln_train::files;
+use kiln_data::bounded_read;
 use kiln_train::run_dir::{RunDir, RunDirError, write_whole};
 use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
 use serde_json::json;
@@ -103,7 +102,7 @@ fn print_analysis(run: &RunDir, evidence: &Evidence) -> Result<()> {
 /// Writes `evaluation.json` unless there is one of just these predictions.
 fn evaluate(run: &RunDir, network: &Network, data: &Dataset, predictions: &Predictions) -> Result<()> {
     let earlier =
-        files::read(&run.evaluation(), files::TEXT_BYTES).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        bounded_read::read(&run.evaluation(), bounded_read::TEXT_BYTES).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let fits = |earlier: &EvaluationReport| {
         let difference = earlier.metrics.loss - predictions.loss();
         // JSON and the size of a batch may change last digits.
@@ -148,24 +147,22 @@ fn gather(
     if embedded > 0 && embedding.is_none() {
         missing.push("The embedding, which takes 30 images or more whose features differ.".to_owned());
     }
-    let mut eye = Eye::new(bundle, set)?;
-    let mut shown = |indices: Vec<usize>| -> Vec<Shown> {
-        indices.into_iter().map(|index| eye.look(index, &predictions)).collect()
+    let mut predictor = Predictor::new(bundle.clone())?;
+    let mut shown = |indices: Vec<usize>| -> Result<Vec<Shown>> {
+        indices.into_iter().map(|index| shown(&mut predictor, set, index, &predictions)).collect()
     };
     let metrics = Metrics::of(&predictions)?;
     let pairs = confusions(&metrics.confusion, PAIRS);
-    let confused = pairs.iter().map(|pair| ConfusedPair {
-        label: pair.label,
-        predicted: pair.predicted,
-        count: pair.images,
-        examples: shown(examples(&predictions, pair, EXAMPLES)),
+    let confused = pairs.iter().map(|pair| {
+        let examples = shown(examples(&predictions, pair, EXAMPLES))?;
+        Ok(ConfusedPair { label: pair.label, predicted: pair.predicted, count: pair.images, examples })
     });
-    let confused = confused.collect();
+    let confused = confused.collect::<Result<_>>()?;
     let cells = cell_examples(&predictions, CellImage::most(set.width, set.height));
     let cells = cells.into_iter().map(|index| CellImage::new(&picture(set, index), &predictions, index)).collect();
     Ok(Evidence {
-        some: shown(balanced_subset(&set.labels, GALLERY, 0).into_iter().map(|index| index as usize).collect()),
-        errors: shown(confident_errors(&predictions, ERRORS)),
+        some: shown(balanced_subset(&set.labels, GALLERY, 0).into_iter().map(|index| index as usize).collect())?,
+        errors: shown(confident_errors(&predictions, ERRORS))?,
         confused,
         cells,
         embedding,
@@ -176,35 +173,16 @@ fn gather(
     })
 }
 
-/// Shows images as the network sees them.
-struct Eye<'a> {
-    bundle: &'a Bundle,
-    set: &'a ImageSet,
-    network: kiln_model::InferenceNetwork,
-    executor: Executor,
-}
-
-impl<'a> Eye<'a> {
-    fn new(bundle: &'a Bundle, set: &'a ImageSet) -> Result<Self> {
-        let network = bundle.inference()?;
-        let executor = Executor::new(network.plan.clone())?;
-        Ok(Self { bundle, set, network, executor })
-    }
-
-    fn look(&mut self, index: usize, predictions: &Predictions) -> Shown {
-        let metadata = &self.bundle.metadata;
-        let mut pixels = vec![];
-        fill_batch(self.set, &[index as u32], None, metadata.mean, metadata.std, &mut pixels);
-        let map = self.executor.run(&pixels);
-        let answer = predictions.predicted(index);
-        Shown {
-            image: picture(self.set, index),
-            label: predictions.labels[index],
-            probabilities: predictions.probabilities(index),
-            activation: self.network.class_activation(&map, answer),
-            activation_width: self.network.feature_map()[2],
-        }
-    }
+/// An image as it was loaded, what the network says about it, and where in it the evidence lies.
+fn shown(predictor: &mut Predictor, set: &ImageSet, index: usize, predictions: &Predictions) -> Result<Shown> {
+    let prediction = pollster::block_on(predictor.predict(set.image(index)))?;
+    Ok(Shown {
+        image: picture(set, index),
+        label: predictions.labels[index],
+        probabilities: predictions.probabilities(index),
+        activation: predictor.activation(&prediction, predictions.predicted(index)),
+        activation_width: predictor.activation_size()[1],
+    })
 }
 
 /// An image as it was loaded, or brought to the network's size.

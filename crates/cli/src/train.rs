@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kiln_data::Dataset;
-use kiln_kernels::device::{Chosen, choose};
+use kiln_kernels::device::{SelectedDevice, choose};
 use kiln_model::Summary;
 use kiln_report::grouped;
 use kiln_train::run_dir::{Latest, RunDir, RunLock, write_whole};
@@ -52,14 +52,14 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
 /// One call of the command, once it has its data and its folder.
 struct Session<'a> {
     args: &'a TrainArgs,
-    chosen: &'a Chosen,
+    chosen: &'a SelectedDevice,
     data: &'a Dataset,
     run: &'a RunDir,
     screen: &'a Screen,
     signals: &'a Signals,
 }
 
-fn train(args: &TrainArgs, chosen: &Chosen, stand: &RefCell<Stand>) -> Result<ExitCode> {
+fn train(args: &TrainArgs, chosen: &SelectedDevice, stand: &RefCell<Stand>) -> Result<ExitCode> {
     let resumed = args.resume.as_deref().map(resume).transpose()?;
     let recipe = resolve_recipe(args, resumed.as_ref(), chosen.is_gpu)?;
     stand.borrow_mut().micro_batches = recipe.training.micro_batches;

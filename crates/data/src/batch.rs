@@ -90,10 +90,7 @@ pub fn fill_batch(
     std: [f32; 3],
     out: &mut Vec<f32>,
 ) {
-    // Every pixel is one of 256 values: normalise those once.
-    let tables: Tables = std::array::from_fn(|channel| {
-        std::array::from_fn(|value| (value as f32 / 255.0 - mean[channel]) / std[channel])
-    });
+    let tables = tables(mean, std);
     let fill = |buffers: &mut Buffers, (image, &index): (&mut [f32], &u32)| match augmentation {
         Some(augmentation) => {
             fill_image(set, index, augmentation, &tables, buffers, image);
@@ -114,8 +111,22 @@ pub fn fill_batch(
     }
 }
 
-/// Normalised values of each channel's 256.
+/// One image `[3, H, W]` as [`fill_batch`] gives it: `(value / 255 - mean) / std`.
+pub fn normalize(pixels: &[u8], mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
+    let tables = tables(mean, std);
+    let planes = pixels.chunks_exact((pixels.len() / 3).max(1)).zip(&tables);
+    planes.flat_map(|(plane, table)| plane.iter().map(|&pixel| table[usize::from(pixel)])).collect()
+}
+
+/// Normalized values of each channel's 256.
 type Tables = [[f32; 256]; 3];
+
+/// Every pixel is one of 256 values, which are normalized once.
+fn tables(mean: [f32; 3], std: [f32; 3]) -> Tables {
+    std::array::from_fn(|channel| {
+        std::array::from_fn(|value| (value as f32 / 255.0 - mean[channel]) / std[channel])
+    })
+}
 
 /// Room that one image after the other is worked on in.
 #[derive(Default)]

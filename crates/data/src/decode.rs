@@ -211,17 +211,31 @@ fn limits(bytes: u64) -> Limits {
 /// # Errors
 ///
 /// [`DecodeError`], if there are no pixels, too many, or not as many as the sizes say.
-pub fn crop_rgba(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
+pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
+    crop::<4>(pixels, size_of, size)
+}
+
+/// The same of RGB pixels `[H, W, 3]`.
+///
+/// # Errors
+///
+/// As [`crop_rgba`].
+pub fn crop_rgb(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
+    crop::<3>(pixels, size_of, size)
+}
+
+/// Of pixels of `C` channels, of which the first three are red, green and blue.
+fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
     check_size(width, height)?;
-    let (row_len, rows) = (4 * width as usize, height as usize);
+    let (row_len, rows) = (C * width as usize, height as usize);
     if pixels.len() < row_len * rows {
         return Err(DecodeError::Truncated);
     }
     let side = width.min(height);
     let [left, top] = [width - side, height - side].map(|rest| (rest / 2) as usize);
     let square = resize::resize(side, size as u32, |y, out| {
-        let row = &pixels[(top + y as usize) * row_len + 4 * left..][..4 * side as usize];
-        out.extend(row.as_chunks::<4>().0.iter().flat_map(|[r, g, b, _]| [r, g, b]));
+        let row = &pixels[(top + y as usize) * row_len + C * left..][..C * side as usize];
+        out.extend(row.as_chunks::<C>().0.iter().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]));
     });
     Ok(planar(&square))
 }

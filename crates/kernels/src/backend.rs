@@ -1,5 +1,5 @@
-//! How burn finds the operators: one backend extension, on CPUs in [`crate::flex`], on GPUs in
-//! [`crate::cube`], and their derivatives in [`crate::autodiff`].
+//! How burn finds the operators: one backend extension, on CPUs in [`crate::cpu_backend`], on GPUs in
+//! [`crate::gpu_backend`], and their derivatives in [`crate::autodiff`].
 //!
 //! Fusion takes most of them as they are, lazily; a default body is left to it, to be fused.
 
@@ -7,9 +7,9 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
+use kiln_infer::Precision;
+use kiln_infer::conv2d::Geometry;
 
-use crate::conv2d::{Geometry, Precision};
-use crate::pool;
 use crate::sgd::SgdStep;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
@@ -137,13 +137,13 @@ pub trait KernelBackend: Backend {
     /// See [`global_average_pool`](crate::global_average_pool).
     #[fusion(dtype = x, shape = { let [n, c, _, _] = x.dims(); Shape::from([n, c]) })]
     fn kiln_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        pool::tensors::forward::<Self>(x)
+        average_pool::<Self>(x)
     }
 
     /// Gradient of the input, whose maps are `height` by `width`.
     #[fusion(dtype = grad, shape = { let [n, c] = grad.dims(); Shape::from([n, c, *height, *width]) })]
     fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
-        pool::tensors::backward::<Self>(grad, height, width)
+        average_pool_backward::<Self>(grad, height, width)
     }
 
     /// See [`Images::augment`](crate::augment::Images::augment), which asks only runtimes that take WGSL.
@@ -168,4 +168,19 @@ pub(crate) fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
 /// The four axes of a tensor.
 pub(crate) fn dims4<T: TensorMetadata>(tensor: &T) -> [usize; 4] {
     tensor.shape().dims()
+}
+
+/// Global average pooling by burn's operators.
+pub(crate) fn average_pool<B: KernelBackend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [n, c, height, width] = dims4(&x);
+    let maps = B::float_reshape(x, Shape::from([n * c, height * width]));
+    B::float_reshape(B::float_mean_dim(maps, 1), Shape::from([n, c]))
+}
+
+/// Its gradient by burn's operators, for maps of `height` by `width`.
+pub(crate) fn average_pool_backward<B: KernelBackend>(grad: FloatTensor<B>, height: usize, width: usize) -> FloatTensor<B> {
+    let [n, c] = grad.shape().dims();
+    let area = height * width;
+    let share = B::float_div_scalar(B::float_reshape(grad, Shape::from([n * c, 1])), (area as f64).into());
+    B::float_reshape(B::float_expand(share, Shape::from([n * c, area])), Shape::from([n, c, height, width]))
 }

@@ -7,14 +7,14 @@ use burn::backend::{Backend, Dispatch};
 use burn::tensor::{Device, DeviceKind};
 
 use crate::conv2d::Precision;
-use crate::conv2d::matrix::MatrixUnits;
-use crate::cube::WGSL_RUNTIME;
-use crate::inference::gpu;
-pub use crate::parallel::Awake;
+use kiln_infer::conv2d::matrix::MatrixUnits;
+use crate::gpu_backend::WGSL_RUNTIME;
+use kiln_infer::gpu;
+pub use kiln_infer::parallel::Awake;
 
 /// The device that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Request {
+pub enum DeviceRequest {
     /// A real GPU if there is one, else the CPU; never a software adapter.
     #[default]
     Auto,
@@ -40,7 +40,7 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// The same adapter for [`crate::inference::gpu`].
+    /// The same adapter for [`kiln_infer::gpu`].
     pub fn for_inference(&self) -> gpu::Adapter {
         gpu::Adapter::new(self.adapter.clone())
     }
@@ -74,7 +74,7 @@ pub enum AdapterClass {
 
 /// A device, its name, and why it is the one.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct SelectedDevice {
     pub device: Device,
     pub name: String,
     pub reason: String,
@@ -84,7 +84,7 @@ pub struct Chosen {
     pub adapter: Option<Adapter>,
 }
 
-impl Chosen {
+impl SelectedDevice {
     /// Whether work is queued for it and done later, as for all but the CPU's own operators.
     pub fn is_queued(&self) -> bool {
         self.is_gpu || self.adapter.is_some()
@@ -93,7 +93,7 @@ impl Chosen {
 
 /// Which form of the operators a device runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path {
+pub enum OperatorPath {
     /// The `cpu` module of each operator.
     Cpu,
     /// Kiln's shaders where an operator has them, burn's operators for the rest.
@@ -102,7 +102,7 @@ pub enum Path {
     Burn(String),
 }
 
-impl Path {
+impl OperatorPath {
     /// Opens the device.
     pub fn of(device: &Device) -> Self {
         let name = Dispatch::name(device.as_dispatch());
@@ -117,23 +117,23 @@ impl Path {
 /// Keeps the threads that compute for a device awake, on a CPU, as long as what it gives lives: a step of training is
 /// hundreds of short loops, and waking a thread for each takes a good part of a small one.
 pub fn awake(device: &Device) -> Option<Awake> {
-    (Path::of(device) == Path::Cpu).then(Awake::new)
+    (OperatorPath::of(device) == OperatorPath::Cpu).then(Awake::new)
 }
 
 /// Whether convolutions on a device can multiply numbers of that precision.
 pub fn multiplies(device: &Device, precision: Precision) -> bool {
-    let path = Path::of(device);
+    let path = OperatorPath::of(device);
     match precision {
         Precision::F32 => true,
-        Precision::Bf16 => path == Path::Cpu && precision.is_on_cpu(),
+        Precision::Bf16 => path == OperatorPath::Cpu && precision.is_on_cpu(),
         Precision::F16 => {
             let is_it = |adapter: &Adapter| Device::wgpu(adapter.kind.clone()) == device.clone().inner();
-            path == Path::Wgsl && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
+            path == OperatorPath::Wgsl && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
         }
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for OperatorPath {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("Kiln's CPU forms"),
@@ -157,7 +157,7 @@ pub enum DeviceError {
     NoSoftware,
 }
 
-impl FromStr for Request {
+impl FromStr for DeviceRequest {
     type Err = DeviceError;
 
     fn from_str(text: &str) -> Result<Self, DeviceError> {
@@ -177,7 +177,7 @@ impl FromStr for Request {
     }
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for DeviceRequest {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -235,37 +235,37 @@ pub fn adapters() -> Vec<Adapter> {
 }
 
 /// Every device of this machine that a request can name.
-pub fn all() -> Vec<Request> {
-    let mut requests = vec![Request::Cpu];
+pub fn all() -> Vec<DeviceRequest> {
+    let mut requests = vec![DeviceRequest::Cpu];
     #[cfg(feature = "cuda")]
-    requests.push(Request::Cuda(0));
+    requests.push(DeviceRequest::Cuda(0));
     let adapters = adapters();
     let gpus = adapters.iter().filter(|adapter| adapter.class != AdapterClass::Software).count();
-    requests.extend((0..gpus).map(Request::Gpu));
+    requests.extend((0..gpus).map(DeviceRequest::Gpu));
     // burn reaches no more than one.
-    requests.extend((gpus < adapters.len()).then_some(Request::Software));
+    requests.extend((gpus < adapters.len()).then_some(DeviceRequest::Software));
     requests
 }
 
 /// Meets `request` on this machine.
-pub fn choose(request: Request) -> Result<Chosen, DeviceError> {
-    if request == Request::Cpu {
+pub fn choose(request: DeviceRequest) -> Result<SelectedDevice, DeviceError> {
+    if request == DeviceRequest::Cpu {
         return Ok(cpu("as asked".into()));
     }
     #[cfg(feature = "cuda")]
-    if let Request::Cuda(index) = request {
+    if let DeviceRequest::Cuda(index) = request {
         let (name, reason) = (format!("CUDA device {index}"), "as asked".to_owned());
-        return Ok(Chosen { device: Device::cuda(index), name, reason, is_gpu: true, adapter: None });
+        return Ok(SelectedDevice { device: Device::cuda(index), name, reason, is_gpu: true, adapter: None });
     }
     let adapters = adapters();
     let (software, gpus): (Vec<_>, Vec<_>) =
         adapters.into_iter().partition(|adapter| adapter.class == AdapterClass::Software);
     match request {
-        Request::Gpu(index) => match gpus.get(index) {
+        DeviceRequest::Gpu(index) => match gpus.get(index) {
             Some(adapter) => Ok(on_wgpu(adapter, "as asked")),
             None => Err(DeviceError::NoGpu { wanted: index, found: gpus.len() }),
         },
-        Request::Software => {
+        DeviceRequest::Software => {
             software.first().map(|adapter| on_wgpu(adapter, "as asked")).ok_or(DeviceError::NoSoftware)
         }
         _ => Ok(match (gpus.first(), software.first()) {
@@ -285,12 +285,12 @@ pub fn for_tests() -> Option<Device> {
         eprintln!("skipped: KILN_SKIP_GPU is set");
         return None;
     }
-    let chosen = choose(Request::Gpu(0)).or_else(|_| choose(Request::Software));
+    let chosen = choose(DeviceRequest::Gpu(0)).or_else(|_| choose(DeviceRequest::Software));
     Some(chosen.expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without").device)
 }
 
-fn on_wgpu(adapter: &Adapter, reason: &str) -> Chosen {
-    Chosen {
+fn on_wgpu(adapter: &Adapter, reason: &str) -> SelectedDevice {
+    SelectedDevice {
         device: Device::wgpu(adapter.kind.clone()),
         name: format!("{} ({}, {})", adapter.name, adapter.api, adapter.class),
         reason: reason.to_owned(),
@@ -299,10 +299,10 @@ fn on_wgpu(adapter: &Adapter, reason: &str) -> Chosen {
     }
 }
 
-fn cpu(reason: String) -> Chosen {
+fn cpu(reason: String) -> SelectedDevice {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let name = format!("CPU ({threads} thread{})", if threads == 1 { "" } else { "s" });
-    Chosen { device: Device::flex(), name, reason, is_gpu: false, adapter: None }
+    SelectedDevice { device: Device::flex(), name, reason, is_gpu: false, adapter: None }
 }
 
 #[cfg(test)]
@@ -311,28 +311,28 @@ mod tests {
 
     #[test]
     fn requests_are_read_from_text() {
-        assert_eq!("auto".parse(), Ok(Request::Auto));
-        assert_eq!("gpu:1".parse(), Ok(Request::Gpu(1)));
-        assert_eq!("software".parse(), Ok(Request::Software));
+        assert_eq!("auto".parse(), Ok(DeviceRequest::Auto));
+        assert_eq!("gpu:1".parse(), Ok(DeviceRequest::Gpu(1)));
+        assert_eq!("software".parse(), Ok(DeviceRequest::Software));
         for text in ["auto", "cpu", "gpu:1", "software"] {
-            assert_eq!(text.parse::<Request>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<DeviceRequest>().unwrap().to_string(), text);
         }
         for text in ["", "tpu", "gpu:", "gpu:x", "gpu:-1"] {
-            assert_eq!(text.parse::<Request>(), Err(DeviceError::Unknown(text.to_owned())));
+            assert_eq!(text.parse::<DeviceRequest>(), Err(DeviceError::Unknown(text.to_owned())));
         }
     }
 
     #[test]
     fn every_listed_device_can_be_had() {
         let all = all();
-        assert_eq!(all[0], Request::Cpu);
+        assert_eq!(all[0], DeviceRequest::Cpu);
         assert!(all.into_iter().all(|request| choose(request).is_ok()));
-        assert_eq!(Path::of(&choose(Request::Cpu).unwrap().device), Path::Cpu);
+        assert_eq!(OperatorPath::of(&choose(DeviceRequest::Cpu).unwrap().device), OperatorPath::Cpu);
     }
 
     #[test]
     fn the_automatic_choice_is_never_a_software_adapter() {
-        let chosen = choose(Request::Auto).unwrap();
+        let chosen = choose(DeviceRequest::Auto).unwrap();
         let has_gpu = adapters().iter().any(|adapter| adapter.class != AdapterClass::Software);
         assert_eq!(chosen.is_gpu, has_gpu, "{}: {}", chosen.name, chosen.reason);
     }

@@ -1,15 +1,26 @@
 //! A trained network as one `.safetensors` file: weights by torchvision name, and everything a
 //! program needs to use them in the metadata.
 
+#[cfg(not(target_family = "wasm"))]
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
 #[cfg(feature = "burn")]
 use burn::tensor::Device;
+#[cfg(not(target_family = "wasm"))]
+use kiln_data::bounded_read;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "burn")]
 use crate::Network;
-use crate::claims::{self, ClaimError};
+use crate::validate::{self, ClaimError};
 use crate::container::{self, ContainerError, Storage};
 use crate::{Architecture, ConfigError, InferenceError, InferenceNetwork, StateDict, StateError};
+
+/// Largest file of a bundle: 2 GiB, far above any network that Kiln makes.
+pub const MAX_BUNDLE_BYTES: u64 = 2 << 30;
 
 /// A network's weights and what they were trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +83,9 @@ pub enum BundleError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[cfg(not(target_family = "wasm"))]
+    #[error("cannot read {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl Bundle {
@@ -81,6 +95,18 @@ impl Bundle {
         metadata.check()?;
         metadata.architecture.check_state(&state)?;
         Ok(Self { metadata, state })
+    }
+
+    /// Reads a bundle's file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is larger than [`MAX_BUNDLE_BYTES`], or is not a whole bundle.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, BundleError> {
+        let path = path.as_ref();
+        let bytes = bounded_read::read(path, MAX_BUNDLE_BYTES)
+            .map_err(|source| BundleError::Io { path: path.to_owned(), source })?;
+        Self::from_bytes(&bytes)
     }
 
     /// The file's bytes, weights in f32 or as `metadata.quantisation` says; the same contents give the same bytes.
@@ -122,11 +148,11 @@ impl Metadata {
     /// Refuses what no training writes.
     fn check(&self) -> Result<(), BundleError> {
         self.architecture.validate()?;
-        claims::check_classes(&self.classes, &self.architecture)?;
-        claims::check_image_size(self.image_size)?;
+        validate::check_classes(&self.classes, &self.architecture)?;
+        validate::check_image_size(self.image_size)?;
         self.architecture.check_image_size(self.image_size)?;
-        claims::check_normalisation(self.mean, self.std)?;
-        claims::check_share("the accuracy", self.accuracy)?;
+        validate::check_normalisation(self.mean, self.std)?;
+        validate::check_share("the accuracy", self.accuracy)?;
         let mut names = vec![
             ("dataset", &self.dataset),
             ("dataset digest", &self.dataset_digest),
@@ -136,12 +162,12 @@ impl Metadata {
         ];
         if let Some(quantisation) = &self.quantisation {
             for accuracy in [quantisation.accuracy_before, quantisation.accuracy_after].into_iter().flatten() {
-                claims::check_share("an accuracy of the export", accuracy)?;
+                validate::check_share("an accuracy of the export", accuracy)?;
             }
             names.extend(quantisation.dataset.iter().map(|name| ("dataset of the export", name)));
             names.extend(quantisation.split.iter().map(|name| ("split of the export", name)));
         }
-        Ok(names.into_iter().try_for_each(|(what, name)| claims::check_name(what, name))?)
+        Ok(names.into_iter().try_for_each(|(what, name)| validate::check_name(what, name))?)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use kiln_kernels::inference::MAX_TOKENS;
+use kiln_infer::MAX_TOKENS;
 use serde::{Deserialize, Serialize};
 
-use crate::claims::MAX_IMAGE_SIZE;
+use crate::validate::MAX_IMAGE_SIZE;
 
 const MAX_CLASSES: usize = 100_000;
 

@@ -1,12 +1,13 @@
 //! A trained network as a plan of fused convolutions, to be run without burn.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use kiln_kernels::inference::{self, Conv2d, Layout, Operator, Plan, PlanError, Step, Value};
+use kiln_infer::{Conv2d, Layout, Operator, Plan, PlanError, Step, Timings, Value};
 
-use crate::claims::MAX_IMAGE_SIZE;
+use crate::validate::MAX_IMAGE_SIZE;
 use crate::{
-    Architecture, ConfigError, NormKind, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem, VitConfig,
+    Architecture, ConfigError, NormKind, Prediction, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem, VitConfig,
 };
 
 /// Added to the variance before its root, as in PyTorch.
@@ -23,24 +24,13 @@ const MAX_BYTES: usize = 1 << 30;
 /// its linear layers 1x1 convolutions.
 #[derive(Clone, Debug)]
 pub struct InferenceNetwork {
-    /// Makes the feature map `[C, H', W']`. Taken by an executor, which needs it alone.
-    pub plan: Plan,
+    /// Makes the feature map `[C, H', W']`.
+    pub plan: Arc<Plan>,
     /// `[C, H', W']`
     feature_map: [usize; 3],
     /// `[classes, C]`
     weight: Vec<f32>,
     bias: Vec<f32>,
-}
-
-/// What a network says about one image.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prediction {
-    /// Class scores before softmax, `[classes]`.
-    pub logits: Vec<f32>,
-    /// Softmax of the logits, `[classes]`.
-    pub probabilities: Vec<f32>,
-    /// What the head sees, `[C]`.
-    pub features: Vec<f32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +78,7 @@ impl InferenceNetwork {
             return Err(InferenceError::Memory { size: image_size, bytes });
         }
         let feature_map = *plan.shapes()?.last().expect("there is always the input");
-        Ok(Self { plan, feature_map, weight, bias })
+        Ok(Self { plan: Arc::new(plan), feature_map, weight, bias })
     }
 
     /// Shape of the feature map, `[C, H', W']`.
@@ -97,14 +87,14 @@ impl InferenceNetwork {
     }
 
     /// Pooling and head: what the feature map `[C, H', W']` that the plan made says.
-    pub fn predict(&self, feature_map: &[f32]) -> Prediction {
+    pub fn predict(&self, feature_map: Vec<f32>) -> Prediction {
         let [channels, height, width] = self.feature_map;
         let area = height * width;
         let features: Vec<f32> =
             feature_map.chunks_exact(area).map(|map| map.iter().sum::<f32>() / area as f32).collect();
         let score = |(row, bias): (&[f32], &f32)| row.iter().zip(&features).map(|(w, x)| w * x).sum::<f32>() + bias;
         let logits: Vec<f32> = self.weight.chunks_exact(channels).zip(&self.bias).map(score).collect();
-        Prediction { probabilities: softmax(&logits), logits, features }
+        Prediction { probabilities: softmax(&logits), logits, features, feature_map, timings: Timings::default() }
     }
 
     /// Where the evidence for `class` lies, `[H', W']`; see `ResNet::class_activation`.
@@ -278,7 +268,7 @@ impl<'a> Builder<'a, ResNetConfig> {
             Some(Norm { gamma, beta, statistics: None }) => {
                 let input = self.push(Step { input, operator, residual: None, relu: false });
                 let (weight, bias, groups) = (gamma, beta, self.config.groups);
-                let norm = inference::Norm { weight, bias, groups, per_pixel: false, epsilon: EPSILON };
+                let norm = kiln_infer::Norm { weight, bias, groups, per_pixel: false, epsilon: EPSILON };
                 Ok(self.push(Step { input, operator: Operator::Norm(norm), residual, relu }))
             }
             _ => Ok(self.push(Step { input, operator, residual, relu })),
@@ -342,7 +332,7 @@ impl<'a> Builder<'a, VitConfig> {
         let [weight, bias] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
         let weight = self.weights.take(&weight, &[self.config.width])?;
         let bias = self.weights.take(&bias, &[self.config.width])?;
-        let norm = inference::Norm { weight, bias, groups: 1, per_pixel: true, epsilon: LAYER_EPSILON };
+        let norm = kiln_infer::Norm { weight, bias, groups: 1, per_pixel: true, epsilon: LAYER_EPSILON };
         Ok(self.step(input, Operator::Norm(norm), None))
     }
 
@@ -361,7 +351,7 @@ struct Norm {
 #[cfg(all(test, feature = "burn"))]
 mod tests {
     use burn::tensor::{Device, Int, Tensor, TensorData};
-    use kiln_kernels::inference::cpu::Executor;
+    use kiln_infer::CpuExecutor;
 
     use super::*;
 
@@ -407,8 +397,8 @@ mod tests {
             let activation = module.class_activation(images, class).into_data().try_into_vec::<f32>().unwrap();
 
             let network = InferenceNetwork::new(&config, &state, size).unwrap();
-            let map = Executor::new(network.plan.clone()).unwrap().run(&pixels);
-            let found = network.predict(&map);
+            let map = CpuExecutor::new(network.plan.clone()).unwrap().run(&pixels);
+            let found = network.predict(map.clone());
             let close = |found: &[f32], expected: &[f32]| {
                 let scale = expected.iter().fold(1e-3_f32, |max, value| max.max(value.abs()));
                 assert_eq!(found.len(), expected.len());

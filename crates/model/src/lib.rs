@@ -10,7 +10,6 @@
 //! second alone (this crate without its feature `burn`).
 
 mod bundle;
-pub mod claims;
 mod config;
 pub mod container;
 mod inference;
@@ -22,20 +21,23 @@ mod layers;
 mod network;
 #[cfg(feature = "burn")]
 mod parameters;
+mod predictor;
 #[cfg(feature = "burn")]
 mod resnet;
 mod state;
 mod summary;
+pub mod validate;
 #[cfg(feature = "burn")]
 mod vit;
 
-pub use bundle::{Bundle, BundleError, Metadata, Quantisation};
+pub use bundle::{Bundle, MAX_BUNDLE_BYTES, BundleError, Metadata, Quantisation};
 pub use config::{Architecture, ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem, VitConfig};
-pub use inference::{InferenceError, InferenceNetwork, Prediction};
+pub use inference::{InferenceError, InferenceNetwork};
 #[cfg(feature = "burn")]
 pub use network::Network;
 #[cfg(feature = "burn")]
 pub use parameters::ParameterPath;
+pub use predictor::{Pixels, PredictError, Prediction, Predictor};
 #[cfg(feature = "burn")]
 pub use resnet::ResNet;
 pub use state::{StateDict, StateError, StateTensor};

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use kiln_train::files;
+use kiln_data::bounded_read;
 use kiln_train::run_dir::RunDir;
 use kiln_train::{EpochMetrics, EvaluationReport, LrFind, Recipe};
 use serde::Deserialize;
@@ -111,12 +111,12 @@ fn history(path: &Path) -> Result<Vec<EpochMetrics>, ReportError> {
 }
 
 fn text(path: &Path) -> Result<String, ReportError> {
-    files::read_text(path).map_err(|source| ReportError::Read { path: path.to_owned(), source })
+    bounded_read::read_text(path).map_err(|source| ReportError::Read { path: path.to_owned(), source })
 }
 
 /// A JSON file, if there is one; with advice for one that is damaged.
 pub(crate) fn json<T: DeserializeOwned>(path: &Path, advice: &'static str) -> Result<Option<T>, ReportError> {
-    let bytes = match files::read(path, files::TEXT_BYTES) {
+    let bytes = match bounded_read::read(path, bounded_read::TEXT_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|source| ReportError::Read { path: path.to_owned(), source })?,
     };

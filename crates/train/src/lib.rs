@@ -1,20 +1,18 @@
 //! Training: recipes, schedules, the optimiser, checkpoints and the loop.
 //!
 //! `Trainer` holds a run in memory and says what happens through `Event`s; it never prints and,
-//! but for [`run_dir`] and [`files`], knows no files, so that a page trains with it as a terminal does.
+//! but for [`run_dir`] and [`atomic_write`], knows no files, so that a page trains with it as a terminal does.
 //!
 //! Without the feature `burn` what a run leaves behind can be read all the same: recipes, checkpoints, metrics.
 
 mod checkpoint;
-mod claims;
+mod validate;
 #[cfg(feature = "burn")]
 mod classifier;
 #[cfg(not(target_family = "wasm"))]
-mod disk;
+pub mod atomic_write;
 #[cfg(feature = "burn")]
 mod ema;
-#[cfg(not(target_family = "wasm"))]
-pub mod files;
 #[cfg(feature = "burn")]
 mod gradients;
 #[cfg(feature = "burn")]
@@ -39,7 +37,7 @@ mod trainer;
 mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Running, best_epoch};
-pub use claims::CheckpointClaimError;
+pub use validate::CheckpointClaimError;
 #[cfg(feature = "burn")]
 pub use classifier::Classifier;
 #[cfg(feature = "burn")]

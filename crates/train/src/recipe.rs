@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use kiln_data::{Augment, DataError, Split, Validation, split};
-use kiln_kernels::Precision;
+use kiln_infer::Precision;
 use kiln_model::{Architecture, ConfigError, Init, NormKind, Stem};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};

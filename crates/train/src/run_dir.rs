@@ -4,9 +4,14 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_data::bounded_read;
+use kiln_model::MAX_BUNDLE_BYTES;
+
 use crate::checkpoint::{Checkpoint, CheckpointError, Header};
-use crate::disk::{self, Staged};
-use crate::files;
+use crate::atomic_write::{self, Staged};
+
+/// Largest checkpoint: model, momentum and a moving average.
+const CHECKPOINT_BYTES: u64 = 3 * MAX_BUNDLE_BYTES + bounded_read::TEXT_BYTES;
 
 /// The folder that a run writes into.
 #[derive(Clone, Debug)]
@@ -38,7 +43,7 @@ pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
 
 /// Writes a file so that whatever happens, `path` holds either its old contents or all of the new.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
-    disk::write_whole(path, bytes).map_err(failed("write", path))
+    atomic_write::write_whole(path, bytes).map_err(failed("write", path))
 }
 
 /// That no other process trains in a folder for as long as this lives.
@@ -88,7 +93,7 @@ impl RunDir {
             // Some network file systems have no locks; better to train there without one than not at all.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        disk::sweep(&self.0).map_err(failed("clean", &self.0))?;
+        atomic_write::sweep(&self.0).map_err(failed("clean", &self.0))?;
         Ok(RunLock(file))
     }
 
@@ -149,7 +154,7 @@ impl RunDir {
 
     /// Reads a checkpoint and checks it against its digest.
     pub fn read(path: &Path) -> Result<Checkpoint, RunDirError> {
-        let bytes = files::read(path, files::CHECKPOINT_BYTES).map_err(failed("read", path))?;
+        let bytes = bounded_read::read(path, CHECKPOINT_BYTES).map_err(failed("read", path))?;
         Checkpoint::from_bytes(&bytes).map_err(|source| RunDirError::Checkpoint { path: path.to_owned(), source })
     }
 
@@ -180,7 +185,7 @@ impl RunDir {
 
     /// Gives a damaged `last.ckpt` the name `damaged.ckpt`, lest saving make it the previous one.
     pub fn set_aside(&self) -> Result<(), RunDirError> {
-        disk::rename(&self.last(), &self.0.join("damaged.ckpt")).map_err(failed("rename", &self.last()))?;
+        atomic_write::rename(&self.last(), &self.0.join("damaged.ckpt")).map_err(failed("rename", &self.last()))?;
         Ok(())
     }
 
@@ -195,7 +200,7 @@ impl RunDir {
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), RunDirError> {
         let path = self.last();
         let staged = Staged::new(&path, &bytes(checkpoint, &path)?).map_err(failed("write", &path))?;
-        disk::rename(&path, &self.previous()).map_err(failed("rename", &path))?;
+        atomic_write::rename(&path, &self.previous()).map_err(failed("rename", &path))?;
         staged.commit().map_err(failed("write", &path))?;
         write_whole(&self.metrics(), metrics(&checkpoint.header).as_bytes())
     }
@@ -216,7 +221,7 @@ mod tests {
     use kiln_data::synthetic;
 
     use super::*;
-    use crate::disk::{Fault, with_fault};
+    use crate::atomic_write::{Fault, with_fault};
     use crate::recipe::BUILT_IN;
     use crate::{Recipe, Trainer};
 

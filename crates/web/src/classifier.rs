@@ -1,23 +1,24 @@
 //! The network of one bundle, ready to classify.
 
+use std::sync::Arc;
+
 use js_sys::Function;
-use kiln_data::{ImageSet, crop_rgba, decode_image, dimensions, fill_batch};
-use kiln_kernels::inference::gpu;
-use kiln_model::{Bundle, InferenceNetwork, Metadata};
+use kiln_data::dimensions;
+use kiln_infer::{Executor, Plan, Timings as RunTimings};
+use kiln_model::{Bundle, Pixels, Prediction, Predictor};
 use wasm_bindgen::prelude::*;
 use web_time::{Duration, Instant};
 
 use crate::answer::{Answer, Fields, Timings};
-use crate::engine::{Backend, Engine};
+use crate::engine::{self, Backend};
 
 /// Classifies images with the network of one bundle. Calls must not overlap.
 #[wasm_bindgen]
 pub struct Classifier {
-    metadata: Metadata,
-    network: InferenceNetwork,
-    engine: Engine,
-    /// Feature map of the last image.
-    last: Option<Vec<f32>>,
+    predictor: Predictor,
+    reason: String,
+    /// Answer to the last image.
+    last: Option<Prediction>,
 }
 
 #[wasm_bindgen]
@@ -52,46 +53,48 @@ impl Classifier {
         report("prepare", 0.0);
         let network = bundle.inference()?;
         report("prepare", 0.5);
-        let engine = Engine::new(&network.plan, wish).await?;
+        let (executor, reason) = engine::choose(&network.plan, wish).await?;
         report("prepare", 1.0);
-        Ok(Self { metadata: bundle.metadata, network, engine, last: None })
+        Ok(Self { predictor: Predictor::with(bundle.metadata, network, executor), reason, last: None })
     }
 
     /// What runs now: `webgpu` or `cpu`.
     #[wasm_bindgen(getter, unchecked_return_type = "\"webgpu\" | \"cpu\"")]
     pub fn backend(&self) -> String {
-        self.engine.backend().into()
+        engine::backend(self.predictor.executor()).into()
     }
 
     /// Why, in a sentence without its full stop.
     #[wasm_bindgen(getter)]
     pub fn reason(&self) -> String {
-        self.engine.reason.clone()
+        self.reason.clone()
     }
 
     /// The adapter's name, or what kind of CPU path it is and on how many threads.
     #[wasm_bindgen(getter)]
     pub fn device(&self) -> String {
-        self.engine.device()
+        engine::device(self.predictor.executor())
     }
 
     /// Names in the order of the logits.
     #[wasm_bindgen(getter)]
     pub fn classes(&self) -> Vec<String> {
-        self.metadata.classes.clone()
+        self.predictor.metadata().classes.clone()
     }
 
     /// The bundle's metadata as an object: architecture, normalisation, data and accuracy.
     #[wasm_bindgen(getter, unchecked_return_type = "Record<string, unknown>")]
     pub fn metadata(&self) -> Result<JsValue, JsError> {
-        let json = serde_json::to_string(&self.metadata)?;
+        let json = serde_json::to_string(self.predictor.metadata())?;
         js_sys::JSON::parse(&json).map_err(|_| JsError::new("the metadata is no JSON"))
     }
 
     /// Goes on with another backend.
     #[wasm_bindgen(js_name = setBackend)]
     pub async fn set_backend(&mut self, backend: BackendName) -> Result<(), JsError> {
-        self.engine = Engine::new(&self.network.plan, parse(&backend)?).await?;
+        let (executor, reason) = engine::choose(self.plan(), parse(&backend)?).await?;
+        self.predictor.set_executor(executor);
+        self.reason = reason;
         Ok(())
     }
 
@@ -99,15 +102,15 @@ impl Classifier {
     #[wasm_bindgen(js_name = warmUp)]
     pub async fn warm_up(&mut self) -> Result<Timings, JsError> {
         let start = Instant::now();
-        let image = vec![0.0; self.network.plan.input.iter().product()];
-        let (_, timings) = self.engine.run(&self.network.plan, &image).await?;
-        Ok(fields(Duration::ZERO, timings, start).finish())
+        let gray = vec![128; self.plan().input.iter().product()];
+        let prediction = self.predict(&gray).await?;
+        Ok(fields(Duration::ZERO, prediction.timings, start).finish())
     }
 
     /// Classifies a JPEG, PNG, WebP, GIF or BMP file, decoded as natively.
     pub async fn classify(&mut self, file: &[u8]) -> Result<Answer, JsError> {
         let start = Instant::now();
-        let pixels = decode_image(file, self.metadata.image_size)?;
+        let pixels = self.predictor.decode(file)?;
         self.answer(pixels, dimensions(file)?, start).await
     }
 
@@ -115,61 +118,79 @@ impl Classifier {
     #[wasm_bindgen(js_name = classifyPixels)]
     pub async fn classify_pixels(&mut self, rgba: &[u8], width: u32, height: u32) -> Result<Answer, JsError> {
         let start = Instant::now();
-        let pixels = crop_rgba(rgba, [width, height], self.metadata.image_size)?;
+        let pixels = self.predictor.crop(Pixels::Rgba(rgba, [width, height]))?;
         self.answer(pixels, [width, height], start).await
     }
 
     /// Where the evidence for a class lies in the last image, row by row.
     #[wasm_bindgen(js_name = classActivation)]
     pub fn class_activation(&self, class: usize) -> Result<Vec<f32>, JsError> {
-        let map = self.last.as_ref().ok_or_else(|| JsError::new("nothing was classified yet"))?;
-        if class >= self.metadata.classes.len() {
-            return Err(JsError::new(&format!("there is no class {class}: {} are known", self.metadata.classes.len())));
+        let last = self.last.as_ref().ok_or_else(|| JsError::new("nothing was classified yet"))?;
+        let classes = self.predictor.metadata().classes.len();
+        if class >= classes {
+            return Err(JsError::new(&format!("there is no class {class}: {classes} are known")));
         }
-        Ok(self.network.class_activation(map, class))
+        Ok(self.predictor.activation(last, class))
     }
 
     /// Loses the GPU's device, as a driver's reset would; the next image brings a new one.
     #[wasm_bindgen(js_name = destroyDevice)]
     pub fn destroy_device(&self) {
-        self.engine.destroy_device();
+        if let Executor::Gpu(executor) = self.predictor.executor() {
+            executor.destroy();
+        }
     }
 }
 
 impl Classifier {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.predictor.network().plan
+    }
+
+    /// After a device was lost, the answer comes from a new one, or from the CPU if there is none.
+    async fn predict(&mut self, pixels: &[u8]) -> Result<Prediction, JsError> {
+        let error = match self.predictor.predict(pixels).await {
+            Ok(prediction) => return Ok(prediction),
+            Err(error) => error,
+        };
+        let (executor, reason) = engine::replace(self.plan(), &error).await?;
+        self.predictor.set_executor(executor);
+        self.reason = reason;
+        let again = match self.predictor.predict(pixels).await {
+            Ok(prediction) => return Ok(prediction),
+            Err(again) => again,
+        };
+        let (executor, reason) = engine::cpu(self.plan(), format!("WebGPU failed twice: {error}; {again}"))?;
+        self.predictor.set_executor(executor);
+        self.reason = reason;
+        Ok(self.predictor.predict(pixels).await?)
+    }
+
     /// For planar RGB pixels of the network's size, decoded since `start` from a picture `[width, height]`.
     async fn answer(&mut self, pixels: Vec<u8>, picture: [u32; 2], start: Instant) -> Result<Answer, JsError> {
-        let size = self.metadata.image_size;
-        let preview = rgba(&pixels);
-        let set = ImageSet { height: size, width: size, images: pixels, labels: vec![0] };
-        let mut image = vec![];
-        fill_batch(&set, &[0], None, self.metadata.mean, self.metadata.std, &mut image);
         let decode = start.elapsed();
-        let (map, timings) = self.engine.run(&self.network.plan, &image).await?;
-        let prediction = self.network.predict(&map);
-        let likeliest = (0..prediction.logits.len())
-            .max_by(|a, b| prediction.logits[*a].total_cmp(&prediction.logits[*b]))
-            .unwrap_or(0);
-        let activation = self.network.class_activation(&map, likeliest);
-        let [_, height, width] = self.network.feature_map();
-        self.last = Some(map);
-        Ok(Fields::default()
+        let prediction = self.predict(&pixels).await?;
+        let activation = self.predictor.activation(&prediction, prediction.class());
+        let [height, width] = self.predictor.activation_size();
+        let answer = Fields::default()
             .floats("logits", &prediction.logits)
             .floats("probabilities", &prediction.probabilities)
             .floats("features", &prediction.features)
             .floats("activation", &activation)
             .set("activationHeight", height as u32)
             .set("activationWidth", width as u32)
-            .bytes("input", &preview)
-            .set("inputSize", size as u32)
+            .bytes("input", &rgba(&pixels))
+            .set("inputSize", self.predictor.metadata().image_size as u32)
             .set("pictureWidth", picture[0])
             .set("pictureHeight", picture[1])
-            .set("timings", fields(decode, timings, start).finish::<JsValue>())
-            .finish())
+            .set("timings", fields(decode, prediction.timings, start).finish::<JsValue>())
+            .finish();
+        self.last = Some(prediction);
+        Ok(answer)
     }
 }
 
-fn fields(decode: Duration, timings: gpu::Timings, start: Instant) -> Fields {
+fn fields(decode: Duration, timings: RunTimings, start: Instant) -> Fields {
     Fields::default()
         .milliseconds("decode", decode)
         .milliseconds("upload", timings.upload)

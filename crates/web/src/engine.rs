@@ -1,13 +1,12 @@
 //! Which executor runs, and why.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use js_sys::{Function, Promise, Reflect};
-use kiln_kernels::inference::gpu::{self, Adapter, GpuError};
-use kiln_kernels::inference::{Plan, PlanError, cpu};
+use kiln_infer::gpu::Adapter;
+use kiln_infer::{CpuExecutor, Executor, GpuError, GpuExecutor, Plan, PlanError};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_time::Instant;
 
 use crate::threads;
 
@@ -32,102 +31,70 @@ impl Backend {
     }
 }
 
-/// A plan on the device that was chosen for it.
-pub struct Engine {
-    executor: Executor,
-    /// One sentence for a user.
-    pub reason: String,
-}
+/// An executor, and in one sentence for a user why it is this one.
+pub type Chosen = (Executor, String);
 
-enum Executor {
-    Cpu(Box<cpu::Executor>),
-    Gpu(Box<gpu::Executor>),
-}
-
-impl Engine {
-    /// Meets the wish, or falls back to the CPU and says why. Only a plan that fits nowhere fails.
-    pub async fn new(plan: &Plan, wish: Backend) -> Result<Self, PlanError> {
-        if wish == Backend::Cpu {
-            return Self::cpu(plan, "the CPU was asked for".into());
-        }
-        let mut adapter = match Adapter::request().await {
-            Ok(adapter) => adapter,
-            Err(error) => return Self::cpu(plan, error.to_string()),
-        };
-        if adapter.name.is_empty() {
-            adapter.name = describe_adapter().await.unwrap_or_else(|_| "a GPU without a name".into());
-        }
-        if wish == Backend::Auto && !adapter.variants().before_cpu {
-            let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
-            return Self::cpu(plan, reason);
-        }
-        match gpu::Executor::new(&adapter, plan, adapter.variants().precision).await {
-            Ok(executor) => {
-                let reason = match wish {
-                    Backend::Auto => "WebGPU is there, on real hardware",
-                    _ => "WebGPU was asked for",
-                };
-                Ok(Self { executor: Executor::Gpu(Box::new(executor)), reason: reason.into() })
-            }
-            Err(GpuError::Plan(error)) => Err(error),
-            Err(error) => Self::cpu(plan, format!("WebGPU failed: {error}")),
-        }
+/// Meets the wish, or falls back to the CPU and says why. Only a plan that fits nowhere fails.
+pub async fn choose(plan: &Arc<Plan>, wish: Backend) -> Result<Chosen, PlanError> {
+    if wish == Backend::Cpu {
+        return cpu(plan, "the CPU was asked for".into());
     }
-
-    fn cpu(plan: &Plan, reason: String) -> Result<Self, PlanError> {
-        Ok(Self { executor: Executor::Cpu(Box::new(cpu::Executor::new(plan.clone())?)), reason })
+    let mut adapter = match Adapter::request().await {
+        Ok(adapter) => adapter,
+        Err(error) => return cpu(plan, error.to_string()),
+    };
+    if adapter.name.is_empty() {
+        adapter.name = describe_adapter().await.unwrap_or_else(|_| "a GPU without a name".into());
     }
-
-    /// The feature map `[C, H', W']` of an image `[C, H, W]`. After a device was lost, the answer
-    /// comes from a new one, or from the CPU if there is none.
-    pub async fn run(&mut self, plan: &Plan, image: &[f32]) -> Result<(Vec<f32>, gpu::Timings), PlanError> {
-        if let Executor::Gpu(executor) = &self.executor {
-            let error = match executor.run(image).await {
-                Ok(result) => return Ok(result),
-                Err(error) => error,
+    if wish == Backend::Auto && !adapter.variants().before_cpu {
+        let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
+        return cpu(plan, reason);
+    }
+    match GpuExecutor::new(&adapter, plan, adapter.variants().precision).await {
+        Ok(executor) => {
+            let reason = match wish {
+                Backend::Auto => "WebGPU is there, on real hardware",
+                _ => "WebGPU was asked for",
             };
-            *self = Self::new(plan, Backend::WebGpu).await?;
-            match &self.executor {
-                Executor::Gpu(executor) => match executor.run(image).await {
-                    Ok(result) => {
-                        self.reason = format!("{error}, and a new one was made");
-                        return Ok(result);
-                    }
-                    Err(again) => *self = Self::cpu(plan, format!("WebGPU failed twice: {error}; {again}"))?,
-                },
-                Executor::Cpu(_) => self.reason = format!("{error}; then: {}", self.reason),
-            }
+            Ok((Executor::Gpu(Box::new(executor)), reason.into()))
         }
-        let Executor::Cpu(executor) = &mut self.executor else { unreachable!("a GPU answered above") };
-        let start = Instant::now();
-        let map = executor.run(image);
-        let timings = gpu::Timings { compute: start.elapsed(), upload: Duration::ZERO, read_back: Duration::ZERO };
-        Ok((map, timings))
+        Err(GpuError::Plan(error)) => Err(error),
+        Err(error) => cpu(plan, format!("WebGPU failed: {error}")),
     }
+}
 
-    /// `webgpu` or `cpu`.
-    pub fn backend(&self) -> &'static str {
-        match &self.executor {
-            Executor::Cpu(_) => "cpu",
-            Executor::Gpu(_) => "webgpu",
-        }
+/// What runs on after a GPU failed: a new device of it, or the CPU if there is none.
+pub async fn replace(plan: &Arc<Plan>, failed: &GpuError) -> Result<Chosen, PlanError> {
+    let (executor, reason) = choose(plan, Backend::WebGpu).await?;
+    let reason = match executor {
+        Executor::Gpu(_) => format!("{failed}, and a new one was made"),
+        Executor::Cpu(_) => format!("{failed}; then: {reason}"),
+    };
+    Ok((executor, reason))
+}
+
+/// The CPU, for that reason.
+pub fn cpu(plan: &Arc<Plan>, reason: String) -> Result<Chosen, PlanError> {
+    Ok((Executor::Cpu(Box::new(CpuExecutor::new(plan.clone())?)), reason))
+}
+
+/// `webgpu` or `cpu`.
+pub fn backend(executor: &Executor) -> &'static str {
+    match executor {
+        Executor::Cpu(_) => "cpu",
+        Executor::Gpu(_) => "webgpu",
     }
+}
 
-    pub fn device(&self) -> String {
-        match &self.executor {
-            Executor::Cpu(_) => {
-                let simd = if cfg!(target_feature = "simd128") { " SIMD" } else { "" };
-                let threads = threads::count();
-                format!("CPU, WebAssembly{simd}, {threads} thread{}", if threads == 1 { "" } else { "s" })
-            }
-            Executor::Gpu(executor) => executor.name().into(),
+/// The adapter's name, or what kind of CPU path it is and on how many threads.
+pub fn device(executor: &Executor) -> String {
+    match executor {
+        Executor::Cpu(_) => {
+            let simd = if cfg!(target_feature = "simd128") { " SIMD" } else { "" };
+            let threads = threads::count();
+            format!("CPU, WebAssembly{simd}, {threads} thread{}", if threads == 1 { "" } else { "s" })
         }
-    }
-
-    pub fn destroy_device(&self) {
-        if let Executor::Gpu(executor) = &self.executor {
-            executor.destroy();
-        }
+        Executor::Gpu(executor) => executor.name().into(),
     }
 }
 

@@ -7,9 +7,8 @@
 #![cfg(target_family = "wasm")]
 
 use js_sys::{Float32Array, Reflect, Uint8Array};
-use kiln_kernels::Precision;
-use kiln_kernels::inference::gpu::{Adapter, Executor};
-use kiln_kernels::inference::{Conv2d, Norm, Operator, Plan, Step, cpu};
+use kiln_infer::gpu::Adapter;
+use kiln_infer::{Conv2d, CpuExecutor, GpuExecutor, Norm, Operator, Plan, Precision, Step};
 use kiln_model::Bundle;
 use kiln_model::container::Storage;
 use kiln_web::Classifier;
@@ -146,13 +145,13 @@ async fn every_operator_agrees_with_the_cpu() {
         ],
     };
     let image = noise(3 * 25 * 19);
-    let expected = cpu::Executor::new(plan.clone()).unwrap().run(&image);
+    let expected = CpuExecutor::new(plan.clone()).unwrap().run(&image);
     let scale = expected.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
     // A shader may have one form for software adapters and one for GPUs: both must be right.
     for is_software in [true, false] {
         let mut adapter = Adapter::request().await.unwrap();
         adapter.is_software = is_software;
-        let (found, _) = Executor::new(&adapter, &plan, Precision::F32).await.unwrap().run(&image).await.unwrap();
+        let (found, _) = GpuExecutor::new(&adapter, &plan, Precision::F32).await.unwrap().run(&image).await.unwrap();
         close(&found, &expected, 1e-5 * scale);
     }
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
-use kiln_kernels::Precision;
-use kiln_kernels::device::{Path, Request, choose};
-use kiln_kernels::inference::{cpu, gpu};
+use kiln_infer::Precision;
+use kiln_kernels::device::{OperatorPath, DeviceRequest, choose};
+use kiln_infer::{CpuExecutor, GpuExecutor};
 use kiln_model::{Architecture, InferenceNetwork, ResNetConfig};
 use serde_json::json;
 
@@ -20,7 +20,7 @@ pub fn run(
     [width, batch]: [usize; 2],
     runs: u32,
     precision: Precision,
-    device: Request,
+    device: DeviceRequest,
     json: bool,
 ) -> Result<ExitCode> {
     check_batch(batch)?;
@@ -32,18 +32,18 @@ pub fn run(
     let pixels: Vec<f32> = (0..batch * 3072).map(|index| (index as f32).sin()).collect();
 
     let (network, pixels) = (&network, &pixels);
-    let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if Path::of(&chosen.device) == Path::Cpu {
+    let mut plan: Box<dyn FnMut() -> Result<Vec<f32>>> = if OperatorPath::of(&chosen.device) == OperatorPath::Cpu {
         ensure!(precision == Precision::F32, "a CPU's plans are f32: choose a GPU with --device");
-        let mut executor = cpu::Executor::new(network.plan.clone())?;
+        let mut executor = CpuExecutor::new(network.plan.clone())?;
         Box::new(move || {
             let maps = executor.run(pixels);
-            Ok(maps.chunks(maps.len() / batch).flat_map(|map| network.predict(map).logits).collect())
+            Ok(maps.chunks(maps.len() / batch).flat_map(|map| network.predict(map.to_vec()).logits).collect())
         })
     } else {
         let adapter = chosen.adapter.as_ref().context("plans run on the CPU and through wgpu, not through CUDA")?;
-        let executor = pollster::block_on(gpu::Executor::new(&adapter.for_inference(), &network.plan, precision))?;
+        let executor = pollster::block_on(GpuExecutor::new(&adapter.for_inference(), &network.plan, precision))?;
         // That executor takes one image at a time.
-        let logits = move |image| Ok(network.predict(&pollster::block_on(executor.run(image))?.0).logits);
+        let logits = move |image| Ok(network.predict(pollster::block_on(executor.run(image))?.0).logits);
         Box::new(move || Ok(pixels.chunks(3072).map(&logits).collect::<Result<Vec<_>>>()?.concat()))
     };
     let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), [batch, 3, 32, 32]), &chosen.device);

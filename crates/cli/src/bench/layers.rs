@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use burn::tensor::module::conv2d as burn_conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_kernels::device::{Request, choose, multiplies};
+use kiln_kernels::device::{DeviceRequest, choose, multiplies};
 use kiln_kernels::{Precision, conv2d};
 use serde_json::json;
 
@@ -58,7 +58,7 @@ pub fn run(
     [width, batch]: [usize; 2],
     runs: u32,
     precision: Precision,
-    device: Request,
+    device: DeviceRequest,
     json: bool,
 ) -> Result<ExitCode> {
     check_batch(batch)?;

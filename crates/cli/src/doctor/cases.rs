@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_kernels::augment::{self, Change};
-use kiln_kernels::check::noise;
+use kiln_infer::augment::{levels, reference as augment_reference};
+use kiln_infer::check::noise;
 use kiln_kernels::conv2d::Geometry;
-use kiln_kernels::device::{Chosen, Path, multiplies};
-use kiln_kernels::inference::{self, Conv2d, Norm, Operator, Plan, Step, Value};
-use kiln_kernels::runner::Runner;
-use kiln_kernels::{Precision, add_relu, batch_norm, conv2d, pool, resize_normalize};
+use kiln_kernels::augment::{Change, Images};
+use kiln_kernels::device::{OperatorPath, SelectedDevice, multiplies};
+use kiln_infer::{Conv2d, CpuExecutor, GpuExecutor, Norm, Operator, Plan, Step, Value};
+use kiln_kernels::{Precision, add_relu, conv2d};
 
 /// Runs that are timed, after one that is not.
 const RUNS: usize = 5;
@@ -35,7 +35,7 @@ pub struct Case {
     run: Run,
 }
 
-type Run = Box<dyn Fn(&Chosen) -> Result<Found>>;
+type Run = Box<dyn Fn(&SelectedDevice) -> Result<Found>>;
 
 /// What a device made of a case.
 pub struct Found {
@@ -50,20 +50,20 @@ pub struct Found {
 }
 
 impl Case {
-    pub fn run(&self, chosen: &Chosen) -> Result<Found> {
+    pub fn run(&self, chosen: &SelectedDevice) -> Result<Found> {
         (self.run)(chosen)
     }
 
     /// Without anything to run.
     #[cfg(test)]
     pub fn answering(name: &str, expected: Vec<f64>) -> Self {
-        let run = Box::new(|_: &Chosen| anyhow::bail!("nothing to run"));
+        let run = Box::new(|_: &SelectedDevice| anyhow::bail!("nothing to run"));
         Self { name: name.to_owned(), expected: vec![("forward", expected)], limit: LIMIT, run }
     }
 }
 
 /// Every case for a device.
-pub fn cases(chosen: &Chosen) -> Vec<Case> {
+pub fn cases(chosen: &SelectedDevice) -> Vec<Case> {
     let mut cases = vec![
         convolution([1, 3, 9, 7], 4, 3, 1, Precision::F32),
         convolution([3, 5, 9, 9], 7, 3, 2, Precision::F32),
@@ -92,15 +92,14 @@ pub fn cases(chosen: &Chosen) -> Vec<Case> {
     if let Some(adapter) = &chosen.adapter {
         let stores = |precision: &Precision| adapter.for_inference().stores(*precision);
         cases.extend([Precision::F32, Precision::F16].into_iter().filter(stores).map(plan_on_gpu));
-        cases.push(resizing_on_gpu([65, 33], 9));
-    } else if Path::of(&chosen.device) == Path::Cpu {
+    } else if OperatorPath::of(&chosen.device) == OperatorPath::Cpu {
         cases.push(plan_on_cpu());
     }
     cases
 }
 
 fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, precision: Precision) -> Case {
-    use kiln_kernels::conv2d::reference::{backward_data, backward_weight, forward};
+    use kiln_infer::conv2d::reference::{backward_data, backward_weight, forward};
 
     let (weight_shape, padding) = ([out, shape[1], kernel, kernel], kernel / 2);
     let geometry = Geometry::new(shape, weight_shape, stride, padding);
@@ -125,7 +124,7 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, prec
 
 fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
-    let train = |x: &[f32], relu| batch_norm::reference::train(shape, x, &gamma, &beta, &grad, EPSILON, relu);
+    let train = |x: &[f32], relu| kiln_infer::batch_norm::reference::train(shape, x, &gamma, &beta, &grad, EPSILON, relu);
     let x = clear_of_zero(len(shape), |x| train(x, false).output);
     let made = train(&x, relu);
     Case {
@@ -152,7 +151,7 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
     let [gamma, beta, mean, variance] =
         [wave(channels, 1.0), wave(channels, 0.1), wave(channels, 0.3), wave(channels, 2.0)];
     let x = noise(len(shape), 1);
-    let expected = batch_norm::reference::fixed(shape, &x, [&gamma, &beta, &mean, &variance], EPSILON, true);
+    let expected = kiln_infer::batch_norm::reference::fixed(shape, &x, [&gamma, &beta, &mean, &variance], EPSILON, true);
     Case {
         name: format!("batch_norm, ReLU, {}", sizes(shape)),
         expected: vec![("forward", expected)],
@@ -166,7 +165,7 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
 
 fn group_normalisation(shape: [usize; 4], groups: usize, relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
-    let train = |x: &[f32], relu| batch_norm::reference::group(shape, groups, x, [&gamma, &beta], &grad, EPSILON, relu);
+    let train = |x: &[f32], relu| kiln_infer::batch_norm::reference::group(shape, groups, x, [&gamma, &beta], &grad, EPSILON, relu);
     let x = clear_of_zero(len(shape), |x| train(x, false).output);
     let made = train(&x, relu);
     Case {
@@ -209,8 +208,8 @@ fn average_pool(shape: [usize; 4]) -> Case {
     Case {
         name: format!("global_average_pool, {}", sizes(shape)),
         expected: vec![
-            ("forward", pool::reference::forward(area, &x)),
-            ("gradient of x", pool::reference::backward(area, &grad)),
+            ("forward", kiln_infer::pool::reference::forward(area, &x)),
+            ("gradient of x", kiln_infer::pool::reference::backward(area, &grad)),
         ],
         limit: LIMIT,
         run: differentiable(vec![x], grad, move |inputs| {
@@ -231,14 +230,14 @@ fn augmentation(shape: [usize; 4]) -> Case {
         cutout: [index, 2, 3, index],
     };
     let changes: Vec<_> = (0..shape[0] as u32).map(change).collect();
-    let expected = augment::reference::augment(&pixels, size, &changes, padding, &augment::levels(MEAN, STD));
+    let expected = augment_reference::augment(&pixels, size, &changes, padding, &levels(MEAN, STD));
     Case {
         name: format!("augment, {}", sizes(shape)),
         expected: vec![("forward", expected.into_iter().map(f64::from).collect())],
         limit: LIMIT,
         run: Box::new(move |chosen| {
             let start = Instant::now();
-            let images = augment::Images::new(pixels.clone(), size, MEAN, STD, &chosen.device);
+            let images = Images::new(pixels.clone(), size, MEAN, STD, &chosen.device);
             let (made, [first, later]) = timed(start, || {
                 let made = images.augment(&changes, padding);
                 chosen.device.sync()?;
@@ -249,44 +248,15 @@ fn augmentation(shape: [usize; 4]) -> Case {
     }
 }
 
-fn resizing_on_gpu(picture: [u32; 2], size: usize) -> Case {
-    let levels = |pixels: &[u8]| resize_normalize::reference::levels(pixels, picture, size);
-    // No level so near a half that its own error decides how it is rounded.
-    let clear = |pixels: &Vec<u8>| levels(pixels).iter().all(|level| (level.fract() - 0.5).abs() > 1e-3);
-    let drawn = |seed| bytes(4 * (picture[0] * picture[1]) as usize, seed);
-    let pixels = (1..).map(drawn).find(clear).expect("most pictures are");
-    let normalised = |(at, level): (usize, f64)| {
-        let channel = at / (size * size);
-        (level.round() / 255.0 - f64::from(MEAN[channel])) / f64::from(STD[channel])
-    };
-    Case {
-        name: format!("resize_normalize, {}x{} to {size}x{size}", picture[0], picture[1]),
-        expected: vec![("forward", levels(&pixels).into_iter().enumerate().map(normalised).collect())],
-        limit: LIMIT,
-        run: Box::new(move |chosen| {
-            let adapter = chosen.adapter.as_ref().context("the device has no adapter")?.for_inference();
-            let start = Instant::now();
-            let runner = pollster::block_on(Runner::new(&adapter))?;
-            let square = runner.upload(&resize_normalize::wgsl::square(picture));
-            let (input, output) = (runner.upload(&pixels), runner.poisoned(3 * size * size));
-            let launch = resize_normalize::wgsl::launch(size, MEAN, STD);
-            let prepared = pollster::block_on(runner.prepare(&launch, &[&input, &square, &output]))?;
-            let ((), [first, later]) = timed(start, || Ok(pollster::block_on(runner.repeat(&prepared, 1))?))?;
-            let made = pollster::block_on(runner.read(&output))?;
-            Ok(Found { values: vec![made], first, forward: later, backward: None })
-        }),
-    }
-}
-
 fn plan_on_cpu() -> Case {
     let (plan, image) = plan();
     Case {
         name: format!("inference::cpu, {} steps, 3x23x21", plan.steps.len()),
-        expected: vec![("forward", inference::reference::run(&plan, &image))],
+        expected: vec![("forward", kiln_infer::reference::run(&plan, &image))],
         limit: LIMIT,
         run: Box::new(move |_| {
             let start = Instant::now();
-            let mut executor = inference::cpu::Executor::new(plan.clone())?;
+            let mut executor = CpuExecutor::new(plan.clone())?;
             let (made, [first, later]) = timed(start, || Ok(executor.run(&image)))?;
             Ok(Found { values: vec![made], first, forward: later, backward: None })
         }),
@@ -297,12 +267,12 @@ fn plan_on_gpu(precision: Precision) -> Case {
     let (plan, image) = plan();
     Case {
         name: format!("inference::gpu{}, {} steps, 3x23x21", suffix(precision), plan.steps.len()),
-        expected: vec![("forward", inference::reference::run(&plan, &image))],
+        expected: vec![("forward", kiln_infer::reference::run(&plan, &image))],
         limit: if precision == Precision::F32 { LIMIT } else { F16_LIMIT },
         run: Box::new(move |chosen| {
             let adapter = chosen.adapter.as_ref().context("the device has no adapter")?.for_inference();
             let start = Instant::now();
-            let executor = pollster::block_on(inference::gpu::Executor::new(&adapter, &plan, precision))?;
+            let executor = pollster::block_on(GpuExecutor::new(&adapter, &plan, precision))?;
             let (made, [first, later]) = timed(start, || Ok(pollster::block_on(executor.run(&image))?.0))?;
             Ok(Found { values: vec![made], first, forward: later, backward: None })
         }),

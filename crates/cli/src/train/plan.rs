@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kiln_data::Dataset;
-use kiln_kernels::Precision;
-use kiln_kernels::device::{Chosen, Path};
+use kiln_infer::Precision;
+use kiln_kernels::device::{SelectedDevice, OperatorPath};
 use kiln_model::Bundle;
 use kiln_report::duration;
 use kiln_train::recipe::{Model, Training};
@@ -23,7 +23,7 @@ pub fn start<'a>(
     args: &TrainArgs,
     initial: Option<&(PathBuf, Bundle)>,
     data: &'a Dataset,
-    chosen: &Chosen,
+    chosen: &SelectedDevice,
     screen: &Screen,
 ) -> Result<Trainer<'a>> {
     let mut trial = untrained(recipe.clone(), initial, data, None, chosen)?;
@@ -71,8 +71,8 @@ pub fn start<'a>(
 }
 
 /// What would make the run much faster on this machine.
-fn faster(recipe: &Recipe, chosen: &Chosen) -> &'static str {
-    let on_cpu = Path::of(&chosen.device) == Path::Cpu;
+fn faster(recipe: &Recipe, chosen: &SelectedDevice) -> &'static str {
+    let on_cpu = OperatorPath::of(&chosen.device) == OperatorPath::Cpu;
     let in_f32 = recipe.training.precision == Precision::F32 && matches!(recipe.model, Model::ResNet(_));
     if on_cpu && in_f32 && Precision::Bf16.unit_of_cpu() == Some("AMX") {
         "\n         much faster in bf16, by this CPU's AMX: --set training.precision=bf16"
@@ -87,7 +87,7 @@ fn untrained<'a>(
     initial: Option<&(PathBuf, Bundle)>,
     data: &'a Dataset,
     total_steps: Option<usize>,
-    chosen: &Chosen,
+    chosen: &SelectedDevice,
 ) -> Result<Trainer<'a>> {
     let trainer = Trainer::new(recipe, data, total_steps, &chosen.device)?;
     let Some((path, Bundle { metadata, state })) = initial else { return Ok(trainer) };

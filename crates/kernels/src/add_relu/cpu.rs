@@ -1,7 +1,7 @@
 //! One pass each way, where burn's composed form takes two and a mask.
 #![allow(unsafe_code, reason = "vectors that start unwritten")]
 
-use crate::parallel;
+use kiln_infer::parallel;
 
 /// Numbers a task handles: enough to be worth a thread's while.
 const CHUNK: usize = 1 << 15;

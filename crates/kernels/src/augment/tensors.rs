@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{Change, levels, reference};
+use kiln_infer::augment::{Change, levels, reference};
 use crate::backend::KernelBackend;
-use crate::device::Path;
+use crate::device::OperatorPath;
 
 /// A set of images that batches are made of.
 ///
@@ -37,7 +37,7 @@ impl Images {
         let image = 3 * size[0] * size[1];
         assert!(image > 0 && pixels.len().is_multiple_of(image), "{} bytes are no images of {size:?}", pixels.len());
         let (count, levels) = (pixels.len() / image, levels(mean, std));
-        let store = if Path::of(device) == Path::Wgsl {
+        let store = if OperatorPath::of(device) == OperatorPath::Wgsl {
             Store::Device {
                 pixels: integers(words(&pixels), device),
                 levels: Tensor::<1>::from_data(levels.as_flattened(), device).reshape([3, 256]),

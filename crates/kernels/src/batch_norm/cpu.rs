@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::parallel::{self, vectorized};
+use kiln_infer::parallel::{self, vectorized};
 
 /// Numbers of a chunk, about: it stays in the nearest cache.
 const CHUNK: usize = 8192;

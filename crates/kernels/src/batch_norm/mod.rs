@@ -1,20 +1,16 @@
 //! Batch and group normalisation, with the ReLU that mostly follows.
 
-#[cfg(feature = "burn")]
 pub mod cpu;
-#[cfg(feature = "burn")]
-pub(crate) mod cube;
-pub mod reference;
-#[cfg(feature = "burn")]
+pub(crate) mod gpu;
 mod tensors;
-pub mod wgsl;
 
-#[cfg(feature = "burn")]
 pub use tensors::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tensor};
+
+    use kiln_infer::batch_norm::reference;
 
     use super::*;
 

@@ -8,11 +8,11 @@
 
 use std::ops::Range;
 
-use super::Geometry;
+use super::{Geometry, Precision};
 use super::weight_sums::{PartSums, image_words, sum_parts};
-use crate::direct::amx::{Rows, SIDE, SUMS, Tiles};
-use crate::direct::{Precision, Runs, line_start, vectors};
-use crate::parallel::vectorized;
+use kiln_infer::cpu_conv::amx::{Rows, SIDE, SUMS, Tiles};
+use kiln_infer::cpu_conv::{Runs, line_start, vectors};
+use kiln_infer::parallel::vectorized;
 
 /// Output pixels over which tiles are summed at a time, at least.
 const SUMMED_PIXELS: usize = 128;

@@ -14,11 +14,11 @@ use pulp::Simd;
 use rayon::prelude::*;
 
 use super::weight_sums::{image_words, sum_parts};
-use super::{Geometry, amx};
-use crate::direct::{
-    Convolution, Kernel, MultiplyAdd, Packed, Precision, Runs, View, Weights, are_tiled, bf16, dispatch, lanes, vectors,
+use super::{Geometry, Precision, amx};
+use kiln_infer::cpu_conv::{
+    Convolution, Kernel, MultiplyAdd, Packed, Runs, View, Weights, are_tiled, bf16, dispatch, lanes, vectors,
 };
-use crate::parallel::{self, Shared, TASKS};
+use kiln_infer::parallel::{self, Shared, TASKS};
 
 /// Output pixels whose input is framed together, at least: few enough to stay in a core's cache, yet
 /// the weights, which are read once for all of them, should be read few times.

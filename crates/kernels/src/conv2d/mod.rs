@@ -1,80 +1,23 @@
 //! Two-dimensional convolution with square kernels, symmetric padding and no bias.
 
-#[cfg(feature = "burn")]
 mod amx;
-#[cfg(feature = "burn")]
 pub mod cpu;
-#[cfg(feature = "burn")]
-pub(crate) mod cube;
-pub mod matrix;
-pub mod reference;
-#[cfg(feature = "burn")]
+pub(crate) mod gpu;
 mod tensors;
-#[cfg(feature = "burn")]
 mod weight_sums;
-pub mod wgsl;
 
-#[cfg(feature = "burn")]
+pub use kiln_infer::Precision;
+pub use kiln_infer::conv2d::Geometry;
 pub use tensors::conv2d;
-
-pub use crate::direct::Precision;
-
-/// The sizes of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    pub batch: usize,
-    /// Input channels, height and width.
-    pub input: [usize; 3],
-    /// Output channels, height and width.
-    pub outputs: [usize; 3],
-    pub kernel: usize,
-    pub stride: usize,
-    pub padding: usize,
-}
-
-impl Geometry {
-    /// # Panics
-    /// If the shapes do not fit each other.
-    pub fn new(x: [usize; 4], weight: [usize; 4], stride: usize, padding: usize) -> Self {
-        let [batch, channels, height, width] = x;
-        let [out, weight_channels, kernel, kernel_width] = weight;
-        assert_eq!(channels, weight_channels, "conv2d of {x:?} with {weight:?}: the channels differ");
-        assert_eq!(kernel, kernel_width, "conv2d with {weight:?}: the kernel must be square");
-        assert!(stride > 0 && kernel > 0, "conv2d with stride {stride} and kernel {kernel}");
-        let reach = height.min(width) + 2 * padding;
-        assert!(
-            reach >= kernel,
-            "conv2d of {x:?} with {weight:?}, padding {padding}: the kernel is larger than the image"
-        );
-        let size = |size: usize| (size + 2 * padding - kernel) / stride + 1;
-        let outputs = [out, size(height), size(width)];
-        Self { batch, input: [channels, height, width], outputs, kernel, stride, padding }
-    }
-
-    /// `[N, O, H', W']`
-    pub fn output(&self) -> [usize; 4] {
-        let [out, height, width] = self.outputs;
-        [self.batch, out, height, width]
-    }
-
-    /// Positions of the kernel.
-    pub fn area(&self) -> usize {
-        self.kernel * self.kernel
-    }
-
-    /// Numbers of the input under one output.
-    pub fn patch(&self) -> usize {
-        self.input[0] * self.area()
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tensor};
 
     use super::*;
-    use crate::check::{noise, relative_error as error};
-    use crate::direct::are_tiled;
+    use kiln_infer::check::{noise, relative_error as error};
+    use kiln_infer::conv2d::reference;
+    use kiln_infer::cpu_conv::are_tiled;
 
     /// Odd sizes, batch 1, every stride, maps smaller and larger than a tile of `cpu`.
     fn cases() -> Vec<Geometry> {
@@ -139,12 +82,6 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the channels differ")]
-    fn channels_that_differ_are_refused() {
-        Geometry::new([1, 3, 5, 5], [4, 2, 3, 3], 1, 1);
-    }
-
-    #[test]
     fn the_operator_and_its_gradients_agree_with_the_reference_on_the_cpu() {
         for form in forms() {
             form.choose();
@@ -184,7 +121,7 @@ mod tests {
     impl Form {
         /// For what this thread calls from now on.
         fn choose(self) {
-            crate::direct::amx::WITHOUT.set(!self.by_tiles);
+            kiln_infer::cpu_conv::allow_tiles(self.by_tiles);
         }
     }
 

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Geometry;
-use crate::direct::{Precision, bf16};
-use crate::parallel::{self, Shared, TASKS};
+use super::{Geometry, Precision};
+use kiln_infer::cpu_conv::{bf16};
+use kiln_infer::parallel::{self, Shared, TASKS};
 
 /// The largest weights whose gradients several parts of a batch make apart, in numbers.
 const SMALL_WEIGHTS: usize = 1 << 19;

@@ -1,23 +1,19 @@
 //! Pooling over whole maps.
 
-#[cfg(feature = "burn")]
 pub(crate) mod cpu;
-#[cfg(feature = "burn")]
-pub(crate) mod cube;
-pub mod reference;
-#[cfg(feature = "burn")]
-pub(crate) mod tensors;
-pub mod wgsl;
+pub(crate) mod gpu;
+mod tensors;
 
-#[cfg(feature = "burn")]
 pub use tensors::global_average_pool;
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::Tensor;
 
+    use kiln_infer::pool::reference;
+
     use super::*;
-    use crate::check::{noise, relative_error};
+    use kiln_infer::check::{noise, relative_error};
 
     #[test]
     fn the_operator_and_its_gradient_agree_with_the_reference_on_every_device() {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "vectors that start unwritten")]
 
 use super::SgdStep;
-use crate::parallel::{self, Shared, vectorized};
+use kiln_infer::parallel::{self, Shared, vectorized};
 
 /// Numbers a task handles: enough to be worth a thread's while.
 const CHUNK: usize = 1 << 14;

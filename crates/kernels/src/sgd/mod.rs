@@ -2,42 +2,18 @@
 
 pub mod cpu;
 pub mod reference;
+mod step;
+mod tensors;
 
-use burn::backend::Dispatch;
-use burn::tensor::Tensor;
-
-use crate::backend::KernelBackend;
-
-/// How a step goes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SgdStep {
-    /// Learning rate.
-    pub lr: f64,
-    pub momentum: f64,
-    /// Coupled: added to the gradient times the weights.
-    pub weight_decay: f64,
-    pub nesterov: bool,
-}
-
-/// Weights and momentum after a step, all `[L]`, as `torch.optim.SGD` makes it, without dampening: with
-/// `g = gradient + weight_decay weights`, the momentum becomes `m = momentum m + g`, and the weights lose
-/// `lr m`, or with Nesterov's `lr (g + momentum m)`. A momentum of zeros is how it starts.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn sgd(weights: Tensor<1>, grad: Tensor<1>, momentum: Tensor<1>, step: SgdStep) -> (Tensor<1>, Tensor<1>) {
-    assert!(weights.dims() == grad.dims() && weights.dims() == momentum.dims(), "sgd of different lengths");
-    let [weights, grad, momentum] = [weights, grad, momentum].map(Tensor::into_dispatch);
-    let (weights, momentum) = Dispatch::kiln_sgd(weights, grad, momentum, step);
-    (Tensor::from_dispatch(weights), Tensor::from_dispatch(momentum))
-}
+pub use step::SgdStep;
+pub use tensors::sgd;
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::check::{noise, relative_error};
+    use kiln_infer::check::{noise, relative_error};
 
     fn agree_with_the_reference(device: &Device) {
         for (len, nesterov) in [(1, true), (7, false), (100_003, true)] {

@@ -1,7 +1,7 @@
 //! What a run says, and how it ends.
 
 use kiln_data::DataError;
-use kiln_kernels::Precision;
+use kiln_infer::Precision;
 use kiln_model::{ConfigError, StateError};
 
 use crate::{Checkpoint, CheckpointError, EpochMetrics};

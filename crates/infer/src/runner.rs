@@ -1,0 +1,142 @@
+//! Single launches through wgpu, without burn: what the tests in browsers and measurements use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wgpu::util::DeviceExt;
+
+use crate::GpuError;
+use crate::gpu::{Adapter, compile, done, map, unmap};
+use crate::shader::{Launch, Specialized};
+
+/// A device that runs one shader at a time.
+pub struct Runner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    lost: Arc<AtomicBool>,
+}
+
+/// A launch with its pipeline and its buffers.
+pub struct Prepared {
+    launch: Launch,
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
+}
+
+impl Runner {
+    /// With all that the adapter has: the backward pass of batch norm binds nine buffers, one more than
+    /// every WebGPU device must allow.
+    ///
+    /// # Errors
+    /// If the adapter gives no device.
+    pub async fn new(adapter: &Adapter) -> Result<Self, GpuError> {
+        let (device, queue) = adapter.device(adapter.limits(), wgpu::Features::empty()).await?;
+        let lost = Arc::new(AtomicBool::new(false));
+        device.set_device_lost_callback({
+            let lost = lost.clone();
+            move |_, _| lost.store(true, Ordering::Relaxed)
+        });
+        Ok(Self { device, queue, lost })
+    }
+
+    /// A buffer with these numbers.
+    pub fn upload<T: bytemuck::NoUninit>(&self, values: &[T]) -> wgpu::Buffer {
+        self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents: bytemuck::cast_slice(values),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        })
+    }
+
+    /// A buffer of `len` f32 for results: whatever is not written stays NaN.
+    pub fn poisoned(&self, len: usize) -> wgpu::Buffer {
+        self.upload(&vec![f32::NAN; len])
+    }
+
+    /// # Errors
+    /// What the compiler has against the shader.
+    pub async fn compile(&self, shader: &Specialized) -> Result<wgpu::ComputePipeline, GpuError> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let pipeline = compile(&self.device, shader);
+        self.accepted(scope, shader).await?;
+        Ok(pipeline)
+    }
+
+    /// Makes a launch on buffers, in the order of the shader's bindings, ready to run.
+    ///
+    /// # Errors
+    /// If the device refuses it or is lost.
+    pub async fn prepare(&self, launch: &Launch, buffers: &[&wgpu::Buffer]) -> Result<Prepared, GpuError> {
+        let pipeline = self.compile(&launch.shader).await?;
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let entries: Vec<_> = (0..)
+            .zip(buffers)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        let layout = &pipeline.get_bind_group_layout(0);
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+        let bindings = self.device.create_bind_group(&descriptor);
+        self.accepted(scope, &launch.shader).await?;
+        Ok(Prepared { launch: launch.clone(), pipeline, bindings })
+    }
+
+    /// Runs it that many times over and waits for the last.
+    ///
+    /// # Errors
+    /// If the device refuses the work or is lost.
+    pub async fn repeat(&self, prepared: &Prepared, times: usize) -> Result<(), GpuError> {
+        let Some([x, y, z]) = prepared.launch.grid() else { return Ok(()) };
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&prepared.pipeline);
+            pass.set_bind_group(0, &prepared.bindings, &[]);
+            for _ in 0..times {
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        done(&self.device, &self.queue).await?;
+        self.accepted(scope, &prepared.launch.shader).await
+    }
+
+    /// Runs a launch once on buffers and waits for it.
+    ///
+    /// # Errors
+    /// If the device refuses the work or is lost.
+    pub async fn run(&self, launch: &Launch, buffers: &[&wgpu::Buffer]) -> Result<(), GpuError> {
+        self.repeat(&self.prepare(launch, buffers).await?, 1).await
+    }
+
+    /// Overwrites the start of a buffer.
+    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, values: &[T]) {
+        self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
+    }
+
+    /// Whether all that was asked for since `scope` was accepted. A lost device accepts everything.
+    async fn accepted(&self, scope: wgpu::ErrorScopeGuard, shader: &Specialized) -> Result<(), GpuError> {
+        let refused = scope.pop().await;
+        if self.lost.load(Ordering::Relaxed) {
+            return Err(GpuError::Lost);
+        }
+        refused.map_or(Ok(()), |error| Err(GpuError::Refused(format!("{}: {error}", shader.shader.name))))
+    }
+
+    /// A buffer's f32.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub async fn read(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, GpuError> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: buffer.size(), usage, mapped_at_creation: false };
+        let staging = self.device.create_buffer(&descriptor);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+        self.queue.submit([encoder.finish()]);
+        let mapping = map(&staging);
+        done(&self.device, &self.queue).await?;
+        mapping.await?;
+        unmap(&staging, |bytes| bytemuck::cast_slice(bytes).to_vec())
+    }
+}

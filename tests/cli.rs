@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use kiln_kernels::device::AdapterClass;
 use tempfile::TempDir;
 
-
 use crate::program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
 
 #[test]
@@ -285,8 +284,11 @@ fn ten_steps_on_wgpu_follow_the_cpus_losses() {
         return;
     }
     // Asking for a GPU where there is only a software adapter is an error, and the other way round.
-    let gpu =
-        if kiln_kernels::device::choose(kiln_kernels::device::DeviceRequest::Gpu(0)).is_ok() { "gpu" } else { "software" };
+    let gpu = if kiln_kernels::device::choose(kiln_kernels::device::DeviceRequest::Gpu(0)).is_ok() {
+        "gpu"
+    } else {
+        "software"
+    };
     let (cpu, gpu) = (ten_losses("cpu", "f32"), ten_losses(gpu, "f32"));
     for (step, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
         assert!((cpu - gpu).abs() < 1e-3 * cpu, "step {step}: {cpu} on the CPU, {gpu} on wgpu");

@@ -8,7 +8,6 @@ use kiln_train::{EvaluationReport, LrFind, Temperature};
 use serde_json::Value;
 use tempfile::TempDir;
 
-
 use crate::program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
 
 /// `kiln eval` of `model` on the synthetic images that [`train`] uses.

@@ -9,9 +9,8 @@ use kiln_model::container::{self, Storage};
 use kiln_model::{Bundle, ResNetConfig};
 use tempfile::TempDir;
 
-
-use crate::{bombs, sample};
 use crate::program::{TINY, bitmap, fails, image_folder, kiln, succeeds, text, train};
+use crate::{bombs, sample};
 
 /// A network of width 2 that knows two classes.
 fn bundle() -> Bundle {

@@ -32,6 +32,7 @@ fn page_fixture_holds_the_native_answers() {
     let bundle = Bundle::from_bytes(&fs::read(root().join("web/models/quick.safetensors")).unwrap()).unwrap();
     let size = bundle.metadata.image_size;
     let model = bundle.model(&Device::flex()).unwrap();
+    let mut predictor = Predictor::new(bundle.clone()).unwrap();
     for (name, format) in [("picture.png", ImageFormat::Png), ("picture.jpg", ImageFormat::Jpeg)] {
         let (picture, answer) = (folder.join(name), folder.join(name).with_extension(format!("{}.json", &name[8..])));
         let write = std::env::var_os("KILN_WRITE_FIXTURES").is_some();

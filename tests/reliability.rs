@@ -3,8 +3,6 @@
 //! A few of each in every run of the tests; for the figures in docs/reliability.md,
 //! `KILN_KILLS=200 KILN_STEPS=10000 KILN_INFERENCES=10000 cargo test --release --workspace reliability -- --nocapture`.
 
-
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use kiln_train::Checkpoint;
 use crate::program::{TINY, fails, is_alone, kiln, succeeds, text, train};
+use kiln_train::Checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 

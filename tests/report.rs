@@ -1,6 +1,5 @@
 //! `kiln report`, `kiln compare` and the report at the end of `kiln train`, as a user runs them.
 
-
 use std::fs;
 use std::path::Path;
 

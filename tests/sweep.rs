@@ -13,7 +13,6 @@ use kiln_model::{Bundle, ResNetConfig};
 use crate::program::is_alone;
 use crate::sample;
 
-
 fn bundle(width: usize, storage: Storage) -> Vec<u8> {
     let architecture = ResNetConfig { width, ..ResNetConfig::new(18, 10) };
     let mut bundle = sample::bundle(architecture.into(), |at| (at as f32 * 1.7).sin());

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::synthetic;
-use kiln_kernels::device::{SelectedDevice, OperatorPath, DeviceRequest, awake, choose, multiplies};
 use kiln_infer::{Precision, peak};
+use kiln_kernels::device::{DeviceRequest, OperatorPath, SelectedDevice, awake, choose, multiplies};
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
 use serde_json::{Value, json};
 

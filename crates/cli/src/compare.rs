@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kiln_report::{Comparison, Run, comparison_figures, comparison_page};
 use kiln_data::bounded_read;
+use kiln_report::{Comparison, Run, comparison_figures, comparison_page};
 use kiln_train::run_dir::write_whole;
 use serde_json::json;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kiln_infer::check::relative_error;
-use kiln_kernels::device::{self, SelectedDevice, DeviceRequest, choose};
+use kiln_kernels::device::{self, DeviceRequest, SelectedDevice, choose};
 use kiln_train::run_dir::write_whole;
 use serde_json::{Value, json};
 

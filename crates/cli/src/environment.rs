@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
-use kiln_kernels::device::{SelectedDevice, DeviceRequest};
+use kiln_kernels::device::{DeviceRequest, SelectedDevice};
 use kiln_report::Session;
 use kiln_train::Header;
 use kiln_train::run_dir::{RunDir, write_whole};

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
+use kiln_data::bounded_read;
 use kiln_data::{Corruption, Dataset, ImageSet, SEVERITIES, corrupt};
 use kiln_kernels::device::choose;
 use kiln_model::{Bundle, Metadata};
-use kiln_data::bounded_read;
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::{
     Classifier, Corrupted, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Temperature,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use image::RgbImage;
+use kiln_data::bounded_read;
 use kiln_data::{Augment, Dataset, ImageSet, balanced_subset};
 use kiln_kernels::device::choose;
 use kiln_model::{Bundle, Predictor, Summary};
@@ -13,7 +14,6 @@ use kiln_report::{
     About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, History, Report, Run, Shown,
     cell_examples, confident_errors, confusions, curves, examples,
 };
-use kiln_data::bounded_read;
 use kiln_train::run_dir::{RunDir, RunDirError, write_whole};
 use kiln_train::{EvaluationReport, Header, Metrics, Predictions, Recipe};
 use serde_json::json;
@@ -101,8 +101,9 @@ fn print_analysis(run: &RunDir, evidence: &Evidence) -> Result<()> {
 
 /// Writes `evaluation.json` unless there is one of just these predictions.
 fn evaluate(run: &RunDir, network: &Network, data: &Dataset, predictions: &Predictions) -> Result<()> {
-    let earlier =
-        bounded_read::read(&run.evaluation(), bounded_read::TEXT_BYTES).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let earlier = bounded_read::read(&run.evaluation(), bounded_read::TEXT_BYTES)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let fits = |earlier: &EvaluationReport| {
         let difference = earlier.metrics.loss - predictions.loss();
         // JSON and the size of a batch may change last digits.

@@ -123,9 +123,7 @@ type Tables = [[f32; 256]; 3];
 
 /// Every pixel is one of 256 values, which are normalized once.
 fn tables(mean: [f32; 3], std: [f32; 3]) -> Tables {
-    std::array::from_fn(|channel| {
-        std::array::from_fn(|value| (value as f32 / 255.0 - mean[channel]) / std[channel])
-    })
+    std::array::from_fn(|channel| std::array::from_fn(|value| (value as f32 / 255.0 - mean[channel]) / std[channel]))
 }
 
 /// Room that one image after the other is worked on in.

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::{Conv2d, Layout, Norm, Operator, Plan, PlanError, Precision, Step, Storage};
 use crate::cpu_conv::{Convolution, Packed, Runs, View, Weights};
 use crate::parallel;
+use crate::{Conv2d, Layout, Norm, Operator, Plan, PlanError, Precision, Step, Storage};
 
 /// Pixels of a task: enough that handing it out costs nothing.
 const PIXELS: usize = 48;
@@ -281,9 +281,9 @@ fn gelu(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::plan::tests::{error, noise, plans};
     use crate::{Layout, reference};
-    use super::*;
 
     #[test]
     fn every_step_agrees_with_the_reference_in_double_precision() {

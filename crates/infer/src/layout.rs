@@ -113,8 +113,8 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::tests::{conv, plans, step};
     use super::*;
+    use crate::plan::tests::{conv, plans, step};
 
     #[test]
     fn values_that_live_together_share_nothing() {

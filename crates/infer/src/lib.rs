@@ -33,7 +33,7 @@ pub use cpu_executor::CpuExecutor;
 pub use executor::{Executor, GpuError, Timings};
 #[cfg(feature = "wgpu")]
 pub use gpu::GpuExecutor;
+pub use kiln_shaders as shader;
 pub use layout::{Layout, Storage};
 pub use plan::{Conv2d, MAX_TOKENS, Norm, Operator, Plan, PlanError, Step, Value};
-pub use kiln_shaders as shader;
 pub use precision::Precision;

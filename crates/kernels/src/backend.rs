@@ -178,7 +178,11 @@ pub(crate) fn average_pool<B: KernelBackend>(x: FloatTensor<B>) -> FloatTensor<B
 }
 
 /// Its gradient by burn's operators, for maps of `height` by `width`.
-pub(crate) fn average_pool_backward<B: KernelBackend>(grad: FloatTensor<B>, height: usize, width: usize) -> FloatTensor<B> {
+pub(crate) fn average_pool_backward<B: KernelBackend>(
+    grad: FloatTensor<B>,
+    height: usize,
+    width: usize,
+) -> FloatTensor<B> {
     let [n, c] = grad.shape().dims();
     let area = height * width;
     let share = B::float_div_scalar(B::float_reshape(grad, Shape::from([n * c, 1])), (area as f64).into());

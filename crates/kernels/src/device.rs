@@ -7,8 +7,8 @@ use burn::backend::{Backend, Dispatch};
 use burn::tensor::{Device, DeviceKind};
 
 use crate::conv2d::Precision;
-use kiln_infer::conv2d::matrix::MatrixUnits;
 use crate::gpu_backend::WGSL_RUNTIME;
+use kiln_infer::conv2d::matrix::MatrixUnits;
 use kiln_infer::gpu;
 pub use kiln_infer::parallel::Awake;
 
@@ -128,7 +128,8 @@ pub fn multiplies(device: &Device, precision: Precision) -> bool {
         Precision::Bf16 => path == OperatorPath::Cpu && precision.is_on_cpu(),
         Precision::F16 => {
             let is_it = |adapter: &Adapter| Device::wgpu(adapter.kind.clone()) == device.clone().inner();
-            path == OperatorPath::Wgsl && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
+            path == OperatorPath::Wgsl
+                && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
         }
     }
 }

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "burn")]
 use crate::Network;
-use crate::validate::{self, ClaimError};
 use crate::container::{self, ContainerError, Storage};
+use crate::validate::{self, ClaimError};
 use crate::{Architecture, ConfigError, InferenceError, InferenceNetwork, StateDict, StateError};
 
 /// Largest file of a bundle: 2 GiB, far above any network that Kiln makes.

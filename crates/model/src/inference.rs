@@ -7,7 +7,8 @@ use kiln_infer::{Conv2d, Layout, Operator, Plan, PlanError, Step, Timings, Value
 
 use crate::validate::MAX_IMAGE_SIZE;
 use crate::{
-    Architecture, ConfigError, NormKind, Prediction, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem, VitConfig,
+    Architecture, ConfigError, NormKind, Prediction, ResNetConfig, Shortcut, StateDict, StateError, StateTensor, Stem,
+    VitConfig,
 };
 
 /// Added to the variance before its root, as in PyTorch.

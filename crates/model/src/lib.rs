@@ -30,7 +30,7 @@ pub mod validate;
 #[cfg(feature = "burn")]
 mod vit;
 
-pub use bundle::{Bundle, MAX_BUNDLE_BYTES, BundleError, Metadata, Quantisation};
+pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, Metadata, Quantisation};
 pub use config::{Architecture, ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem, VitConfig};
 pub use inference::{InferenceError, InferenceNetwork};
 #[cfg(feature = "burn")]

@@ -3,9 +3,9 @@
 use kiln_data::{DecodeError, crop_rgb, crop_rgba, decode_image, normalize};
 #[cfg(feature = "wgpu")]
 use kiln_infer::gpu::Adapter;
+use kiln_infer::{CpuExecutor, Executor, GpuError, PlanError, Timings};
 #[cfg(feature = "wgpu")]
 use kiln_infer::{GpuExecutor, Precision};
-use kiln_infer::{CpuExecutor, Executor, GpuError, PlanError, Timings};
 
 use crate::{Bundle, BundleError, InferenceError, InferenceNetwork, Metadata};
 

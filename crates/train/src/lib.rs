@@ -5,12 +5,11 @@
 //!
 //! Without the feature `burn` what a run leaves behind can be read all the same: recipes, checkpoints, metrics.
 
-mod checkpoint;
-mod validate;
-#[cfg(feature = "burn")]
-mod classifier;
 #[cfg(not(target_family = "wasm"))]
 pub mod atomic_write;
+mod checkpoint;
+#[cfg(feature = "burn")]
+mod classifier;
 #[cfg(feature = "burn")]
 mod ema;
 #[cfg(feature = "burn")]
@@ -33,11 +32,11 @@ mod sgd;
 pub mod tensorboard;
 #[cfg(feature = "burn")]
 mod trainer;
+mod validate;
 #[cfg(feature = "burn")]
 mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Running, best_epoch};
-pub use validate::CheckpointClaimError;
 #[cfg(feature = "burn")]
 pub use classifier::Classifier;
 #[cfg(feature = "burn")]
@@ -60,3 +59,4 @@ pub use recovery::{MAX_SKIPPED, Recovery};
 pub use sgd::Sgd;
 #[cfg(feature = "burn")]
 pub use trainer::{Event, HandlerError, Outcome, Skipped, StepMetrics, TrainError, Trainer};
+pub use validate::CheckpointClaimError;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use kiln_data::bounded_read;
 use kiln_model::MAX_BUNDLE_BYTES;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Header};
 use crate::atomic_write::{self, Staged};
+use crate::checkpoint::{Checkpoint, CheckpointError, Header};
 
 /// Largest checkpoint: model, momentum and a moving average.
 const CHECKPOINT_BYTES: u64 = 3 * MAX_BUNDLE_BYTES + bounded_read::TEXT_BYTES;

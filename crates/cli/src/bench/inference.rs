@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use kiln_infer::Precision;
-use kiln_kernels::device::{OperatorPath, DeviceRequest, choose};
 use kiln_infer::{CpuExecutor, GpuExecutor};
+use kiln_kernels::device::{DeviceRequest, OperatorPath, choose};
 use kiln_model::{Architecture, InferenceNetwork, ResNetConfig};
 use serde_json::json;
 

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_infer::augment::{levels, reference as augment_reference};
 use kiln_infer::check::noise;
-use kiln_kernels::conv2d::Geometry;
-use kiln_kernels::augment::{Change, Images};
-use kiln_kernels::device::{OperatorPath, SelectedDevice, multiplies};
 use kiln_infer::{Conv2d, CpuExecutor, GpuExecutor, Norm, Operator, Plan, Step, Value};
+use kiln_kernels::augment::{Change, Images};
+use kiln_kernels::conv2d::Geometry;
+use kiln_kernels::device::{OperatorPath, SelectedDevice, multiplies};
 use kiln_kernels::{Precision, add_relu, conv2d};
 
 /// Runs that are timed, after one that is not.
@@ -124,7 +124,8 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, prec
 
 fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
-    let train = |x: &[f32], relu| kiln_infer::batch_norm::reference::train(shape, x, &gamma, &beta, &grad, EPSILON, relu);
+    let train =
+        |x: &[f32], relu| kiln_infer::batch_norm::reference::train(shape, x, &gamma, &beta, &grad, EPSILON, relu);
     let x = clear_of_zero(len(shape), |x| train(x, false).output);
     let made = train(&x, relu);
     Case {
@@ -151,7 +152,8 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
     let [gamma, beta, mean, variance] =
         [wave(channels, 1.0), wave(channels, 0.1), wave(channels, 0.3), wave(channels, 2.0)];
     let x = noise(len(shape), 1);
-    let expected = kiln_infer::batch_norm::reference::fixed(shape, &x, [&gamma, &beta, &mean, &variance], EPSILON, true);
+    let expected =
+        kiln_infer::batch_norm::reference::fixed(shape, &x, [&gamma, &beta, &mean, &variance], EPSILON, true);
     Case {
         name: format!("batch_norm, ReLU, {}", sizes(shape)),
         expected: vec![("forward", expected)],
@@ -165,7 +167,9 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
 
 fn group_normalisation(shape: [usize; 4], groups: usize, relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
-    let train = |x: &[f32], relu| kiln_infer::batch_norm::reference::group(shape, groups, x, [&gamma, &beta], &grad, EPSILON, relu);
+    let train = |x: &[f32], relu| {
+        kiln_infer::batch_norm::reference::group(shape, groups, x, [&gamma, &beta], &grad, EPSILON, relu)
+    };
     let x = clear_of_zero(len(shape), |x| train(x, false).output);
     let made = train(&x, relu);
     Case {

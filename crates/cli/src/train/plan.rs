@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use kiln_data::Dataset;
 use kiln_infer::Precision;
-use kiln_kernels::device::{SelectedDevice, OperatorPath};
+use kiln_kernels::device::{OperatorPath, SelectedDevice};
 use kiln_model::Bundle;
 use kiln_report::duration;
 use kiln_train::recipe::{Model, Training};

@@ -16,10 +16,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use web_time::Instant;
 
-use crate::{GpuError, Layout, Operator, Plan, Precision, Step, Storage, Timings};
 use self::builder::Builder;
 use crate::shader::Specialized;
 use crate::variants::Variants;
+use crate::{GpuError, Layout, Operator, Plan, Precision, Step, Storage, Timings};
 
 /// Numbers of a vec4.
 const VEC4: usize = 4;
@@ -353,9 +353,9 @@ pub(crate) fn for_tests() -> Option<Adapter> {
 
 #[cfg(test)]
 mod tests {
-    use crate::reference;
-    use crate::plan::tests::{error, noise, plans};
     use super::*;
+    use crate::plan::tests::{error, noise, plans};
+    use crate::reference;
 
     #[test]
     fn every_step_agrees_with_the_reference_in_double_precision() {

@@ -3,8 +3,8 @@
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use kiln_infer::augment::wgsl;
 use crate::launch::{empty, launch};
+use kiln_infer::augment::wgsl;
 
 /// `[count, 3, height, width]` by bytes, changes and levels.
 pub fn augment(inputs: [CubeTensor; 3], [count, height, width]: [usize; 3], padding: usize) -> CubeTensor {

@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use kiln_infer::augment::{Change, levels, reference};
 use crate::backend::KernelBackend;
 use crate::device::OperatorPath;
+use kiln_infer::augment::{Change, levels, reference};
 
 /// A set of images that batches are made of.
 ///

@@ -3,8 +3,8 @@
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use kiln_infer::batch_norm::wgsl;
 use crate::launch::{empty, launch};
+use kiln_infer::batch_norm::wgsl;
 
 /// Output `[N, C, H, W]`, mean `[C]` and biased variance `[C]`.
 pub fn forward(

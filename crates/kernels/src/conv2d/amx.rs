@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use super::{Geometry, Precision};
 use super::weight_sums::{PartSums, image_words, sum_parts};
+use super::{Geometry, Precision};
 use kiln_infer::cpu_conv::amx::{Rows, SIDE, SUMS, Tiles};
 use kiln_infer::cpu_conv::{Runs, line_start, vectors};
 use kiln_infer::parallel::vectorized;

@@ -4,10 +4,10 @@
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use kiln_infer::conv2d::matrix::{self, MatrixUnits};
-use kiln_infer::conv2d::wgsl::{self, Convolution};
 use super::{Geometry, Precision};
 use crate::launch::{empty, launch};
+use kiln_infer::conv2d::matrix::{self, MatrixUnits};
+use kiln_infer::conv2d::wgsl::{self, Convolution};
 
 /// `[N, O, H', W']`
 pub fn forward(geometry: &Geometry, x: CubeTensor, weight: CubeTensor, precision: Precision) -> CubeTensor {

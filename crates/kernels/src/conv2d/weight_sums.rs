@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Geometry, Precision};
-use kiln_infer::cpu_conv::{bf16};
+use kiln_infer::cpu_conv::bf16;
 use kiln_infer::parallel::{self, Shared, TASKS};
 
 /// The largest weights whose gradients several parts of a batch make apart, in numbers.

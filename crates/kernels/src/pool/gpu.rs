@@ -3,8 +3,8 @@
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use kiln_infer::pool::wgsl;
 use crate::launch::{empty, launch};
+use kiln_infer::pool::wgsl;
 
 /// `[N, C]`
 pub fn forward([n, c, height, width]: [usize; 4], x: CubeTensor) -> CubeTensor {

@@ -10,7 +10,7 @@ pub use tensors::sgd;
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Tensor};
 
     use super::*;
     use kiln_infer::check::{noise, relative_error};

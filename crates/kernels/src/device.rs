@@ -120,6 +120,11 @@ pub fn awake(device: &Device) -> Option<Awake> {
     (OperatorPath::of(device) == OperatorPath::Cpu).then(Awake::new)
 }
 
+/// Whether work is queued for a device and done later, as for all but the CPU's own operators.
+pub fn is_queued(device: &Device) -> bool {
+    OperatorPath::of(device) != OperatorPath::Cpu
+}
+
 /// Whether convolutions on a device can multiply numbers of that precision.
 pub fn multiplies(device: &Device, precision: Precision) -> bool {
     let path = OperatorPath::of(device);

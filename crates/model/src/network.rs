@@ -91,16 +91,21 @@ impl Network {
 
     /// The first part of the network, by its name in a state dict, whose output for these images
     /// `[N, 3, H, W]` is not finite; `None` if all are. Waits for the device after each part.
-    pub fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
+    pub async fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
         match self {
-            Self::ResNet(network) => network.first_non_finite(images),
-            Self::Vit(network) => network.first_non_finite(images),
+            Self::ResNet(network) => network.first_non_finite(images).await,
+            Self::Vit(network) => network.first_non_finite(images).await,
         }
     }
 
     /// Copies every parameter and running statistic to the host. Waits for the device.
     pub fn state_dict(&self) -> StateDict {
         parameters::read(self)
+    }
+
+    /// As [`state_dict`](Self::state_dict), without blocking.
+    pub async fn state_dict_async(&self) -> StateDict {
+        parameters::read_async(self).await
     }
 
     /// Takes every parameter and running statistic from `state`.
@@ -110,4 +115,10 @@ impl Network {
     pub fn load_state_dict(self, state: &StateDict) -> Result<Self, StateError> {
         parameters::load(self, state)
     }
+}
+
+/// Whether all values are finite, but for sums beyond f32. Waits for the device.
+pub(crate) async fn is_finite<const D: usize>(x: Tensor<D>) -> bool {
+    let sum = x.sum().into_scalar_async::<f32>().await;
+    sum.unwrap_or_else(|error| panic!("{error}")).is_finite()
 }

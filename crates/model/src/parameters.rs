@@ -10,7 +10,18 @@ use crate::{ResNet, StateDict, StateError, StateTensor};
 impl StateTensor {
     /// Copies a tensor to the host. Waits for the device.
     pub fn read<const D: usize>(tensor: Tensor<D>) -> Self {
-        let data = tensor.into_data();
+        Self::of(tensor.into_data())
+    }
+
+    /// Copies a tensor to the host, for callers that must not block, such as a page.
+    ///
+    /// # Panics
+    /// If the device is lost, as burn's own reads do.
+    pub async fn read_async<const D: usize>(tensor: Tensor<D>) -> Self {
+        Self::of(tensor.into_data_async().await.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn of(data: TensorData) -> Self {
         let shape = data.shape().to_vec();
         Self { shape, values: data.convert::<f32>().try_into_vec().expect("converted to f32 just now") }
     }
@@ -36,6 +47,17 @@ pub(crate) fn read(module: &impl Module) -> StateDict {
     let mut reader = Reader::default();
     module.valid().visit(&mut reader);
     reader.state
+}
+
+/// As [`read`], without blocking.
+pub(crate) async fn read_async(module: &impl Module) -> StateDict {
+    let mut collector = Collector::default();
+    module.valid().visit(&mut collector);
+    let mut state = StateDict::new();
+    for (name, shape, values) in collector.tensors {
+        state.insert(name, StateTensor { shape, ..StateTensor::read_async(values).await });
+    }
+    state
 }
 
 pub(crate) fn load<M: Module>(module: M, state: &StateDict) -> Result<M, StateError> {
@@ -96,6 +118,28 @@ impl ModuleVisitor for Reader {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.state.insert(self.path.name(), StateTensor::read(param.val()));
+    }
+}
+
+/// Parameters and running statistics on the device: name, shape, flattened values.
+#[derive(Default)]
+struct Collector {
+    path: ParameterPath,
+    tensors: Vec<(String, Vec<usize>, Tensor<1>)>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        self.tensors.push((self.path.name(), value.dims().to_vec(), value.reshape([-1])));
     }
 }
 

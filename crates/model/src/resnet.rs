@@ -8,6 +8,7 @@ use kiln_kernels::{self as kernels, Precision};
 
 use crate::init::Initializer;
 use crate::layers::{Conv2d, Linear, Norm};
+use crate::network::is_finite;
 use crate::{ConfigError, ResNetConfig, Shortcut, Stem};
 
 /// A residual network for classification; made by [`ResNetConfig::init`].
@@ -188,22 +189,21 @@ impl ResNet {
 
     /// The first part of the network, by its name in a state dict, whose output for these images
     /// `[N, 3, H, W]` is not finite; `None` if all are. Waits for the device after each part.
-    pub fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
-        let is_finite = |x: &Tensor<4>| x.clone().sum().into_scalar::<f32>().is_finite();
+    pub async fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
         let mut x = self.stem(images);
-        if !is_finite(&x) {
+        if !is_finite(x.clone()).await {
             return Some("conv1".to_owned());
         }
         for (stage, blocks) in self.stages() {
             for (index, block) in blocks.iter().enumerate() {
                 x = block.forward(x);
-                if !is_finite(&x) {
+                if !is_finite(x.clone()).await {
                     return Some(format!("{stage}.{index}"));
                 }
             }
         }
         let logits = self.classify(kernels::global_average_pool(x));
-        (!logits.sum().into_scalar::<f32>().is_finite()).then(|| "fc".to_owned())
+        (!is_finite(logits).await).then(|| "fc".to_owned())
     }
 
     /// What this network is made of.

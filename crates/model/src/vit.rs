@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::init::Initializer;
 use crate::layers::Linear;
+use crate::network::is_finite;
 use crate::{ConfigError, Init, VitConfig};
 
 /// Added to the variance before its root, as in timm.
@@ -170,20 +171,19 @@ impl LayerNorm {
 impl Vit {
     /// The first part of the network, by its name in a state dict, whose output for these images
     /// `[N, 3, H, W]` is not finite; `None` if all are. Waits for the device after each part.
-    pub(crate) fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
-        let is_finite = |x: &Tensor<3>| x.clone().sum().into_scalar::<f32>().is_finite();
+    pub(crate) async fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
         let mut x = self.patch_embed.forward(images) + self.pos_embed.val();
-        if !is_finite(&x) {
+        if !is_finite(x.clone()).await {
             return Some("patch_embed".to_owned());
         }
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
-            if !is_finite(&x) {
+            if !is_finite(x.clone()).await {
                 return Some(format!("blocks.{index}"));
             }
         }
         let logits = self.classify(self.norm.forward(x).mean_dim(1).squeeze_dim(1));
-        (!logits.sum().into_scalar::<f32>().is_finite()).then(|| "head".to_owned())
+        (!is_finite(logits).await).then(|| "head".to_owned())
     }
 
     /// The head alone: features `[N, C]` -> `[N, classes]`.

@@ -8,100 +8,125 @@ use kiln_model::Network;
 use crate::Predictions;
 
 /// A network and what it takes to ask it about sets of images.
+#[derive(Clone)]
 pub struct Classifier {
     /// On `device`, without autodiff.
     pub network: Network,
     pub device: Device,
     /// Names in the order of the logits.
     pub classes: Vec<String>,
-    /// Of the channels, with which images are normalised.
+    /// Mean of each channel, with which images are normalized.
     pub mean: [f32; 3],
+    /// Standard deviation of each channel.
     pub std: [f32; 3],
     /// Images a batch.
     pub batch_size: usize,
 }
 
 impl Classifier {
-    /// What the network says of the images at `indices`; with `features` also what its head saw. `stop` is asked before
-    /// every batch; `None` when it said so.
+    /// Predicts the images at `indices`; with `features` also what the head saw.
     ///
     /// # Panics
     ///
-    /// If an index is not below `set.len()`.
-    pub fn predict(
-        &self,
-        set: &ImageSet,
-        indices: &[u32],
-        features: bool,
-        stop: &mut dyn FnMut() -> bool,
-    ) -> Option<Predictions> {
-        self.in_batches(set, indices, features, stop, &mut |_, images| self.network.features(images))
+    /// If an index is not below `set.len()`, or the device is lost.
+    pub async fn predict(&self, set: &ImageSet, indices: &[u32], features: bool) -> Predictions {
+        self.clone().pass(indices.to_vec(), features).finish(set).await
     }
 
-    /// The same with logits that are averaged over each image and its mirror image (test-time augmentation). `plain` is
-    /// what [`predict`](Self::predict) said of these images, so that only the mirror images are run.
+    /// As [`predict`](Self::predict), with logits averaged over each image and its mirror image (test-time
+    /// augmentation). `plain` is what `predict` gave for these images, so that only the mirror images are run.
     ///
     /// # Panics
     ///
-    /// If an index is not below `set.len()`, or `plain` is of other images or was made without its features.
-    pub fn predict_flipped(
-        &self,
-        set: &ImageSet,
-        indices: &[u32],
-        plain: &Predictions,
-        stop: &mut dyn FnMut() -> bool,
-    ) -> Option<Predictions> {
+    /// If an index is not below `set.len()`, `plain` is of other images or was made without its features, or the
+    /// device is lost.
+    pub async fn predict_flipped(&self, set: &ImageSet, indices: &[u32], plain: &Predictions) -> Predictions {
+        self.clone().flipped_pass(indices.to_vec(), plain.clone()).finish(set).await
+    }
+
+    /// [`predict`](Self::predict), to be done batch by batch.
+    pub fn pass(self, indices: Vec<u32>, features: bool) -> Pass {
+        let predictions =
+            Predictions { classes: self.classes.clone(), labels: vec![], logits: vec![], features: vec![] };
+        Pass { classifier: self, indices, plain: None, with_features: features, predictions }
+    }
+
+    /// [`predict_flipped`](Self::predict_flipped), to be done batch by batch.
+    ///
+    /// # Panics
+    ///
+    /// If `plain` is of other images or was made without its features.
+    pub fn flipped_pass(self, indices: Vec<u32>, plain: Predictions) -> Pass {
         assert_eq!(plain.len(), indices.len(), "answers to the same images");
-        let width = plain.features.len() / plain.len().max(1);
-        assert!(width > 0 || plain.is_empty(), "answers with their features");
-        // The head is linear: averaging what it sees averages the logits.
-        self.in_batches(set, indices, false, stop, &mut |start, images| {
-            let shape = [images.dims()[0], width];
-            let seen = plain.features[start * width..][..shape[0] * width].to_vec();
-            let seen = Tensor::<2>::from_data(TensorData::new(seen, shape), &self.device); // [n, F]
-            (seen + self.network.features(images.flip([3]))) * 0.5
-        })
-    }
-
-    /// Classifies what `see` makes of each batch `[n, 3, H, W]`, the first of whose images has that place in `indices`:
-    /// its features `[n, F]`.
-    fn in_batches(
-        &self,
-        set: &ImageSet,
-        indices: &[u32],
-        with_features: bool,
-        stop: &mut dyn FnMut() -> bool,
-        see: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<2>,
-    ) -> Option<Predictions> {
-        let labels = indices.iter().map(|&index| set.labels[index as usize] as usize).collect();
-        let mut predictions = Predictions { classes: self.classes.clone(), labels, logits: vec![], features: vec![] };
-        let mut pixels = vec![];
-        for (number, batch) in indices.chunks(self.batch_size).enumerate() {
-            if stop() {
-                return None;
-            }
-            let _awake = awake(&self.device);
-            fill_batch(set, batch, None, self.mean, self.std, &mut pixels);
-            let shape = [batch.len(), 3, set.height, set.width];
-            let images = Tensor::<4>::from_data(TensorData::new(std::mem::take(&mut pixels), shape), &self.device);
-            let features = see(number * self.batch_size, images); // [n, F]
-            predictions.logits.extend(values(self.network.classify(features.clone()))); // [n, classes]
-            if with_features {
-                predictions.features.extend(values(features));
-            }
-        }
-        Some(predictions)
+        assert!(!plain.features.is_empty() || plain.is_empty(), "answers with their features");
+        Pass { plain: Some(plain), ..self.pass(indices, false) }
     }
 }
 
-fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32")
+/// Predictions of a set of images under way, a batch at a time: between two batches a caller may do something else, or
+/// stop.
+pub struct Pass {
+    classifier: Classifier,
+    indices: Vec<u32>,
+    /// What the images themselves gave, if mirror images are added to them.
+    plain: Option<Predictions>,
+    with_features: bool,
+    predictions: Predictions,
+}
+
+impl Pass {
+    /// Images done, and images in all.
+    pub fn progress(&self) -> [usize; 2] {
+        [self.predictions.labels.len(), self.indices.len()]
+    }
+
+    /// Runs the next batch of images out of `set`. Whether it was the last.
+    pub async fn advance(&mut self, set: &ImageSet) -> bool {
+        let Self { classifier, indices, plain, with_features, predictions } = self;
+        let start = predictions.labels.len();
+        let batch = &indices[start..indices.len().min(start + classifier.batch_size)];
+        if !batch.is_empty() {
+            let _awake = awake(&classifier.device);
+            let mut pixels = vec![];
+            fill_batch(set, batch, None, classifier.mean, classifier.std, &mut pixels);
+            let shape = [batch.len(), 3, set.height, set.width];
+            let images = Tensor::<4>::from_data(TensorData::new(pixels, shape), &classifier.device);
+            let features = match plain {
+                None => classifier.network.features(images), // [n, F]
+                Some(plain) => {
+                    let width = plain.features.len() / plain.len();
+                    let seen = plain.features[start * width..][..batch.len() * width].to_vec();
+                    let seen = Tensor::<2>::from_data(TensorData::new(seen, [batch.len(), width]), &classifier.device);
+                    // The head is linear: averaging what it sees averages the logits.
+                    (seen + classifier.network.features(images.flip([3]))) * 0.5
+                }
+            };
+            predictions.logits.extend(values(classifier.network.classify(features.clone())).await); // [n, classes]
+            if *with_features {
+                predictions.features.extend(values(features).await);
+            }
+            predictions.labels.extend(batch.iter().map(|&index| set.labels[index as usize] as usize));
+        }
+        predictions.labels.len() == indices.len()
+    }
+
+    /// Runs what is left, and gives the predictions.
+    pub async fn finish(mut self, set: &ImageSet) -> Predictions {
+        while !self.advance(set).await {}
+        self.predictions
+    }
+}
+
+async fn values(tensor: Tensor<2>) -> Vec<f32> {
+    let data = tensor.into_data_async().await.unwrap_or_else(|error| panic!("{error}"));
+    data.convert::<f32>().try_into_vec().expect("converted to f32")
 }
 
 #[cfg(test)]
 mod tests {
     use kiln_data::{Dataset, synthetic};
     use kiln_model::ResNetConfig;
+    use pollster::block_on;
 
     use super::*;
 
@@ -119,9 +144,8 @@ mod tests {
         let mut mirrored = data.train.clone();
         mirrored.images.chunks_exact_mut(mirrored.width).for_each(<[u8]>::reverse);
         let indices: Vec<u32> = (0..20).collect();
-        let stop = || false;
-        let plain = |set: &ImageSet| classifier.predict(set, &indices, true, &mut { stop }).unwrap();
-        let flipped = |set: &ImageSet| classifier.predict_flipped(set, &indices, &plain(set), &mut { stop }).unwrap();
+        let plain = |set: &ImageSet| block_on(classifier.predict(set, &indices, true));
+        let flipped = |set: &ImageSet| block_on(classifier.predict_flipped(set, &indices, &plain(set)));
         assert!((flipped(&data.train).loss() - flipped(&mirrored).loss()).abs() < 1e-5);
         assert!((plain(&data.train).loss() - plain(&mirrored).loss()).abs() > 1e-4);
     }
@@ -131,9 +155,8 @@ mod tests {
         let data = synthetic(20, 0, 0);
         let classifier = classifier(&data);
         let indices: Vec<u32> = (0..20).rev().collect();
-        let stop = &mut || false;
-        let plain = classifier.predict(&data.train, &indices, true, stop).unwrap();
-        let flipped = classifier.predict_flipped(&data.train, &indices, &plain, stop).unwrap();
+        let plain = block_on(classifier.predict(&data.train, &indices, true));
+        let flipped = block_on(classifier.predict_flipped(&data.train, &indices, &plain));
         let network = &classifier.network;
         let mut logits = vec![];
         for batch in indices.chunks(8) {
@@ -142,7 +165,7 @@ mod tests {
             let data = TensorData::new(pixels, [batch.len(), 3, 32, 32]);
             let images = Tensor::<4>::from_data(data, &classifier.device);
             let both = (network.features(images.clone()) + network.features(images.flip([3]))) * 0.5;
-            logits.extend(values(network.classify(both)));
+            logits.extend(block_on(values(network.classify(both))));
         }
         assert_eq!(flipped.logits, logits);
         assert_eq!((flipped.labels, flipped.features), (plain.labels, vec![]));
@@ -152,7 +175,7 @@ mod tests {
     fn features_are_kept_when_asked_for_and_change_no_logit() {
         let data = synthetic(20, 0, 0);
         let classifier = classifier(&data);
-        let of = |features| classifier.predict(&data.train, &[3, 1, 19], features, &mut || false).unwrap();
+        let of = |features| block_on(classifier.predict(&data.train, &[3, 1, 19], features));
         let (without, with) = (of(false), of(true));
         assert_eq!((with.features.len(), without.features.len()), (3 * 32, 0));
         assert_eq!(with.logits, without.logits);

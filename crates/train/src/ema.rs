@@ -38,13 +38,14 @@ impl Ema {
         model.valid().visit(&mut Update { averages: &mut self.averages, decay, path: ParameterPath::default() });
     }
 
-    /// The averages on the host, by torchvision name; empty before the first update.
-    pub fn state(&self) -> StateDict {
-        let read = |average: &Average| StateTensor {
-            shape: average.shape.clone(),
-            ..StateTensor::read(average.values.clone())
-        };
-        self.averages.iter().map(|(name, average)| (name.clone(), read(average))).collect()
+    /// The averages on the host, by torchvision name; empty before the first update. Waits for the device.
+    pub async fn state(&self) -> StateDict {
+        let mut state = StateDict::new();
+        for (name, Average { shape, values }) in &self.averages {
+            let read = StateTensor::read_async(values.clone()).await;
+            state.insert(name.clone(), StateTensor { shape: shape.clone(), ..read });
+        }
+        state
     }
 
     /// Goes on with what [`Ema::state`] gave.
@@ -87,6 +88,8 @@ impl ModuleVisitor for Update<'_> {
 mod tests {
     use kiln_model::ResNetConfig;
 
+    use pollster::block_on;
+
     use super::*;
 
     fn network(seed: u64) -> Network {
@@ -98,13 +101,13 @@ mod tests {
     fn the_first_weights_are_the_average_and_the_next_are_weighed() {
         let (first, second) = (network(0).state_dict(), network(1).state_dict());
         let mut ema = Ema::new(0.9);
-        assert!(ema.state().is_empty());
+        assert!(block_on(ema.state()).is_empty());
         ema.update(&network(0), 0);
-        assert_eq!(ema.state(), first);
+        assert_eq!(block_on(ema.state()), first);
         ema.update(&network(1), 1);
         // (1 + 1) / (10 + 1), less than 0.9 yet.
         let decay = 2.0 / 11.0;
-        let state = ema.state();
+        let state = block_on(ema.state());
         assert!(state.contains_key("bn1.running_var"));
         for (name, average) in &state {
             assert_eq!(average.shape, first[name].shape, "{name}");
@@ -120,11 +123,11 @@ mod tests {
         let mut whole = Ema::new(0.5);
         whole.update(&network(0), 0);
         let mut resumed = Ema::new(0.5);
-        resumed.restore(whole.state(), &Device::flex());
+        resumed.restore(block_on(whole.state()), &Device::flex());
         for ema in [&mut whole, &mut resumed] {
             ema.update(&network(1), 100);
             ema.update(&network(2), 101);
         }
-        assert_eq!(whole.state(), resumed.state());
+        assert_eq!(block_on(whole.state()), block_on(resumed.state()));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Element, Gradients, Tensor};
 use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 
 /// The gradient of every parameter that a loss reaches, on the device.
@@ -61,18 +61,29 @@ impl ParameterGradients {
 
     /// Of the parameters whose gradient is not finite the one nearest to the loss, where the backward pass met it
     /// first. Waits for the device.
-    pub(crate) fn first_non_finite(&self) -> Option<&str> {
-        let is_finite = |gradient: &Gradient| gradient.values.clone().sum().into_scalar::<f32>().is_finite();
-        let names = self.0.iter().filter(|(_, gradient)| !is_finite(gradient)).map(|(name, _)| name.as_str());
+    pub(crate) async fn first_non_finite(&self) -> Option<&str> {
+        let mut names = vec![];
+        for (name, gradient) in &self.0 {
+            if !scalar::<f32>(gradient.values.clone().sum()).await.is_finite() {
+                names.push(name.as_str());
+            }
+        }
         // Names sort as stages and blocks follow one another, but for the head and a transformer's embeddings.
         let is_any = |name: &str, starts: [&str; 2]| starts.iter().any(|start| name.starts_with(start));
-        names.max_by_key(|name| (is_any(name, ["fc.", "head."]), !is_any(name, ["patch_embed", "pos_embed"]), *name))
+        names
+            .into_iter()
+            .max_by_key(|name| (is_any(name, ["fc.", "head."]), !is_any(name, ["patch_embed", "pos_embed"]), *name))
     }
 
     /// Takes the gradient of one parameter, flattened; `None` for a running statistic.
     pub(crate) fn take(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name).map(|gradient| gradient.values)
     }
+}
+
+/// The one number of a tensor. Waits for the device, and panics if that is lost, as burn's own reads do.
+pub(crate) async fn scalar<E: Element>(tensor: Tensor<1>) -> E {
+    tensor.into_scalar_async().await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// `[n]` -> `[1]`. In parts, since burn's CPU backend sums longer tensors on several threads, in an order

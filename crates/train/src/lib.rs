@@ -38,7 +38,7 @@ mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Running, best_epoch};
 #[cfg(feature = "burn")]
-pub use classifier::Classifier;
+pub use classifier::{Classifier, Pass};
 #[cfg(feature = "burn")]
 pub use ema::Ema;
 #[cfg(feature = "burn")]
@@ -58,5 +58,5 @@ pub use recovery::{MAX_SKIPPED, Recovery};
 #[cfg(feature = "burn")]
 pub use sgd::Sgd;
 #[cfg(feature = "burn")]
-pub use trainer::{Event, HandlerError, Outcome, Skipped, StepMetrics, TrainError, Trainer};
+pub use trainer::{Event, SkippedStep, StepMetrics, TrainError, Trainer};
 pub use validate::CheckpointClaimError;

@@ -22,7 +22,7 @@ const DIVERGED: f64 = 4.0;
 impl RangeTest {
     /// Trains `trainer`, which is of no use afterwards, until the last rate, until the loss diverges, or until
     /// `stop` says so.
-    pub fn run(&self, trainer: &mut Trainer, stop: &mut dyn FnMut() -> bool) -> LrFind {
+    pub async fn run(&self, trainer: &mut Trainer<'_>, stop: &mut dyn FnMut() -> bool) -> LrFind {
         let mut points: Vec<LrPoint> = vec![];
         let (mut average, mut least) = (0.0, f64::INFINITY);
         for step in 0..self.steps {
@@ -30,7 +30,7 @@ impl RangeTest {
                 break;
             }
             let learning_rate = self.rate(step);
-            let loss = trainer.step_at(learning_rate);
+            let loss = trainer.step_at(learning_rate).await;
             average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
             let smoothed = average / (1.0 - SMOOTHING.powi(step as i32 + 1));
             if !smoothed.is_finite() {

@@ -230,7 +230,8 @@ mod tests {
         let overrides = ["model.width=2".to_owned(), "training.batch_size=8".to_owned()];
         let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
         let data = synthetic(20, 0, 0);
-        let mut checkpoint = Trainer::new(recipe, &data, None, &Device::flex()).unwrap().checkpoint();
+        let mut trainer = Trainer::new(recipe, &data, None, &Device::flex()).unwrap();
+        let mut checkpoint = pollster::block_on(trainer.checkpoint());
         checkpoint.header.step = step;
         checkpoint
     }

@@ -37,9 +37,13 @@ impl Sgd {
         model.map(&mut Step { sgd: self, gradients, lr, path: ParameterPath::default() })
     }
 
-    /// The momentum buffers on the host, by parameter name.
-    pub fn state(&self) -> StateDict {
-        self.momentum.iter().map(|(name, tensor)| (name.clone(), StateTensor::read(tensor.clone()))).collect()
+    /// The momentum buffers on the host, by parameter name. Waits for the device.
+    pub async fn state(&self) -> StateDict {
+        let mut state = StateDict::new();
+        for (name, tensor) in &self.momentum {
+            state.insert(name.clone(), StateTensor::read_async(tensor.clone()).await);
+        }
+        state
     }
 
     /// Goes on with buffers that [`Sgd::state`] gave for a network like `model`.

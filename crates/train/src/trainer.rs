@@ -1,27 +1,29 @@
 //! The training loop.
 
 mod event;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use kiln_data::{Augment, Augmentation, Dataset, Split, epoch_order, fill_batch, targets};
-use kiln_kernels::device::{awake, multiplies};
+use burn::tensor::Device;
+use kiln_data::{Dataset, Split};
+use kiln_kernels::device::{awake, is_queued, multiplies};
 use kiln_model::{Architecture, Init, Network, ResNetConfig, StateDict};
 use web_time::Instant;
 
-pub use self::event::{Event, HandlerError, Outcome, Skipped, StepMetrics, TrainError};
+pub use self::event::{Event, SkippedStep, StepMetrics, TrainError};
+use self::steps::{Before, Numbers};
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
-use crate::classifier::Classifier;
-use crate::loss::{cross_entropy, mixed_targets};
-use crate::predictions::Evaluation;
-use crate::recipe::Training;
-use crate::recovery::{MAX_SKIPPED, Recovery};
+use crate::classifier::{Classifier, Pass};
+use crate::recovery::Recovery;
 use crate::whitening::whitening;
-use crate::{Ema, ParameterGradients, Recipe, Sgd};
+use crate::{Ema, Recipe, Sgd};
 
-/// A run: network, optimiser, data and where it stands.
+/// Steps that a GPU works ahead: reading their numbers makes it wait.
+const MAX_PENDING: usize = 16;
+
+/// A run: network, optimizer, data and where it stands.
 pub struct Trainer<'a> {
     data: &'a Dataset,
     split: Split,
@@ -38,6 +40,8 @@ pub struct Trainer<'a> {
     pending: Vec<Numbers>,
     /// Steps whose numbers may stay on the device: reading them makes a GPU wait.
     max_pending: usize,
+    /// The validation under way.
+    validation: Option<Pass>,
     /// The run before the pending steps, to go back to should one of them not be finite.
     before: Option<Before>,
     /// Up to this step the numbers of each are read before its update.
@@ -45,25 +49,6 @@ pub struct Trainer<'a> {
     /// Steps, from 0, whose loss is made not finite.
     #[cfg(test)]
     poisoned: Vec<usize>,
-}
-
-/// What a step leaves on the device.
-struct Numbers {
-    /// `[1]`
-    loss: Tensor<1>,
-    /// Images whose class scored highest `[1]`.
-    correct: Tensor<1, Int>,
-    /// Sum of all gradients `[1]`, which is finite if they are.
-    gradients: Tensor<1>,
-}
-
-/// A run at some step. Tensors are shared with it, not copied.
-struct Before {
-    model: Network,
-    running_statistics: Vec<Tensor<1>>,
-    sgd: Sgd,
-    ema: Option<Ema>,
-    header: Header,
 }
 
 impl<'a> Trainer<'a> {
@@ -74,6 +59,10 @@ impl<'a> Trainer<'a> {
         total_steps: Option<usize>,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        let (found, expected) = ([data.train.height, data.train.width], recipe.training.image_size);
+        if found != [expected; 2] {
+            return Err(TrainError::ImageSize { found, expected });
+        }
         let architecture = recipe.architecture(data.classes.len(), data.train.height)?;
         let seed = recipe.training.seed;
         let split = recipe.split(&data.train.labels)?;
@@ -87,7 +76,7 @@ impl<'a> Trainer<'a> {
         let device = device.clone().autodiff();
         let mut model = architecture.init(seed, &device)?.with_precision(precision);
         if matches!(architecture, Architecture::ResNet(ResNetConfig { init: Init::Whitening, .. })) {
-            let mut state = model.state_dict();
+            let mut state = drawn(&architecture, seed)?;
             let conv1 = state.get_mut("conv1.weight").expect("a residual network has a first convolution");
             let (filters, kernel) = (conv1.shape[0], conv1.shape[3]);
             let filters = whitening(&data.train, &split.train, [data.mean, data.std], kernel, filters);
@@ -117,6 +106,7 @@ impl<'a> Trainer<'a> {
         let sgd = Sgd::new(header.recipe.optimizer.clone());
         let ema_decay = header.recipe.training.ema_decay;
         let ema = (ema_decay > 0.0).then(|| Ema::new(ema_decay));
+        let max_pending = if is_queued(&device) { MAX_PENDING } else { 0 };
         Ok(Self {
             data,
             split,
@@ -129,7 +119,8 @@ impl<'a> Trainer<'a> {
             steps_per_epoch,
             order: vec![],
             pending: vec![],
-            max_pending: 0,
+            max_pending,
+            validation: None,
             before: None,
             careful_until: 0,
             #[cfg(test)]
@@ -179,13 +170,15 @@ impl<'a> Trainer<'a> {
             let head = self.header.architecture.head();
             let is_head = |name: &str| head.contains(&name);
             weights.retain(|name, _| !is_head(name));
-            weights.extend(self.model.state_dict().into_iter().filter(|(name, _)| is_head(name)));
+            let drawn = drawn(&self.header.architecture, self.header.recipe.training.seed)?;
+            weights.extend(drawn.into_iter().filter(|(name, _)| is_head(name)));
         }
         self.model = self.model.load_state_dict(&weights)?;
         Ok(self)
     }
 
-    /// Lets the numbers of so many steps stay on the device before they are read.
+    /// Lets the numbers of so many steps stay on the device before they are read: 16 on a GPU, which works ahead, and
+    /// none on a CPU, where they are there at once.
     pub fn with_max_pending(mut self, steps: usize) -> Self {
         self.max_pending = steps;
         self
@@ -212,12 +205,11 @@ impl<'a> Trainer<'a> {
 
     /// The network for evaluation, as it stands: with the moving average of its weights if the recipe
     /// has one.
-    pub fn model(&self) -> Network {
+    pub async fn model(&self) -> Network {
         let model = self.model.valid();
-        match self.ema.as_ref().map(Ema::state).filter(|state| !state.is_empty()) {
-            Some(state) => model.load_state_dict(&state).expect("an average of these very weights"),
-            None => model,
-        }
+        let Some(ema) = &self.ema else { return model };
+        let state = ema.state().await;
+        if state.is_empty() { model } else { model.load_state_dict(&state).expect("an average of these very weights") }
     }
 
     /// `network`, such as [`Self::model`], to be asked about images like those of this run.
@@ -227,59 +219,48 @@ impl<'a> Trainer<'a> {
         Classifier { network, device, classes, mean, std, batch_size: self.batch_size }
     }
 
-    /// Everything to go on from here.
-    pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            header: self.header.clone(),
-            model: self.model.state_dict(),
-            momentum: self.sgd.state(),
-            ema: self.ema.as_ref().map(Ema::state).unwrap_or_default(),
-        }
+    /// Everything needed to resume from here. Waits for the steps that are still on the device.
+    pub async fn checkpoint(&mut self) -> Checkpoint {
+        self.read_pending().await;
+        let ema = match &self.ema {
+            Some(ema) => ema.state().await,
+            None => StateDict::new(),
+        };
+        let (model, momentum) = (self.model.state_dict_async().await, self.sgd.state().await);
+        Checkpoint { header: self.header.clone(), model, momentum, ema }
     }
 
-    /// Trains until the run's end, or until `stop` says so between two steps.
-    pub fn run(
-        &mut self,
-        stop: &mut dyn FnMut() -> bool,
-        event: &mut dyn FnMut(Event) -> Result<(), HandlerError>,
-    ) -> Result<Outcome, TrainError> {
-        loop {
-            if self.at_epoch_end() {
-                let Some(is_best) = self.end_epoch(stop)? else { return Ok(Outcome::Stopped) };
-                let metrics = self.header.history.last().expect("an epoch was just added");
-                let checkpoint = &|| self.checkpoint();
-                event(Event::Epoch { metrics, is_best, checkpoint }).map_err(TrainError::Callback)?;
-            }
-            if self.header.step == self.header.total_steps {
-                return Ok(Outcome::Finished);
-            }
-            if stop() {
-                // Also where that means going back.
-                self.read_pending();
-                return Ok(Outcome::Stopped);
-            }
-            let started = Instant::now();
-            let _awake = awake(&self.device);
-            let skipped = if self.max_pending == 0 || self.header.step < self.careful_until {
-                self.careful_step()?
-            } else {
-                self.step(self.learning_rate(self.header.step));
-                None
-            };
-            if self.pending.len() > self.max_pending || self.at_epoch_end() {
-                self.read_pending();
-            }
-            let seconds = started.elapsed().as_secs_f64();
-            self.header.seconds += seconds;
-            self.header.running.seconds += seconds;
-            if let Some(skipped) = skipped {
-                event(Event::Skipped(skipped)).map_err(TrainError::Callback)?;
-            } else if self.pending.is_empty() {
-                let metrics = self.step_metrics();
-                let checkpoint = &|| self.checkpoint();
-                event(Event::Step { metrics, checkpoint }).map_err(TrainError::Callback)?;
-            }
+    /// Does the next piece of work, a step or a batch of validation images, and says what came of it; `None` at the
+    /// end of the run. A caller that stops calling stops the run.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] when nothing can be saved by leaving steps out.
+    pub async fn next(&mut self) -> Result<Option<Event>, TrainError> {
+        if self.at_epoch_end() {
+            return self.end_epoch().await.map(Some);
         }
+        if self.header.step == self.header.total_steps {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let _awake = awake(&self.device);
+        let skipped = if self.max_pending == 0 || self.header.step < self.careful_until {
+            self.careful_step().await?
+        } else {
+            self.step(self.learning_rate(self.header.step));
+            None
+        };
+        if self.pending.len() > self.max_pending || self.at_epoch_end() {
+            self.read_pending().await;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        self.header.seconds += seconds;
+        self.header.running.seconds += seconds;
+        Ok(Some(match skipped {
+            Some(skipped) => Event::Skipped(skipped),
+            None if self.pending.is_empty() => Event::Step(self.step_metrics()),
+            None => Event::Queued,
+        }))
     }
 
     /// Whether an epoch's last step is done but its validation is not. The end of the run ends an
@@ -290,222 +271,24 @@ impl<'a> Trainer<'a> {
         ended && step > history.last().map_or(0, |epoch| epoch.step)
     }
 
-    /// Scores the current weights on the validation images; `None` if `stop` said so.
-    pub fn validate(&self, stop: &mut dyn FnMut() -> bool) -> Option<Evaluation> {
-        let predictions =
-            self.classifier(self.model()).predict(&self.data.train, &self.split.validation, false, stop)?;
-        Some(predictions.evaluation())
-    }
-
-    /// One step at a rate that is not the schedule's, and its loss, whatever that is.
-    pub(crate) fn step_at(&mut self, learning_rate: f64) -> f64 {
-        self.step(learning_rate);
-        let numbers = self.pending.pop().expect("a step leaves its numbers");
-        numbers.loss.into_scalar::<f32>().into()
-    }
-
-    /// One step whose numbers stay on the device.
-    fn step(&mut self, learning_rate: f64) {
-        if self.pending.is_empty() && self.max_pending > 0 {
-            self.before = Some(Before {
-                model: self.model.clone(),
-                running_statistics: self.model.running_statistics(),
-                sgd: self.sgd.clone(),
-                ema: self.ema.clone(),
-                header: self.header.clone(),
-            });
-        }
-        let (gradients, numbers) = self.batch();
-        self.update(gradients, learning_rate);
-        self.pending.push(numbers);
-    }
-
-    /// One step that is left out if its loss or gradient is not finite.
-    fn careful_step(&mut self) -> Result<Option<Skipped>, TrainError> {
-        let step = self.header.step;
-        let learning_rate = self.learning_rate(step);
-        let running_statistics = self.model.running_statistics();
-        let (gradients, numbers) = self.batch();
-        let Some((loss, correct)) = numbers.read() else {
-            self.model.restore_running_statistics(running_statistics.clone());
-            let loss = f64::from(numbers.loss.into_scalar::<f32>());
-            let place = self.place(&gradients);
-            self.model.restore_running_statistics(running_statistics);
-            let recovery = &mut self.header.recovery;
-            recovery.skip();
-            let in_a_row = recovery.in_a_row;
-            if in_a_row == MAX_SKIPPED {
-                return Err(self.diverged(step, loss, place, learning_rate));
-            }
-            self.header.step += 1;
-            return Ok(Some(Skipped {
-                step: step + 1,
-                loss,
-                place,
-                in_a_row,
-                learning_rate: self.learning_rate(step),
-            }));
-        };
-        self.update(gradients, learning_rate);
-        self.count(loss, correct);
-        Ok(None)
-    }
-
-    /// Where a value of the batch at hand was not finite first.
-    fn place(&self, gradients: &ParameterGradients) -> String {
-        match self.model.first_non_finite(self.images(self.batch_indices(), self.epoch())) {
-            Some(layer) => format!("the output of {layer}"),
-            None => format!("the gradient of {}", gradients.first_non_finite().unwrap_or("the loss")),
-        }
-    }
-
-    fn diverged(&self, step: usize, loss: f64, place: String, learning_rate: f64) -> TrainError {
-        let epoch = step / self.steps_per_epoch + 1;
-        let advice = self.header.recipe.optimizer.lr / 4.0;
-        TrainError::Diverged { step: step + 1, epoch, loss, learning_rate, place, advice }
-    }
-
-    /// Index of the epoch under way.
-    fn epoch(&self) -> u64 {
-        (self.header.step / self.steps_per_epoch) as u64
-    }
-
-    /// The current step's images.
-    fn batch_indices(&self) -> &[u32] {
-        &self.order[self.header.step % self.steps_per_epoch * self.batch_size..][..self.batch_size]
-    }
-
-    /// Forward and backward: one batch, in as many parts as the recipe says.
-    fn batch(&mut self) -> (ParameterGradients, Numbers) {
-        let Training { seed, micro_batches, clip_norm, .. } = self.header.recipe.training;
-        if self.header.step.is_multiple_of(self.steps_per_epoch) || self.order.is_empty() {
-            self.order = epoch_order(&self.split.train, seed, self.epoch());
-        }
-        let mut total: Option<(ParameterGradients, Tensor<1>, Tensor<1, Int>)> = None;
-        for part in self.batch_indices().chunks(self.batch_size.div_ceil(micro_batches)) {
-            let (gradients, loss, correct) = self.forward_backward(part, self.epoch());
-            total = Some(match total {
-                None => (gradients, loss, correct),
-                Some(sum) => (sum.0.plus(gradients), sum.1 + loss, sum.2 + correct),
-            });
-        }
-        let (mut gradients, loss, correct) = total.expect("a batch has images");
-        let numbers = Numbers { gradients: gradients.sum().unwrap_or_else(|| loss.clone()), loss, correct };
-        if clip_norm > 0.0 {
-            gradients = gradients.clip(clip_norm);
-        }
-        (gradients, numbers)
-    }
-
-    fn update(&mut self, gradients: ParameterGradients, learning_rate: f64) {
-        self.model = self.sgd.update(self.model.clone(), gradients, learning_rate);
-        if let Some(ema) = &mut self.ema {
-            ema.update(&self.model, self.header.step);
-        }
-        self.header.step += 1;
-    }
-
-    /// Takes a good step's numbers in.
-    fn count(&mut self, loss: f64, correct: usize) {
-        let running = &mut self.header.running;
-        running.loss += loss * self.batch_size as f64;
-        running.correct += correct;
-        running.images += self.batch_size;
-        self.header.recovery.good_step();
-    }
-
-    /// Of some of a batch's images: their part in the gradients and in the loss `[1]`, both means over the
-    /// batch, and how many of them scored highest for their class `[1]`, of two mixed ones the greater.
-    fn forward_backward(&self, part: &[u32], epoch: u64) -> (ParameterGradients, Tensor<1>, Tensor<1, Int>) {
-        let Header { step, total_steps, ref recipe, ref classes, .. } = self.header;
-        let (set, device) = (&self.data.train, &self.device);
-        let augment = recipe.augment_at(step, total_steps);
-        let augmentation = self.augmentation(&augment, epoch);
-        let images = self.images(part, epoch);
-        let targets = targets(set, part, Some(&augmentation));
-
-        let logits = self.model.forward(images); // [n, classes]
-        let distributions = mixed_targets(&targets, classes.len(), recipe.training.label_smoothing, device);
-        let mut loss = cross_entropy(logits.clone(), distributions);
-        if part.len() < self.batch_size {
-            loss = loss * (part.len() as f64 / self.batch_size as f64);
-        }
-        #[cfg(test)]
-        if self.poisoned.contains(&step) {
-            loss = loss * f64::NAN;
-        }
-        let gradients = ParameterGradients::of(&self.model, &loss.backward());
-
-        let labels: Vec<i32> = targets.iter().map(|target| target.main() as i32).collect();
-        let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [part.len(), 1]), &device.clone().inner());
-        let correct = logits.inner().argmax(1).equal(labels).int().sum();
-        (gradients, loss.inner(), correct)
-    }
-
-    /// What becomes of the images at `indices` at the current step, `[n, 3, H, W]`.
-    fn images(&self, indices: &[u32], epoch: u64) -> Tensor<4> {
-        let Header { step, total_steps, ref recipe, mean, std, .. } = self.header;
-        let set = &self.data.train;
-        let augment = recipe.augment_at(step, total_steps);
-        let mut pixels = vec![];
-        fill_batch(set, indices, Some(&self.augmentation(&augment, epoch)), mean, std, &mut pixels);
-        Tensor::from_data(TensorData::new(pixels, [indices.len(), 3, set.height, set.width]), &self.device)
-    }
-
-    fn augmentation<'b>(&'b self, augment: &'b Augment, epoch: u64) -> Augmentation<'b> {
-        Augmentation { augment, seed: self.header.recipe.training.seed, epoch, partners: &self.split.train }
-    }
-
-    fn learning_rate(&self, step: usize) -> f64 {
-        let Header { recipe, total_steps, recovery, .. } = &self.header;
-        recipe.optimizer.lr * recipe.schedule.factor(step, *total_steps) * 0.5_f64.powi(recovery.halvings)
-    }
-
-    /// Waits for the numbers that are still on the device and takes them in. If those of a step are not finite, the run
-    /// is afterwards where it was before them all, to do these steps one by one.
-    fn read_pending(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        let numbers: Option<Vec<_>> = pending.iter().map(Numbers::read).collect();
-        let before = self.before.take();
-        match (numbers, before) {
-            (Some(numbers), _) => numbers.into_iter().for_each(|(loss, correct)| self.count(loss, correct)),
-            (None, Some(before)) => {
-                self.careful_until = self.header.step;
-                self.model = before.model;
-                self.model.restore_running_statistics(before.running_statistics);
-                (self.sgd, self.ema) = (before.sgd, before.ema);
-                let Header { seconds, running: Running { seconds: in_epoch, .. }, .. } = self.header;
-                self.header = Header { seconds, ..before.header };
-                self.header.running.seconds = in_epoch;
-            }
-            (None, None) => unreachable!("pending steps have a beginning"),
-        }
-    }
-
-    fn step_metrics(&self) -> StepMetrics {
-        let Header { step, total_steps, running, .. } = self.header;
-        let images = running.images.max(1) as f64;
-        StepMetrics {
-            step,
-            total_steps,
-            epoch: step.saturating_sub(1) / self.steps_per_epoch + 1,
-            loss: running.loss / images,
-            accuracy: running.correct as f64 / images,
-            learning_rate: self.learning_rate(step.saturating_sub(1)),
-        }
-    }
-
-    /// Validates and adds the epoch to the history. Whether it is the best; `None` if stopped.
-    fn end_epoch(&mut self, stop: &mut dyn FnMut() -> bool) -> Result<Option<bool>, TrainError> {
+    /// Scores a batch of validation images or, once all are scored, adds the epoch to the history.
+    async fn end_epoch(&mut self) -> Result<Event, TrainError> {
         let started = Instant::now();
+        let mut validation = None;
+        if !self.split.validation.is_empty() {
+            let mut pass = match self.validation.take() {
+                Some(pass) => pass,
+                None => self.classifier(self.model().await).pass(self.split.validation.clone(), false),
+            };
+            if !pass.advance(&self.data.train).await {
+                let [images, total] = pass.progress();
+                self.validation = Some(pass);
+                self.header.seconds += started.elapsed().as_secs_f64();
+                return Ok(Event::Validating { images, total });
+            }
+            validation = Some(pass.finish(&self.data.train).await.evaluation());
+        }
         let StepMetrics { step, epoch, loss, accuracy, learning_rate, .. } = self.step_metrics();
-        let validation = match self.split.validation.is_empty() {
-            true => None,
-            false => match self.validate(stop) {
-                Some(evaluation) => Some(evaluation),
-                None => return Ok(None),
-            },
-        };
         if let Some(evaluation) = validation.as_ref().filter(|evaluation| !evaluation.loss.is_finite()) {
             let place = "an output for the validation images".to_owned();
             return Err(self.diverged(step - 1, evaluation.loss, place, learning_rate));
@@ -516,7 +299,7 @@ impl<'a> Trainer<'a> {
         }
         self.header.seconds += started.elapsed().as_secs_f64();
         let running = std::mem::take(&mut self.header.running);
-        self.header.history.push(EpochMetrics {
+        let metrics = EpochMetrics {
             epoch,
             step,
             learning_rate,
@@ -526,16 +309,14 @@ impl<'a> Trainer<'a> {
             validation_accuracy: validation.as_ref().map(|evaluation| evaluation.accuracy),
             seconds: self.header.seconds,
             images_per_second: running.images as f64 / running.seconds.max(1e-9),
-        });
-        Ok(Some(self.header.best().is_some_and(|best| best.epoch == epoch)))
+        };
+        self.header.history.push(metrics.clone());
+        let is_best = self.header.best().is_some_and(|best| best.epoch == epoch);
+        Ok(Event::Epoch { metrics, is_best })
     }
 }
 
-impl Numbers {
-    /// Loss and correct images, if loss and gradients are finite. Waits for the device.
-    fn read(&self) -> Option<(f64, usize)> {
-        let [loss, gradients] = [&self.loss, &self.gradients].map(|number| number.clone().into_scalar::<f32>());
-        (loss.is_finite() && gradients.is_finite())
-            .then(|| (loss.into(), self.correct.clone().into_scalar::<i32>() as usize))
-    }
+/// The weights that a network of that description starts with, on the host.
+fn drawn(architecture: &Architecture, seed: u64) -> Result<StateDict, TrainError> {
+    Ok(architecture.init(seed, &Device::flex())?.state_dict())
 }

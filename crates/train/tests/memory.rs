@@ -39,14 +39,11 @@ fn memory_in_use_is_the_same_after_every_step() {
     let mut trainer = Trainer::new(recipe, &data, Some(steps), &Device::flex()).unwrap();
     // All at once, lest it be seen to grow.
     let mut in_use = Vec::with_capacity(steps);
-    trainer
-        .run(&mut || false, &mut |event| {
-            if let Event::Step { .. } = event {
-                in_use.push(IN_USE.load(Relaxed));
-            }
-            Ok(())
-        })
-        .unwrap();
+    while let Some(event) = pollster::block_on(trainer.next()).unwrap() {
+        if let Event::Step(_) = event {
+            in_use.push(IN_USE.load(Relaxed));
+        }
+    }
     let quarter = in_use.len() / 4;
     let mean = |part: &[isize]| part.iter().sum::<isize>() as f64 / part.len() as f64;
     let (early, late) = (mean(&in_use[quarter..2 * quarter]), mean(&in_use[3 * quarter..]));

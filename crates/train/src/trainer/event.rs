@@ -4,22 +4,26 @@ use kiln_data::DataError;
 use kiln_infer::Precision;
 use kiln_model::{ConfigError, StateError};
 
-use crate::{Checkpoint, CheckpointError, EpochMetrics};
+use crate::{CheckpointError, EpochMetrics};
 #[cfg(doc)]
 use crate::{MAX_SKIPPED, Trainer};
 
-/// What a run says while it goes on.
-pub enum Event<'a> {
-    /// The numbers of more steps have come; [`Trainer::checkpoint`] may be taken.
-    Step { metrics: StepMetrics, checkpoint: &'a dyn Fn() -> Checkpoint },
+/// What came of one piece of work of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A step was handed to a device that works ahead; its numbers come with a later event.
+    Queued,
+    /// A step's numbers are there, and those of all before it.
+    Step(StepMetrics),
     /// A step was left out.
-    Skipped(Skipped),
-    /// An epoch has ended, validation included; a good moment to save [`Trainer::checkpoint`].
+    Skipped(SkippedStep),
+    /// Validation images were scored, so many of so many.
+    Validating { images: usize, total: usize },
+    /// An epoch has ended, validation included: a good moment to save [`Trainer::checkpoint`].
     Epoch {
-        metrics: &'a EpochMetrics,
+        metrics: EpochMetrics,
         /// Whether it is the best so far by validation.
         is_best: bool,
-        checkpoint: &'a dyn Fn() -> Checkpoint,
     },
 }
 
@@ -41,7 +45,7 @@ pub struct StepMetrics {
 ///
 /// [`MAX_SKIPPED`] of them in a row end the run; after 100 good ones a halving is taken back.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Skipped {
+pub struct SkippedStep {
     /// From 1.
     pub step: usize,
     pub loss: f64,
@@ -51,17 +55,6 @@ pub struct Skipped {
     pub in_a_row: usize,
     /// Rate of the next step.
     pub learning_rate: f64,
-}
-
-/// What a handler of events fails with.
-pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How a call of [`Trainer::run`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Finished,
-    /// As the caller asked; [`Trainer::checkpoint`] has it all.
-    Stopped,
 }
 
 /// Why a run cannot start or go on.
@@ -80,6 +73,8 @@ pub enum TrainError {
          shows (`kiln devices`); set training.precision = \"f32\""
     )]
     Precision(Precision),
+    #[error("the images have {} x {} pixels and the recipe expects {expected} x {expected} (training.image_size)", found[1], found[0])]
+    ImageSize { found: [usize; 2], expected: usize },
     #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
     NoImages(usize, usize),
     #[error(
@@ -98,7 +93,4 @@ pub enum TrainError {
     },
     #[error("the run has done {done} steps, more than the {total} of {epochs} epochs: choose more epochs")]
     Past { done: usize, total: usize, epochs: usize },
-    /// What the caller's handler of events said.
-    #[error("{0}")]
-    Callback(HandlerError),
 }

@@ -1,7 +1,21 @@
 use kiln_data::synthetic;
+use pollster::block_on;
 
 use super::*;
 use crate::recipe::BUILT_IN;
+
+/// Every event up to the run's end.
+fn run(trainer: &mut Trainer) -> Result<Vec<Event>, TrainError> {
+    let mut events = vec![];
+    while let Some(event) = block_on(trainer.next())? {
+        events.push(event);
+    }
+    Ok(events)
+}
+
+fn checkpoint(trainer: &mut Trainer) -> Checkpoint {
+    block_on(trainer.checkpoint())
+}
 
 /// The network after `steps` steps of a small recipe with these changes.
 fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
@@ -10,8 +24,8 @@ fn train(data: &Dataset, steps: usize, changes: &[&str]) -> Checkpoint {
     let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
     let recipe = Recipe::parse(BUILT_IN[0].1, &overrides).unwrap();
     let mut trainer = Trainer::new(recipe, data, Some(steps), &Device::flex()).unwrap();
-    trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
-    trainer.checkpoint()
+    run(&mut trainer).unwrap();
+    checkpoint(&mut trainer)
 }
 
 /// Largest difference of two networks' weights.
@@ -90,42 +104,41 @@ fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
 #[test]
 fn a_run_stopped_anywhere_goes_on_to_the_same_bits() {
     let (data, device, steps) = (synthetic(60, 0, 0), Device::flex(), Some(40));
-    let ignore = &mut |_: Event| Ok(());
     let mut whole = Trainer::new(everything(&[]), &data, steps, &device).unwrap();
-    // Every moment at which a run looks whether to stop: between steps, and between the batches of validation.
-    let mut moments = 0;
-    let count = &mut || {
-        moments += 1;
-        false
-    };
-    whole.run(count, ignore).unwrap();
-    let whole = without_times(whole.checkpoint());
+    // Every moment at which a caller may stop: after a step, and between the batches of validation.
+    let moments = run(&mut whole).unwrap().len();
+    let whole = without_times(checkpoint(&mut whole));
     assert!(moments > 50, "{moments}");
     assert_eq!(whole.header.history.len(), 7);
-    for moment in 0..moments {
-        let mut trainer = Trainer::new(everything(&[]), &data, steps, &device).unwrap();
-        let mut looked = 0;
-        let stop = &mut || {
-            looked += 1;
-            looked > moment
-        };
-        assert_eq!(trainer.run(stop, ignore).unwrap(), Outcome::Stopped);
-        let checkpoint = Checkpoint::from_bytes(&trainer.checkpoint().to_bytes().unwrap()).unwrap();
-        let recipe = checkpoint.header.recipe.clone();
-        let mut resumed = Trainer::resume(checkpoint, recipe, &[], &data, &device).unwrap();
-        resumed.run(&mut || false, ignore).unwrap();
-        let resumed = without_times(resumed.checkpoint());
+    // One by one as on a CPU, and several ahead as on a GPU.
+    for (moment, ahead) in (0..moments).map(|moment| (moment, 0)).chain([(3, 4), (17, 4), (31, 4)]) {
+        let mut trainer = Trainer::new(everything(&[]), &data, steps, &device).unwrap().with_max_pending(ahead);
+        for _ in 0..moment {
+            assert!(block_on(trainer.next()).unwrap().is_some());
+        }
+        let checkpoint_then = Checkpoint::from_bytes(&checkpoint(&mut trainer).to_bytes().unwrap()).unwrap();
+        let recipe = checkpoint_then.header.recipe.clone();
+        let mut resumed = Trainer::resume(checkpoint_then, recipe, &[], &data, &device).unwrap();
+        run(&mut resumed).unwrap();
+        let resumed = without_times(checkpoint(&mut resumed));
         assert_eq!(resumed.header, whole.header, "stopped at moment {moment} of {moments}");
         assert!(resumed == whole, "stopped at moment {moment} of {moments}");
     }
 }
 
 #[test]
+fn images_of_another_size_than_the_recipes_are_refused() {
+    let data = synthetic(60, 0, 0);
+    let error = Trainer::new(everything(&["training.image_size=64"]), &data, None, &Device::flex()).err().unwrap();
+    assert!(error.to_string().contains("32 x 32 pixels and the recipe expects 64 x 64"), "{error}");
+}
+
+#[test]
 fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
     let data = synthetic(60, 0, 0);
     let mut trainer = Trainer::new(everything(&["training.epochs=2"]), &data, None, &Device::flex()).unwrap();
-    trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
-    let checkpoint = trainer.checkpoint();
+    run(&mut trainer).unwrap();
+    let checkpoint = checkpoint(&mut trainer);
     let resume = |changes: &[&str], allowed: &[&str], data: &Dataset| {
         let allowed: Vec<_> = allowed.iter().map(|field| field.to_string()).collect();
         let recipe = everything(&[&["training.epochs=2"], changes].concat());
@@ -160,18 +173,15 @@ fn a_step_that_is_not_finite_changes_nothing_but_the_rate() {
         let trainer = Trainer::new(everything(&[]), &data, Some(20), &Device::flex()).unwrap();
         let mut trainer = trainer.with_max_pending(max_pending);
         trainer.poisoned = vec![2, 3, 10];
-        let mut skipped = vec![];
-        let outcome = trainer.run(&mut || false, &mut |event| {
-            if let Event::Skipped(step) = event {
-                skipped.push((step.step, step.in_a_row, step.place));
-            }
-            Ok(())
+        let skipped = run(&mut trainer).unwrap().into_iter().filter_map(|event| match event {
+            Event::Skipped(SkippedStep { step, in_a_row, place, .. }) => Some((step, in_a_row, place)),
+            _ => None,
         });
-        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        let skipped: Vec<_> = skipped.collect();
         // The network's outputs are finite, the loss made of them is not; the head comes first on the way back.
         let place = || "the gradient of fc.weight".to_owned();
         assert_eq!(skipped, [(3, 1, place()), (4, 2, place()), (11, 1, place())], "{max_pending} ahead");
-        without_times(trainer.checkpoint())
+        without_times(checkpoint(&mut trainer))
     });
     assert!(ends[0] == ends[1]);
     let Recovery { skipped, in_a_row, halvings, good } = ends[0].header.recovery;
@@ -181,9 +191,9 @@ fn a_step_that_is_not_finite_changes_nothing_but_the_rate() {
     let mut left_out = Trainer::new(everything(&[]), &data, Some(3), &Device::flex()).unwrap();
     left_out.poisoned = vec![1];
     for trainer in [&mut plain, &mut left_out] {
-        trainer.run(&mut || false, &mut |_| Ok(())).unwrap();
+        run(trainer).unwrap();
     }
-    assert!(difference(&plain.checkpoint(), &left_out.checkpoint()) > 0.0, "two steps are not three");
+    assert!(difference(&checkpoint(&mut plain), &checkpoint(&mut left_out)) > 0.0, "two steps are not three");
 }
 
 #[test]
@@ -193,19 +203,20 @@ fn too_many_bad_steps_end_a_run_which_stands_where_it_stood() {
     for max_pending in [0, 4] {
         let trainer = Trainer::new(everything(&[]), &data, Some(40), &Device::flex()).unwrap();
         let mut trainer = trainer.with_max_pending(max_pending);
-        trainer
-            .run(&mut || false, &mut |event| match event {
-                Event::Step { metrics, .. } if metrics.step >= 4 => Err("enough".into()),
-                _ => Ok(()),
-            })
-            .unwrap_err();
-        let good = trainer.checkpoint();
+        loop {
+            if let Event::Step(metrics) = block_on(trainer.next()).unwrap().unwrap()
+                && metrics.step >= 4
+            {
+                break;
+            }
+        }
+        let good = checkpoint(&mut trainer);
         trainer.poisoned = (0..40).collect();
-        let error = trainer.run(&mut || false, &mut |_| Ok(())).unwrap_err();
+        let error = run(&mut trainer).unwrap_err();
         let TrainError::Diverged { place, .. } = &error else { panic!("{error}") };
         assert_eq!(place, "the gradient of fc.weight");
         assert!(error.to_string().contains("the loss was NaN"), "{error}");
-        let left = trainer.checkpoint();
+        let left = checkpoint(&mut trainer);
         assert!(left.model == good.model && left.momentum == good.momentum && left.ema == good.ema);
     }
 }
@@ -217,7 +228,7 @@ fn the_layer_whose_output_is_not_finite_is_named() {
     let mut state = trainer.model.state_dict();
     state.get_mut("layer3.0.bn1.bias").unwrap().values[0] = f32::INFINITY;
     trainer = trainer.with_weights(state, true).unwrap();
-    let error = trainer.run(&mut || false, &mut |_| Ok(())).unwrap_err().to_string();
+    let error = run(&mut trainer).unwrap_err().to_string();
     assert!(error.contains("the output of layer3.0 was not finite"), "{error}");
 }
 

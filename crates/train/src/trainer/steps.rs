@@ -1,0 +1,256 @@
+//! One step of training: forward, backward, update, and what becomes of steps that are not finite.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use kiln_data::{Augment, Augmentation, epoch_order, fill_batch, targets};
+use kiln_model::Network;
+
+use super::Trainer;
+use super::event::{SkippedStep, StepMetrics, TrainError};
+use crate::checkpoint::{Header, Running};
+use crate::gradients::scalar;
+use crate::loss::{cross_entropy, mixed_targets};
+use crate::recipe::Training;
+use crate::recovery::MAX_SKIPPED;
+use crate::{Ema, ParameterGradients, Sgd};
+
+/// What a step leaves on the device.
+pub struct Numbers {
+    /// `[1]`
+    loss: Tensor<1>,
+    /// Images whose class scored highest `[1]`.
+    correct: Tensor<1, Int>,
+    /// Sum of all gradients `[1]`, which is finite if they are.
+    gradients: Tensor<1>,
+}
+
+/// A run at some step. Tensors are shared with it, not copied.
+pub struct Before {
+    model: Network,
+    running_statistics: Vec<Tensor<1>>,
+    sgd: Sgd,
+    ema: Option<Ema>,
+    header: Header,
+}
+
+impl Trainer<'_> {
+    /// One step at a rate that is not the schedule's, and its loss, whatever that is.
+    pub(crate) async fn step_at(&mut self, learning_rate: f64) -> f64 {
+        self.step(learning_rate);
+        let numbers = self.pending.pop().expect("a step leaves its numbers");
+        scalar::<f32>(numbers.loss).await.into()
+    }
+
+    /// One step whose numbers stay on the device.
+    pub(super) fn step(&mut self, learning_rate: f64) {
+        if self.pending.is_empty() && self.max_pending > 0 {
+            self.before = Some(Before {
+                model: self.model.clone(),
+                running_statistics: self.model.running_statistics(),
+                sgd: self.sgd.clone(),
+                ema: self.ema.clone(),
+                header: self.header.clone(),
+            });
+        }
+        let (gradients, numbers) = self.batch();
+        self.update(gradients, learning_rate);
+        self.pending.push(numbers);
+    }
+
+    /// One step that is left out if its loss or gradient is not finite.
+    pub(super) async fn careful_step(&mut self) -> Result<Option<SkippedStep>, TrainError> {
+        let step = self.header.step;
+        let learning_rate = self.learning_rate(step);
+        let running_statistics = self.model.running_statistics();
+        let (gradients, numbers) = self.batch();
+        let Some((loss, correct)) = numbers.read().await else {
+            self.model.restore_running_statistics(running_statistics.clone());
+            let loss = f64::from(scalar::<f32>(numbers.loss).await);
+            let place = self.place(&gradients).await;
+            self.model.restore_running_statistics(running_statistics);
+            let recovery = &mut self.header.recovery;
+            recovery.skip();
+            let in_a_row = recovery.in_a_row;
+            if in_a_row == MAX_SKIPPED {
+                return Err(self.diverged(step, loss, place, learning_rate));
+            }
+            self.header.step += 1;
+            return Ok(Some(SkippedStep {
+                step: step + 1,
+                loss,
+                place,
+                in_a_row,
+                learning_rate: self.learning_rate(step),
+            }));
+        };
+        self.update(gradients, learning_rate);
+        self.count(loss, correct);
+        Ok(None)
+    }
+
+    /// Where a value of the batch at hand was not finite first.
+    async fn place(&self, gradients: &ParameterGradients) -> String {
+        match self.model.first_non_finite(self.images(self.batch_indices(), self.epoch())).await {
+            Some(layer) => format!("the output of {layer}"),
+            None => format!("the gradient of {}", gradients.first_non_finite().await.unwrap_or("the loss")),
+        }
+    }
+
+    pub(super) fn diverged(&self, step: usize, loss: f64, place: String, learning_rate: f64) -> TrainError {
+        let epoch = step / self.steps_per_epoch + 1;
+        let advice = self.header.recipe.optimizer.lr / 4.0;
+        TrainError::Diverged { step: step + 1, epoch, loss, learning_rate, place, advice }
+    }
+
+    /// Index of the epoch under way.
+    fn epoch(&self) -> u64 {
+        (self.header.step / self.steps_per_epoch) as u64
+    }
+
+    /// The current step's images.
+    fn batch_indices(&self) -> &[u32] {
+        &self.order[self.header.step % self.steps_per_epoch * self.batch_size..][..self.batch_size]
+    }
+
+    /// Forward and backward: one batch, in as many parts as the recipe says.
+    fn batch(&mut self) -> (ParameterGradients, Numbers) {
+        let Training { seed, micro_batches, clip_norm, .. } = self.header.recipe.training;
+        if self.header.step.is_multiple_of(self.steps_per_epoch) || self.order.is_empty() {
+            self.order = epoch_order(&self.split.train, seed, self.epoch());
+        }
+        let mut total: Option<(ParameterGradients, Tensor<1>, Tensor<1, Int>)> = None;
+        for part in self.batch_indices().chunks(self.batch_size.div_ceil(micro_batches)) {
+            let (gradients, loss, correct) = self.forward_backward(part, self.epoch());
+            total = Some(match total {
+                None => (gradients, loss, correct),
+                Some(sum) => (sum.0.plus(gradients), sum.1 + loss, sum.2 + correct),
+            });
+        }
+        let (mut gradients, loss, correct) = total.expect("a batch has images");
+        let numbers = Numbers { gradients: gradients.sum().unwrap_or_else(|| loss.clone()), loss, correct };
+        if clip_norm > 0.0 {
+            gradients = gradients.clip(clip_norm);
+        }
+        (gradients, numbers)
+    }
+
+    fn update(&mut self, gradients: ParameterGradients, learning_rate: f64) {
+        self.model = self.sgd.update(self.model.clone(), gradients, learning_rate);
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.model, self.header.step);
+        }
+        self.header.step += 1;
+    }
+
+    /// Takes a good step's numbers in.
+    fn count(&mut self, loss: f64, correct: usize) {
+        let running = &mut self.header.running;
+        running.loss += loss * self.batch_size as f64;
+        running.correct += correct;
+        running.images += self.batch_size;
+        self.header.recovery.good_step();
+    }
+
+    /// Of some of a batch's images: their part in the gradients and in the loss `[1]`, both means over the
+    /// batch, and how many of them scored highest for their class `[1]`, of two mixed ones the greater.
+    fn forward_backward(&self, part: &[u32], epoch: u64) -> (ParameterGradients, Tensor<1>, Tensor<1, Int>) {
+        let Header { step, total_steps, ref recipe, ref classes, .. } = self.header;
+        let (set, device) = (&self.data.train, &self.device);
+        let augment = recipe.augment_at(step, total_steps);
+        let augmentation = self.augmentation(&augment, epoch);
+        let images = self.images(part, epoch);
+        let targets = targets(set, part, Some(&augmentation));
+
+        let logits = self.model.forward(images); // [n, classes]
+        let distributions = mixed_targets(&targets, classes.len(), recipe.training.label_smoothing, device);
+        let mut loss = cross_entropy(logits.clone(), distributions);
+        if part.len() < self.batch_size {
+            loss = loss * (part.len() as f64 / self.batch_size as f64);
+        }
+        #[cfg(test)]
+        if self.poisoned.contains(&step) {
+            loss = loss * f64::NAN;
+        }
+        let gradients = ParameterGradients::of(&self.model, &loss.backward());
+
+        let labels: Vec<i32> = targets.iter().map(|target| target.main() as i32).collect();
+        let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [part.len(), 1]), &device.clone().inner());
+        let correct = logits.inner().argmax(1).equal(labels).int().sum();
+        (gradients, loss.inner(), correct)
+    }
+
+    /// What becomes of the images at `indices` at the current step, `[n, 3, H, W]`.
+    fn images(&self, indices: &[u32], epoch: u64) -> Tensor<4> {
+        let Header { step, total_steps, ref recipe, mean, std, .. } = self.header;
+        let set = &self.data.train;
+        let augment = recipe.augment_at(step, total_steps);
+        let mut pixels = vec![];
+        fill_batch(set, indices, Some(&self.augmentation(&augment, epoch)), mean, std, &mut pixels);
+        Tensor::from_data(TensorData::new(pixels, [indices.len(), 3, set.height, set.width]), &self.device)
+    }
+
+    fn augmentation<'b>(&'b self, augment: &'b Augment, epoch: u64) -> Augmentation<'b> {
+        Augmentation { augment, seed: self.header.recipe.training.seed, epoch, partners: &self.split.train }
+    }
+
+    pub(super) fn learning_rate(&self, step: usize) -> f64 {
+        let Header { recipe, total_steps, recovery, .. } = &self.header;
+        recipe.optimizer.lr * recipe.schedule.factor(step, *total_steps) * 0.5_f64.powi(recovery.halvings)
+    }
+
+    /// Waits for the numbers that are still on the device and takes them in. If those of a step are not finite, the run
+    /// is afterwards where it was before them all, to do these steps one by one.
+    pub(super) async fn read_pending(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return;
+        }
+        let mut numbers = Some(vec![]);
+        for step in pending {
+            let read = step.read().await;
+            numbers = numbers.zip(read).map(|(mut all, one)| {
+                all.push(one);
+                all
+            });
+        }
+        let before = self.before.take();
+        match (numbers, before) {
+            (Some(numbers), _) => numbers.into_iter().for_each(|(loss, correct)| self.count(loss, correct)),
+            (None, Some(before)) => {
+                self.careful_until = self.header.step;
+                self.model = before.model;
+                self.model.restore_running_statistics(before.running_statistics);
+                (self.sgd, self.ema) = (before.sgd, before.ema);
+                let Header { seconds, running: Running { seconds: in_epoch, .. }, .. } = self.header;
+                self.header = Header { seconds, ..before.header };
+                self.header.running.seconds = in_epoch;
+            }
+            (None, None) => unreachable!("pending steps have a beginning"),
+        }
+    }
+
+    pub(super) fn step_metrics(&self) -> StepMetrics {
+        let Header { step, total_steps, running, .. } = self.header;
+        let images = running.images.max(1) as f64;
+        StepMetrics {
+            step,
+            total_steps,
+            epoch: step.saturating_sub(1) / self.steps_per_epoch + 1,
+            loss: running.loss / images,
+            accuracy: running.correct as f64 / images,
+            learning_rate: self.learning_rate(step.saturating_sub(1)),
+        }
+    }
+}
+
+impl Numbers {
+    /// Loss and correct images, if loss and gradients are finite. Waits for the device.
+    async fn read(&self) -> Option<(f64, usize)> {
+        let loss = scalar::<f32>(self.loss.clone()).await;
+        let gradients = scalar::<f32>(self.gradients.clone()).await;
+        if !loss.is_finite() || !gradients.is_finite() {
+            return None;
+        }
+        let correct = self.correct.clone().into_scalar_async::<i32>().await;
+        Some((loss.into(), correct.unwrap_or_else(|error| panic!("{error}")) as usize))
+    }
+}

@@ -124,18 +124,18 @@ fn whole_step(recipe: &Recipe, batch: usize, steps: usize, chosen: &SelectedDevi
     let mut recipe = recipe.clone();
     recipe.training.validation = 0.0;
     let data = synthetic(batch * (steps + WARM_UP + 1), 10, 0);
-    let mut trainer = Trainer::new(recipe, &data, None, &chosen.device)?;
+    let mut trainer = Trainer::new(recipe, &data, None, &chosen.device)?.with_max_pending(0);
     let (mut done, mut since) = (0, Instant::now());
-    let end = std::cell::Cell::new(false);
-    trainer.run(&mut || end.get(), &mut |event| {
-        if let Event::Step { .. } = event {
+    while let Some(event) = pollster::block_on(trainer.next())? {
+        if let Event::Step(_) = event {
             done += 1;
             if done == WARM_UP {
                 since = Instant::now();
             }
-            end.set(done == WARM_UP + steps);
+            if done == WARM_UP + steps {
+                break;
+            }
         }
-        Ok(())
-    })?;
+    }
     Ok(since.elapsed().as_secs_f64() / steps as f64)
 }

@@ -10,8 +10,8 @@ use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
 use crate::args::CompareArgs;
-use crate::figures::write_figures;
 use crate::printable::printable;
+use kiln::write_figures;
 
 pub fn run(args: CompareArgs) -> Result<ExitCode> {
     let mut runs = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;

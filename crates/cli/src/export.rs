@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use kiln_kernels::device::choose;
+use kiln::{choose, score, test_images};
 use kiln_model::Bundle;
 use kiln_model::container::Storage;
 use kiln_report::grouped;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::args::{ExportArgs, Format};
 use crate::data;
-use crate::eval::{open, score, test_images};
+use crate::eval::open;
 
 pub fn run(args: ExportArgs) -> Result<ExitCode> {
     let (path, bundle) = open(&args.model)?;

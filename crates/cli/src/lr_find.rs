@@ -26,19 +26,20 @@ pub fn run(args: LrFindArgs) -> Result<ExitCode> {
     );
     let chosen = choose(args.device)?;
     let name = args.recipe.as_deref().unwrap_or(recipes::default_name(chosen.is_gpu));
-    let recipe = Recipe::parse(&recipes::text(name)?, &args.overrides)?;
+    let mut recipe = Recipe::parse(&recipes::text(name)?, &args.overrides)?;
     let size = args.data.image_size.unwrap_or(recipe.training.image_size);
+    recipe.training.image_size = size;
     let data = data::dataset(&DataArgs { image_size: Some(size), ..args.data }, recipe.training.seed)?;
     let signals = Signals::listen()?;
-    let mut trainer = Trainer::new(recipe, &data, Some(test.steps), &chosen.device)?;
+    let mut trainer = Trainer::new(recipe, &data, Some(test.steps), &chosen.device)?.with_max_pending(0);
 
     let quiet = args.json || !std::io::stderr().is_terminal();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(test.steps as u64) };
     bar.set_style(ProgressStyle::with_template("step {bar:24} {pos}/{len} ETA {eta}")?);
-    let found = test.run(&mut trainer, &mut || {
+    let found = pollster::block_on(test.run(&mut trainer, &mut || {
         bar.inc(1);
         signals.stop()
-    });
+    }));
     bar.finish_and_clear();
     if signals.stop() {
         return Ok(signals.exit_code());

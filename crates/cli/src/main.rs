@@ -10,7 +10,6 @@ mod doctor;
 mod environment;
 mod eval;
 mod export;
-mod figures;
 mod lr_find;
 mod machine;
 mod predict;
@@ -38,7 +37,7 @@ fn main() -> ExitCode {
     end_with_the_pipe();
     keep_memory();
     quieten_mesa();
-    work_in_the_pool();
+    kiln::work_in_the_pool();
     let result = match Args::parse().command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
@@ -103,13 +102,6 @@ fn keep_memory() {
 
 /// `mi_option_purge_delay` of mimalloc's `mimalloc.h`; -1 stands for never.
 const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
-/// Makes this thread one of those that share the work. Otherwise each of the hundreds of loops of a training step would
-/// be handed over to others, and this thread put to sleep and woken for it.
-fn work_in_the_pool() {
-    // Only a pool that is there already refuses, and it works too.
-    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
-}
 
 /// Mesa's device-selection layer looks for a Wayland session and, in a container or over ssh, says ten
 /// times on stderr that there is none.

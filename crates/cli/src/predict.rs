@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use kiln_kernels::device::{SelectedDevice, choose};
+use kiln::{SelectedDevice, choose};
 use kiln_model::{Bundle, Metadata, Predictor};
 use serde_json::json;
 

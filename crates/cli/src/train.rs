@@ -2,42 +2,45 @@
 
 mod finish;
 mod guard;
-mod plan;
-mod saver;
 mod screen;
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln_data::Dataset;
-use kiln_kernels::device::{SelectedDevice, choose};
+use kiln::{Bundle, Dataset, Plan, Recipe, Run, RunDir, RunEvent, RunOptions, SavedRun, SelectedDevice, choose};
+use kiln_infer::Precision;
+use kiln_kernels::device::OperatorPath;
 use kiln_model::Summary;
-use kiln_report::grouped;
-use kiln_train::run_dir::{Latest, RunDir, RunLock, write_whole};
-use kiln_train::tensorboard::{self, EventFile};
-use kiln_train::{Checkpoint, Event, Outcome, Recipe, Trainer};
+use kiln_report::{duration, grouped};
+use kiln_train::recipe::Model;
 use serde_json::json;
 
 use self::finish::finish;
 use self::guard::guarded;
-use self::plan::start;
-use self::saver::{Saver, Stand};
 use self::screen::{Progress, Screen};
 use crate::args::{DataArgs, DatasetName, TrainArgs};
 use crate::signals::Signals;
 use crate::{data, environment, eval, recipes};
 
+/// What is said of a run should its GPU fail: its folder, once it can be resumed.
+#[derive(Default)]
+struct Stand {
+    run: Option<PathBuf>,
+    micro_batches: usize,
+}
+
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
-    let chosen = choose(args.device)?;
-    let stand = RefCell::new(Stand { run: None, step: 0, micro_batches: 1 });
-    guarded(chosen.is_queued(), || train(&args, &chosen, &stand)).unwrap_or_else(|fault| {
-        let Stand { run, step, micro_batches } = stand.take();
+    let selected = choose(args.device)?;
+    let stand = RefCell::new(Stand { run: None, micro_batches: 1 });
+    guarded(selected.is_queued(), || train(&args, &selected, &stand)).unwrap_or_else(|fault| {
+        let Stand { run, micro_batches } = stand.take();
         let parts = format!("--set training.micro_batches={}", 2 * micro_batches);
-        let advice = match run {
-            Some(run) => format!(
-                "the checkpoint after step {step} is as it was, go on with: {} train --resume {}{}. If it was out of memory, \
+        let saved = run.and_then(|run| Some((RunDir::open(&run).latest().ok()?.checkpoint.header.step, run)));
+        let advice = match saved {
+            Some((step, run)) => format!(
+                "the checkpoint after step {step} is as it was, resume with: {} train --resume {}{}. If it was out of memory, \
                  compute a batch in more parts, {parts} --allow-change training.micro_batches",
                 program(),
                 run.display(),
@@ -45,141 +48,167 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             ),
             None => format!("if it was out of memory, compute a batch in more parts, {parts}"),
         };
-        bail!("{} failed: {fault}; {advice}", chosen.name)
+        bail!("{} failed: {fault}; {advice}", selected.name)
     })
 }
 
 /// One call of the command, once it has its data and its folder.
 struct Session<'a> {
     args: &'a TrainArgs,
-    chosen: &'a SelectedDevice,
     data: &'a Dataset,
-    run: &'a RunDir,
     screen: &'a Screen,
     signals: &'a Signals,
 }
 
-fn train(args: &TrainArgs, chosen: &SelectedDevice, stand: &RefCell<Stand>) -> Result<ExitCode> {
-    let resumed = args.resume.as_deref().map(resume).transpose()?;
-    let recipe = resolve_recipe(args, resumed.as_ref(), chosen.is_gpu)?;
+fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) -> Result<ExitCode> {
+    let saved = args
+        .resume
+        .as_ref()
+        .map(|folder| SavedRun::open(folder).with_context(|| format!("cannot resume {}", folder.display())));
+    let saved = saved.transpose()?;
+    let recipe = resolve_recipe(args, saved.as_ref(), selected.is_gpu)?;
     stand.borrow_mut().micro_batches = recipe.training.micro_batches;
     let screen = Screen::new(args.json);
-    screen.say(json!({"event": "device", "device": chosen.name, "reason": chosen.reason}), || {
-        format!("device   {}: {}", chosen.name, chosen.reason)
+    screen.say(json!({"event": "device", "device": selected.name, "reason": selected.reason}), || {
+        format!("device   {}: {}", selected.name, selected.reason)
     });
 
     let data_args = DataArgs { image_size: Some(recipe.training.image_size), ..args.data.clone() };
     let data = data::dataset(&data_args, recipe.training.seed)?;
-    // Until here a signal simply ends the program: a download goes on where it was cut.
+    // Until here a signal simply ends the program: a download continues where it was cut.
     let signals = Signals::listen()?;
     let initial = args.init.as_deref().map(eval::open).transpose()?;
-    let (run, _lock, mut trainer) = match resumed {
-        Some(Resumed { run, lock, checkpoint }) => {
-            (run, lock, Trainer::resume(checkpoint, recipe, &args.allow_change, &data, &chosen.device)?)
-        }
-        None => {
-            let run = match &args.out {
-                Some(folder) => RunDir::create(folder)?,
-                None => RunDir::create_numbered(Path::new("runs"), &recipe.name)?,
-            };
-            let lock = run.lock()?;
-            (run, lock, start(recipe, args, initial.as_ref(), &data, chosen, &screen)?)
-        }
+    let session = Session { args, data: &data, screen: &screen, signals: &signals };
+    let mut run = match saved {
+        Some(saved) => saved.resume(recipe, &data, options(args, None))?,
+        None => start(recipe, initial, &session, selected)?,
     };
-    // A GPU works ahead of the numbers it is asked for; on a CPU they are there at once.
-    trainer = trainer.with_max_pending(if chosen.is_queued() { 16 } else { 0 });
-    write_whole(&run.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
-    environment::record(&run, args, chosen, trainer.header())?;
-    let mut saver = Saver::new(&run, stand);
-    // Better to learn now than after the first epoch that nothing can be written here, and from now on the run can be
-    // resumed whatever happens.
-    saver.save(trainer.checkpoint())?;
-    let (history, seconds) = (&trainer.header().history, trainer.header().seconds);
-    let with_events = args.tensorboard || tensorboard::path(run.path()).exists();
-    let events = with_events.then(|| EventFile::create(run.path(), history, seconds)).transpose()?;
-    let session = Session { args, chosen, data: &data, run: &run, screen: &screen, signals: &signals };
-    describe(&trainer, &session);
+    stand.borrow_mut().run = Some(run.folder().path().to_owned());
+    environment::record(run.folder(), args, selected, run.header())?;
+    describe(&run, &session);
 
-    let progress = Progress::new(&trainer, &screen);
-    let outcome = trainer.run(&mut || signals.stop(), &mut |event| {
-        match event {
-            Event::Step { metrics, checkpoint } => {
-                progress.step(metrics);
-                if saver.is_due() {
-                    saver.try_save(checkpoint(), &progress);
-                }
-            }
-            Event::Skipped(skipped) => progress.skipped(&skipped),
-            Event::Epoch { metrics, is_best, checkpoint } => {
-                let checkpoint = checkpoint();
-                if is_best {
-                    saver.best = Some(checkpoint.clone());
-                }
-                saver.try_save(checkpoint, &progress);
-                if let Some(Err(error)) = events.as_ref().map(|events| events.append(metrics)) {
-                    progress.warn(&format!("{error}; TensorBoard will lack epoch {}", metrics.epoch));
-                }
-                progress.epoch(metrics, is_best);
-            }
-        }
-        Ok(())
-    });
+    let progress = Progress::new(run.trainer(), &screen);
+    let result = follow(&mut run, &session, &progress);
     progress.bar.finish_and_clear();
-    match outcome {
-        Ok(Outcome::Finished) => {
-            // What could not be saved on the way has to be now.
-            if saver.is_behind() {
-                saver.save(trainer.checkpoint())?;
-            }
-            finish(&trainer, &session)
+    result.with_context(|| {
+        let (folder, step) = (run.folder().path().display(), run.saved_step());
+        format!("the run in {folder} ended early, with a checkpoint after step {step}")
+    })
+}
+
+/// Runs until the end, or until the user stops it.
+fn follow(run: &mut Run, session: &Session, progress: &Progress) -> Result<ExitCode> {
+    while !session.signals.stop() {
+        match run.next()? {
+            Some(RunEvent::Step(metrics)) => progress.step(metrics),
+            Some(RunEvent::Skipped(skipped)) => progress.skipped(&skipped),
+            Some(RunEvent::Epoch { metrics, is_best }) => progress.epoch(&metrics, is_best),
+            Some(RunEvent::Warning(warning)) => progress.warn(&warning),
+            Some(RunEvent::Queued | RunEvent::Validating { .. }) => {}
+            Some(RunEvent::Testing { .. }) => progress.bar.finish_and_clear(),
+            Some(RunEvent::Finished(finished)) => return finish(run, &finished, session),
+            None => return Ok(ExitCode::SUCCESS),
         }
-        Ok(Outcome::Stopped) => {
-            saver.save(trainer.checkpoint())?;
-            let (step, total) = (trainer.header().step, trainer.header().total_steps);
-            let folder = run.path().display();
-            screen.say(json!({"event": "stopped", "step": step, "run": run.path()}), || {
+    }
+    run.save()?;
+    let (step, total) = (run.header().step, run.header().total_steps);
+    let folder = run.folder().path();
+    session.screen.say(json!({"event": "stopped", "step": step, "run": folder}), || {
+        format!(
+            "stopped after step {step} of {total}, saved; resume with: {} train --resume {}{}",
+            program(),
+            folder.display(),
+            data_arguments(&session.args.data)
+        )
+    });
+    Ok(session.signals.exit_code())
+}
+
+fn options(args: &TrainArgs, initial: Option<Bundle>) -> RunOptions {
+    RunOptions {
+        device: args.device,
+        folder: args.out.clone(),
+        budget: args.budget.map(|budget| budget.0),
+        measure: true,
+        initial,
+        allow_change: args.allow_change.clone(),
+        tensorboard: args.tensorboard,
+    }
+}
+
+/// A new run, its length fitted to the budget if there is one.
+fn start<'a>(
+    recipe: Recipe,
+    initial: Option<(PathBuf, Bundle)>,
+    session: &Session<'a>,
+    selected: &SelectedDevice,
+) -> Result<Run<'a>> {
+    let Session { args, data, screen, .. } = *session;
+    let path = initial.as_ref().map(|(path, bundle)| (path.clone(), bundle.metadata.clone()));
+    let run = Run::start(recipe, data, options(args, initial.map(|(_, bundle)| bundle)));
+    let run = match (run, &path) {
+        (Err(error @ kiln::Error::InitialWeights { .. }), Some((path, metadata))) => {
+            return Err(error).with_context(|| {
                 format!(
-                    "stopped after step {step} of {total}, saved; go on with: {} train --resume {folder}{}",
-                    program(),
-                    data_arguments(&args.data)
+                    "{}: give the recipe the same network, such as --set model.width={}",
+                    path.display(),
+                    metadata.architecture.width()
                 )
             });
-            Ok(signals.exit_code())
         }
-        Err(error) => Err(error).with_context(|| {
-            let (folder, step) = (run.path().display(), stand.borrow().step);
-            format!("the run in {folder} ended early, with a checkpoint after step {step}")
-        }),
+        (run, _) => run?,
+    };
+    if let Some((path, metadata)) = path {
+        let same_classes = metadata.classes == data.classes;
+        screen.say(json!({"event": "init", "bundle": path, "same_classes": same_classes}), || {
+            let head = if same_classes { "" } else { ", with a new head for other classes" };
+            format!("init     weights of {}{head}", path.display())
+        });
     }
+    if let Some(plan) = run.plan() {
+        say_plan(plan, &run.header().recipe, args, selected, screen);
+    }
+    Ok(run)
 }
 
-/// A run to go on with.
-struct Resumed {
-    run: RunDir,
-    lock: RunLock,
-    checkpoint: Checkpoint,
+fn say_plan(plan: &Plan, recipe: &Recipe, args: &TrainArgs, selected: &SelectedDevice, screen: &Screen) {
+    let Plan { steps, epochs, images_per_second: rate, seconds } = *plan;
+    let minutes = seconds / 60.0;
+    screen.say(
+        json!({"event": "plan", "steps": steps, "epochs": epochs, "images_per_second": rate, "minutes": minutes}),
+        || {
+            let other = if recipe.name == "quick" { "resnet18" } else { "quick" };
+            let choice = if args.recipe.is_some() {
+                "as asked".to_owned()
+            } else {
+                format!("the default here; --recipe {other} for the other")
+            };
+            format!(
+                "recipe   {} ({choice})\nplan     {epochs:.1} epochs, {steps} steps at about {rate:.0} images/s: {}{}",
+                recipe.name,
+                duration(seconds),
+                faster(recipe, selected)
+            )
+        },
+    );
 }
 
-fn resume(folder: &Path) -> Result<Resumed> {
-    let run = RunDir::open(folder);
-    if !folder.is_dir() {
-        bail!("cannot resume {}: there is no such folder", folder.display());
+/// What would make the run much faster on this machine.
+fn faster(recipe: &Recipe, selected: &SelectedDevice) -> &'static str {
+    let on_cpu = OperatorPath::of(&selected.device) == OperatorPath::Cpu;
+    let in_f32 = recipe.training.precision == Precision::F32 && matches!(recipe.model, Model::ResNet(_));
+    if on_cpu && in_f32 && Precision::Bf16.unit_of_cpu() == Some("AMX") {
+        "\n         much faster in bf16, by this CPU's AMX: --set training.precision=bf16"
+    } else {
+        ""
     }
-    let lock = run.lock()?;
-    let Latest { checkpoint, passed_over } = run.latest()?;
-    if let Some(error) = passed_over {
-        let step = checkpoint.header.step;
-        eprintln!("warning: {error}; going on from the checkpoint before it, after step {step}");
-        run.set_aside()?;
-    }
-    Ok(Resumed { run, lock, checkpoint })
 }
 
 /// The recipe that the arguments name, with their changes.
-fn resolve_recipe(args: &TrainArgs, resumed: Option<&Resumed>, is_gpu: bool) -> Result<Recipe> {
-    let text = match (&args.recipe, resumed) {
+fn resolve_recipe(args: &TrainArgs, saved: Option<&SavedRun>, is_gpu: bool) -> Result<Recipe> {
+    let text = match (&args.recipe, saved) {
         (Some(name), _) => recipes::text(name)?,
-        (None, Some(resumed)) => resumed.checkpoint.header.recipe.to_toml(),
+        (None, Some(saved)) => saved.header().recipe.to_toml(),
         (None, None) => recipes::text(recipes::default_name(is_gpu))?,
     };
     let mut overrides = args.overrides.clone();
@@ -189,14 +218,15 @@ fn resolve_recipe(args: &TrainArgs, resumed: Option<&Resumed>, is_gpu: bool) -> 
     Ok(Recipe::parse(&text, &overrides)?)
 }
 
-fn describe(trainer: &Trainer, session: &Session) {
-    let Session { data, run, screen, .. } = *session;
-    let header = trainer.header();
-    let (train, validation) = (trainer.split().train.len(), trainer.split().validation.len());
+fn describe(run: &Run, session: &Session) {
+    let Session { data, screen, .. } = *session;
+    let (header, split) = (run.header(), run.trainer().split());
+    let (train, validation) = (split.train.len(), split.validation.len());
     let test = data.test.as_ref().map_or(0, |test| test.len());
     let parameters = Summary::new(&header.architecture, header.image_size).parameters();
+    let folder = run.folder().path();
     let event = json!({
-        "event": "start", "run": run.path(), "dataset": data.name, "train": train, "validation": validation,
+        "event": "start", "run": folder, "dataset": data.name, "train": train, "validation": validation,
         "test": test, "parameters": parameters, "step": header.step, "recipe": header.recipe,
     });
     screen.say(event, || {
@@ -209,7 +239,7 @@ fn describe(trainer: &Trainer, session: &Session) {
         let lines = [
             format!("model    {} at width {}, {parameters} parameters", model.preset(), model.width()),
             format!("data     {}: {train} to train, {validation} to validate, {test} to test", data.name),
-            format!("run      {}{resumed}\n", run.path().display()),
+            format!("run      {}{resumed}\n", folder.display()),
         ];
         lines.join("\n")
     });

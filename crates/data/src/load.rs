@@ -159,6 +159,21 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result
     Ok(Loaded { dataset, note })
 }
 
+impl Dataset {
+    /// Opens what lies at a path: a folder with `train/<class>/*.jpg` (and maybe `test/<class>/*.jpg`), the binary files
+    /// of CIFAR-10 or CIFAR-100, or a `.tar.gz` of one of these. Pictures are brought to `image_size` pixels a side.
+    /// What could not be read is in [`report`](Self::report).
+    ///
+    /// # Errors
+    ///
+    /// Any [`DataError`].
+    pub fn open(path: impl AsRef<Path>, image_size: usize) -> Result<Self, DataError> {
+        let source = Source::from_path(path.as_ref())?;
+        let options = LoadOptions { source, image_size: Some(image_size), ..LoadOptions::default() };
+        Ok(load(&options, &mut |_| {})?.dataset)
+    }
+}
+
 /// What an archive holds.
 enum ArchiveKind {
     /// The binary files of one of these.

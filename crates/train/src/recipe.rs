@@ -174,6 +174,8 @@ pub enum ScheduleKind {
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
+    #[error("no recipe is called '{0}'")]
+    Unknown(String),
     #[error("the recipe is no valid TOML: {0}")]
     Syntax(#[from] toml::de::Error),
     #[error("a recipe has no key '{key}'{}", suggest(.nearest))]
@@ -217,6 +219,16 @@ pub const BUILT_IN: [(&str, &str); 15] = [
 ];
 
 impl Recipe {
+    /// A built-in recipe.
+    ///
+    /// # Errors
+    /// [`RecipeError::Unknown`] if none has that name.
+    pub fn named(name: &str) -> Result<Self, RecipeError> {
+        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
+        let (_, text) = found.ok_or_else(|| RecipeError::Unknown(name.to_owned()))?;
+        Self::parse(text, &[])
+    }
+
     /// Reads a recipe and applies `key=value` overrides with dotted keys.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut table: Table = text.parse()?;

@@ -184,6 +184,11 @@ impl<'a> Trainer<'a> {
         self
     }
 
+    /// Changes the length of a run that has not begun.
+    pub fn set_total_steps(&mut self, steps: usize) {
+        self.header.total_steps = steps;
+    }
+
     /// Where the run stands.
     pub fn header(&self) -> &Header {
         &self.header
@@ -217,6 +222,15 @@ impl<'a> Trainer<'a> {
         let Header { mean, std, ref classes, .. } = self.header;
         let (device, classes) = (self.device.clone().inner(), classes.clone());
         Classifier { network, device, classes, mean, std, batch_size: self.batch_size }
+    }
+
+    /// The network with other weights, such as those of another epoch, to be asked about images like those of this run.
+    ///
+    /// # Errors
+    /// If they are those of another network.
+    pub fn classifier_of(&self, weights: &StateDict) -> Result<Classifier, TrainError> {
+        let network = self.header.architecture.init(0, &self.device.clone().inner())?.load_state_dict(weights)?;
+        Ok(self.classifier(network))
     }
 
     /// Everything needed to resume from here. Waits for the steps that are still on the device.

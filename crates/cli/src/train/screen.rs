@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_report::duration;
-use kiln_train::{EpochMetrics, MAX_SKIPPED, Skipped, StepMetrics, Trainer};
+use kiln_train::{EpochMetrics, MAX_SKIPPED, SkippedStep, StepMetrics, Trainer};
 use serde_json::{Value, json};
 
 /// Where lines go: text or JSON on stdout.
@@ -77,8 +77,8 @@ impl<'a> Progress<'a> {
         self.bar.suspend(|| eprintln!("warning: {text}"));
     }
 
-    pub fn skipped(&self, skipped: &Skipped) {
-        let Skipped { step, loss, ref place, in_a_row, learning_rate } = *skipped;
+    pub fn skipped(&self, skipped: &SkippedStep) {
+        let SkippedStep { step, loss, ref place, in_a_row, learning_rate } = *skipped;
         if self.screen.json {
             let event = json!({
                 "event": "skipped", "step": step, "loss": loss, "place": place, "in_a_row": in_a_row,

@@ -3,9 +3,10 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use kiln_data::{Augment, Augmentation, epoch_order, fill_batch, targets};
 use kiln_model::Network;
+use web_time::Instant;
 
 use super::Trainer;
-use super::event::{SkippedStep, StepMetrics, TrainError};
+use super::event::{Event, SkippedStep, StepMetrics, TrainError};
 use crate::checkpoint::{Header, Running};
 use crate::gradients::scalar;
 use crate::loss::{cross_entropy, mixed_targets};
@@ -33,6 +34,56 @@ pub struct Before {
 }
 
 impl Trainer<'_> {
+    /// Seconds of a step, measured by some of them, which are taken back: the run is afterwards where it was. The second
+    /// half of 64 steps, or of as many as take three seconds: the first ones compile and allocate, and those after them
+    /// still meet memory for the first time. Of a run of one step, all of it.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn measure_step_seconds(&mut self) -> Result<f64, TrainError> {
+        const MOST_STEPS: usize = 64;
+        const LONGEST: f64 = 3.0;
+        let before = self.snapshot();
+        let ahead = std::mem::take(&mut self.max_pending);
+        let started = Instant::now();
+        let mut ends = vec![];
+        while let Some(event) = self.next().await? {
+            match event {
+                Event::Step(_) | Event::Skipped(_) => ends.push(started.elapsed().as_secs_f64()),
+                Event::Epoch { .. } => break,
+                Event::Queued | Event::Validating { .. } => {}
+            }
+            if ends.len() == MOST_STEPS || ends.len() > 2 && started.elapsed().as_secs_f64() > LONGEST {
+                break;
+            }
+        }
+        let whole = started.elapsed().as_secs_f64();
+        self.max_pending = ahead;
+        self.restore(before);
+        let half = ends.len() / 2;
+        Ok(match ends[half..] {
+            [.., last] if half > 0 => (last - ends[half - 1]) / (ends.len() - half) as f64,
+            _ => whole / ends.len().max(1) as f64,
+        })
+    }
+
+    fn snapshot(&self) -> Before {
+        Before {
+            model: self.model.clone(),
+            running_statistics: self.model.running_statistics(),
+            sgd: self.sgd.clone(),
+            ema: self.ema.clone(),
+            header: self.header.clone(),
+        }
+    }
+
+    fn restore(&mut self, before: Before) {
+        self.model = before.model;
+        self.model.restore_running_statistics(before.running_statistics);
+        (self.sgd, self.ema, self.header) = (before.sgd, before.ema, before.header);
+        (self.order, self.validation) = (vec![], None);
+    }
+
     /// One step at a rate that is not the schedule's, and its loss, whatever that is.
     pub(crate) async fn step_at(&mut self, learning_rate: f64) -> f64 {
         self.step(learning_rate);
@@ -43,13 +94,7 @@ impl Trainer<'_> {
     /// One step whose numbers stay on the device.
     pub(super) fn step(&mut self, learning_rate: f64) {
         if self.pending.is_empty() && self.max_pending > 0 {
-            self.before = Some(Before {
-                model: self.model.clone(),
-                running_statistics: self.model.running_statistics(),
-                sgd: self.sgd.clone(),
-                ema: self.ema.clone(),
-                header: self.header.clone(),
-            });
+            self.before = Some(self.snapshot());
         }
         let (gradients, numbers) = self.batch();
         self.update(gradients, learning_rate);
@@ -217,11 +262,9 @@ impl Trainer<'_> {
             (Some(numbers), _) => numbers.into_iter().for_each(|(loss, correct)| self.count(loss, correct)),
             (None, Some(before)) => {
                 self.careful_until = self.header.step;
-                self.model = before.model;
-                self.model.restore_running_statistics(before.running_statistics);
-                (self.sgd, self.ema) = (before.sgd, before.ema);
                 let Header { seconds, running: Running { seconds: in_epoch, .. }, .. } = self.header;
-                self.header = Header { seconds, ..before.header };
+                self.restore(before);
+                self.header.seconds = seconds;
                 self.header.running.seconds = in_epoch;
             }
             (None, None) => unreachable!("pending steps have a beginning"),

@@ -133,7 +133,7 @@ fn a_terminated_run_resumes_to_the_same_bytes() {
     let other = ["train", "--dataset", "synthetic", "--limit", "100", "--resume", "cut"];
     fails(&kiln(folder.path()).args(other).output().unwrap(), 1, &["digest"]);
     let occupied = train(folder.path(), &["--out", "whole"]);
-    fails(&occupied, 1, &["holds a run already", "--resume"]);
+    fails(&occupied, 1, &["already contains a run", "--resume"]);
 }
 
 #[test]

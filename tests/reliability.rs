@@ -139,7 +139,7 @@ fn a_folder_is_trained_in_by_one_process() {
     let folder = folder.path();
     let mut child = start(folder, "run", &["--epochs", "10000"]).stdout(Stdio::null()).spawn().unwrap();
     wait_for_epochs(folder, "run", 1, &mut child);
-    fails(&resume(folder, "run", &[]).output().unwrap(), 1, &["another process trains in run right now"]);
+    fails(&resume(folder, "run", &[]).output().unwrap(), 1, &["another process is training in run"]);
     signal("-INT", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }

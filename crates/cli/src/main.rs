@@ -10,6 +10,7 @@ mod doctor;
 mod environment;
 mod eval;
 mod export;
+mod hints;
 mod lr_find;
 mod machine;
 mod predict;
@@ -57,7 +58,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", printable::message(in_full(&error)));
+            let hint = hints::hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
+            eprintln!("error: {}{}", printable::message(in_full(&error)), printable::message(hint));
             ExitCode::FAILURE
         }
     }

@@ -157,7 +157,7 @@ const CUDA: &str =
 pub enum DeviceError {
     #[error("no device is called '{0}': choose auto, cpu, gpu, gpu:N, software{CUDA}")]
     Unknown(String),
-    #[error("there is no GPU {wanted} on this machine ({found} found): `kiln devices` lists them")]
+    #[error("this machine has no GPU {wanted} ({found} found)")]
     NoGpu { wanted: usize, found: usize },
     #[error("there is no software adapter on this machine: Mesa's lavapipe is one (package mesa-vulkan-drivers)")]
     NoSoftware,
@@ -277,7 +277,7 @@ pub fn choose(request: DeviceRequest) -> Result<SelectedDevice, DeviceError> {
         _ => Ok(match (gpus.first(), software.first()) {
             (Some(adapter), _) => on_wgpu(adapter, "the fastest GPU that wgpu sees"),
             (None, Some(adapter)) => {
-                cpu(format!("wgpu sees no GPU; {} is software, --device software uses it", adapter.name))
+                cpu(format!("wgpu sees no GPU; {} is software and slower than the CPU", adapter.name))
             }
             (None, None) => cpu("wgpu sees no GPU".into()),
         }),

@@ -127,8 +127,8 @@ fn list(differences: &[Difference]) -> String {
     let line = |difference: &Difference| {
         let Difference { field, found, expected, may_change } = difference;
         let advice = match may_change {
-            true => format!("resume with what the run was started with, or allow it with --allow-change {field}"),
-            false => "this cannot change within a run: start a new one, with --init to keep the weights".to_owned(),
+            true => format!("resume with what the run was started with, or allow {field} to change"),
+            false => "this cannot change within a run: start a new one, with these weights if you like".to_owned(),
         };
         format!("the checkpoint's {field} is {found}, now it is {expected} ({advice})")
     };

@@ -22,18 +22,15 @@ pub struct RunDir(PathBuf);
 pub enum RunDirError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path} holds a run already: go on with it with --resume {path}, or choose another --out", path = .0.display())]
+    #[error("{} already contains a run", .0.display())]
     Occupied(PathBuf),
     #[error("{} cannot be read: {source}", path.display())]
     Checkpoint { path: PathBuf, source: CheckpointError },
-    #[error("{} holds no checkpoint to go on from: start the run anew", .0.display())]
+    #[error("{} contains no checkpoint to resume from: start the run anew", .0.display())]
     Empty(PathBuf),
-    #[error(
-        "both checkpoints in {} are damaged: {last}; {previous}. Start a new run, with --init {best} if that one reads",
-        folder.display(), best = folder.join("best.ckpt").display()
-    )]
+    #[error("both checkpoints in {} are damaged: {last}; {previous}", folder.display())]
     Damaged { folder: PathBuf, last: Box<RunDirError>, previous: Box<RunDirError> },
-    #[error("another process trains in {} right now: wait for it, or choose another --out", .0.display())]
+    #[error("another process is training in {}", .0.display())]
     Locked(PathBuf),
 }
 

@@ -69,8 +69,8 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(
-        "this device does not multiply {0}: bf16 takes a CPU with AVX512-BF16, f16 a GPU whose matrix units wgpu \
-         shows (`kiln devices`); set training.precision = \"f32\""
+        "this device does not multiply {0}: bf16 needs a CPU with AVX512-BF16, f16 a GPU whose matrix units wgpu shows; \
+         set training.precision = \"f32\""
     )]
     Precision(Precision),
     #[error("the images have {} x {} pixels and the recipe expects {expected} x {expected} (training.image_size)", found[1], found[0])]
@@ -79,8 +79,8 @@ pub enum TrainError {
     NoImages(usize, usize),
     #[error(
         "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss:?}, and \
-         {place} was not finite. Lower the rate, such as --set optimizer.lr={advice:.3}, warm up longer, or clip the \
-         gradients, --set training.clip_norm=1; the checkpoints are as they were"
+         {place} was not finite. Lower optimizer.lr, for example to {advice:.3}, warm up longer, or clip the gradients \
+         (training.clip_norm = 1); the checkpoints are as they were"
     )]
     Diverged {
         step: usize,

@@ -149,7 +149,7 @@ fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
     };
     let longer = ["training.epochs=3", "optimizer.lr=0.01"];
     let error = resume(&longer, &["training.epochs"], &data).unwrap_err();
-    assert!(error.contains("--allow-change optimizer.lr") && !error.contains("epochs is"), "{error}");
+    assert!(error.contains("allow optimizer.lr to change") && !error.contains("epochs is"), "{error}");
     assert_eq!(resume(&longer, &["training.epochs", "optimizer.lr"], &data), Ok(18));
     let error = resume(&["training.epochs=1"], &["training.epochs"], &data).unwrap_err();
     assert!(error.contains("12 steps, more than the 6 of 1 epochs"), "{error}");
@@ -160,7 +160,7 @@ fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
     }
     let mut other = synthetic(60, 0, 0);
     other.train.images[0] ^= 1;
-    assert!(resume(&[], &[], &other).unwrap_err().contains("--allow-change dataset"));
+    assert!(resume(&[], &[], &other).unwrap_err().contains("allow dataset to change"));
     assert_eq!(resume(&[], &["dataset"], &other), Ok(12));
     assert!(resume(&[], &["dataset"], &synthetic(80, 0, 0)).unwrap_err().contains("number of steps"));
 }

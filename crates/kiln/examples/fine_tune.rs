@@ -1,0 +1,36 @@
+//! Starts from trained weights on pictures of other classes: only the head starts anew.
+//!
+//!     cargo run --release --example fine_tune -- BUNDLE PHOTOS
+//!
+//! BUNDLE is a `model.safetensors` of an earlier run, or one of `web/models`.
+
+use std::time::Duration;
+
+use kiln::train::recipe::Model;
+use kiln::{Bundle, Dataset, Recipe, Run, RunEvent, RunOptions};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let [bundle, photos] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "BUNDLE PHOTOS")?;
+    let bundle = Bundle::open(bundle)?;
+
+    // The recipe has to describe the network of the bundle.
+    let mut recipe = Recipe::named("quick")?;
+    if let Model::ResNet(model) = &mut recipe.model {
+        model.width = bundle.metadata.architecture.width();
+    }
+    recipe.training.image_size = bundle.metadata.image_size;
+    recipe.optimizer.lr /= 10.0;
+
+    let data = Dataset::open(&photos, recipe.training.image_size)?;
+    let budget = Some(Duration::from_secs(600));
+    let mut run = Run::start(recipe, &data, RunOptions { initial: Some(bundle), budget, ..RunOptions::default() })?;
+    while let Some(event) = run.next()? {
+        match event {
+            RunEvent::Epoch { metrics, .. } => println!("epoch {}: loss {:.3}", metrics.epoch, metrics.train_loss),
+            RunEvent::Finished(finished) => println!("accuracy {:.2} %", 100.0 * finished.bundle.metadata.accuracy),
+            _ => {}
+        }
+    }
+    println!("report {}", run.report()?.display());
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! What a program that depends on `kiln` alone can do: nothing here names a crate below it.
+
+use std::path::Path;
+
+use kiln::{Bundle, Dataset, DeviceRequest, Error, Pixels, Predictor, Recipe, Run, RunEvent, RunOptions};
+
+/// `train/<class>/` and `test/<class>/` with bright and dark pictures of 20 by 16 pixels.
+fn pictures(folder: &Path) {
+    for (split, count) in [("train", 20), ("test", 6)] {
+        for (class, base) in [("dark", 20), ("light", 200)] {
+            let folder = folder.join(split).join(class);
+            std::fs::create_dir_all(&folder).unwrap();
+            for index in 0..count {
+                let picture = image::RgbImage::from_pixel(20, 16, image::Rgb([base + index, base, base + index / 2]));
+                picture.save(folder.join(format!("{index}.png"))).unwrap();
+            }
+        }
+    }
+}
+
+/// So small that a step takes milliseconds.
+fn recipe() -> Recipe {
+    let mut recipe = Recipe::named("quick").unwrap();
+    recipe.training.image_size = 16;
+    recipe.training.batch_size = 8;
+    recipe.training.epochs = 2;
+    recipe
+}
+
+fn options(folder: &Path) -> RunOptions {
+    RunOptions { device: DeviceRequest::Cpu, folder: Some(folder.to_owned()), ..RunOptions::default() }
+}
+
+#[test]
+fn a_folder_of_pictures_becomes_a_network_that_classifies_them() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let mut run = Run::start(recipe(), &data, options(&folder.path().join("run"))).unwrap();
+    let (mut epochs, mut finished) = (0, None);
+    while let Some(event) = run.next().unwrap() {
+        match event {
+            RunEvent::Epoch { .. } => epochs += 1,
+            RunEvent::Finished(end) => finished = Some(end),
+            _ => {}
+        }
+    }
+    assert_eq!(epochs, 2);
+    let finished = finished.unwrap();
+    assert_eq!(finished.bundle.metadata.accuracy_samples, 12);
+    assert!(run.report().unwrap().is_file());
+
+    let path = run.folder().bundle();
+    assert_eq!(Bundle::open(&path).unwrap(), finished.bundle);
+    let mut predictor = Predictor::open(&path).unwrap();
+    let from_file = predictor.classify_file(folder.path().join("test/light/0.png")).unwrap();
+    let pixels = [200, 200, 200].repeat(20 * 16);
+    let from_pixels = predictor.classify(Pixels::Rgb(&pixels, [20, 16])).unwrap();
+    assert_eq!(from_file.logits, from_pixels.logits);
+}
+
+#[test]
+fn a_run_that_was_dropped_resumes_to_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let bundle = |run: &mut Run| {
+        while run.next().unwrap().is_some() {}
+        std::fs::read(run.folder().bundle()).unwrap()
+    };
+    let whole = bundle(&mut Run::start(recipe(), &data, options(&folder.path().join("whole"))).unwrap());
+    let stopped = folder.path().join("stopped");
+    let mut run = Run::start(recipe(), &data, options(&stopped)).unwrap();
+    for _ in 0..5 {
+        run.next().unwrap();
+    }
+    run.save().unwrap();
+    drop(run);
+    let resumed = bundle(&mut Run::resume(&stopped, &data, options(&stopped)).unwrap());
+    assert!(whole == resumed, "other bytes");
+}
+
+#[test]
+fn a_budget_fits_the_run_and_measuring_changes_no_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let plain = Run::start(recipe(), &data, options(&folder.path().join("plain"))).unwrap().checkpoint();
+    let measured = RunOptions { measure: true, ..options(&folder.path().join("measured")) };
+    let mut measured = Run::start(recipe(), &data, measured).unwrap();
+    assert!(measured.plan().unwrap().images_per_second > 0.0);
+    assert!(plain == measured.checkpoint());
+    let budget = Some(std::time::Duration::from_millis(1));
+    let short = RunOptions { budget, ..options(&folder.path().join("short")) };
+    assert_eq!(Run::start(recipe(), &data, short).unwrap().header().total_steps, 1);
+}
+
+#[test]
+fn wrong_input_is_an_error_with_the_facts() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let mut larger = recipe();
+    larger.training.image_size = 32;
+    let error = Run::start(larger, &data, options(&folder.path().join("run"))).err().unwrap();
+    assert!(error.to_string().contains("16 x 16 pixels and the recipe expects 32 x 32"), "{error}");
+    assert!(!folder.path().join("run").exists(), "nothing is left behind");
+    let error = Run::resume(folder.path().join("nowhere"), &data, RunOptions::default()).err().unwrap();
+    assert!(matches!(error, Error::NoFolder(_)), "{error}");
+    assert!(Recipe::named("nothing").is_err());
+    drop(Run::start(recipe(), &data, options(&folder.path().join("run"))).unwrap());
+    let error = Run::start(recipe(), &data, options(&folder.path().join("run"))).err().unwrap().to_string();
+    assert!(error.contains("run") && !error.contains("--"), "no flag of the command: {error}");
+}

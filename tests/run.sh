@@ -37,6 +37,8 @@ fi
 
 step "formatting"
 cargo fmt --all --check
+step "workflows and scripts"
+bash tests/workflows.sh
 # One profile for everything: the dependencies are compiled once.
 step "tests"
 cargo test --release --workspace

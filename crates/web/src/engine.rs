@@ -1,4 +1,4 @@
-//! Which executor runs, and why.
+//! Chooses the executor and records why.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use web_time::Instant;
 
 use crate::threads;
 
-/// What a page can ask for.
+/// The backends that a page can request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// WebGPU on real hardware, otherwise the CPU.
+    /// WebGPU on a hardware GPU, otherwise the CPU.
     Auto,
-    /// WebGPU, on a software adapter too; the CPU where there is no adapter.
+    /// WebGPU, even on a software adapter; the CPU if there is no adapter.
     WebGpu,
     Cpu,
 }
@@ -32,10 +32,10 @@ impl Backend {
     }
 }
 
-/// A plan on the device that was chosen for it.
+/// A plan on the device chosen for it.
 pub struct Engine {
     executor: Executor,
-    /// One sentence for a user.
+    /// Why this device runs, in a sentence for the user.
     pub reason: String,
 }
 
@@ -45,17 +45,17 @@ enum Executor {
 }
 
 impl Engine {
-    /// Meets the wish, or falls back to the CPU and says why. Only a plan that fits nowhere fails.
+    /// Uses the requested backend, or falls back to the CPU and says why. Fails only if the plan runs on neither.
     pub async fn new(plan: &Plan, wish: Backend) -> Result<Self, PlanError> {
         if wish == Backend::Cpu {
-            return Self::cpu(plan, "the CPU was asked for".into());
+            return Self::cpu(plan, "the CPU was selected".into());
         }
         let mut adapter = match Adapter::request().await {
             Ok(adapter) => adapter,
             Err(error) => return Self::cpu(plan, error.to_string()),
         };
         if adapter.name.is_empty() {
-            adapter.name = describe_adapter().await.unwrap_or_else(|_| "a GPU without a name".into());
+            adapter.name = describe_adapter().await.unwrap_or_else(|_| "an unnamed GPU".into());
         }
         if wish == Backend::Auto && !adapter.variants().before_cpu {
             let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
@@ -64,8 +64,8 @@ impl Engine {
         match gpu::Executor::new(&adapter, plan, adapter.variants().precision).await {
             Ok(executor) => {
                 let reason = match wish {
-                    Backend::Auto => "WebGPU is there, on real hardware",
-                    _ => "WebGPU was asked for",
+                    Backend::Auto => "WebGPU runs on a hardware GPU here",
+                    _ => "WebGPU was selected",
                 };
                 Ok(Self { executor: Executor::Gpu(Box::new(executor)), reason: reason.into() })
             }
@@ -78,8 +78,8 @@ impl Engine {
         Ok(Self { executor: Executor::Cpu(Box::new(cpu::Executor::new(plan.clone())?)), reason })
     }
 
-    /// The feature map `[C, H', W']` of an image `[C, H, W]`. After a device was lost, the answer
-    /// comes from a new one, or from the CPU if there is none.
+    /// Computes the feature map `[C, H', W']` of an image `[C, H, W]`. If the device was lost, a new
+    /// device answers, or the CPU if there is none.
     pub async fn run(&mut self, plan: &Plan, image: &[f32]) -> Result<(Vec<f32>, gpu::Timings), PlanError> {
         if let Executor::Gpu(executor) = &self.executor {
             let error = match executor.run(image).await {
@@ -90,7 +90,7 @@ impl Engine {
             match &self.executor {
                 Executor::Gpu(executor) => match executor.run(image).await {
                     Ok(result) => {
-                        self.reason = format!("{error}, and a new one was made");
+                        self.reason = format!("{error}; a new device was created");
                         return Ok(result);
                     }
                     Err(again) => *self = Self::cpu(plan, format!("WebGPU failed twice: {error}; {again}"))?,
@@ -98,7 +98,7 @@ impl Engine {
                 Executor::Cpu(_) => self.reason = format!("{error}; then: {}", self.reason),
             }
         }
-        let Executor::Cpu(executor) = &mut self.executor else { unreachable!("a GPU answered above") };
+        let Executor::Cpu(executor) = &mut self.executor else { unreachable!("the GPU path returned above") };
         let start = Instant::now();
         let map = executor.run(image);
         let timings = gpu::Timings { compute: start.elapsed(), upload: Duration::ZERO, read_back: Duration::ZERO };
@@ -131,8 +131,8 @@ impl Engine {
     }
 }
 
-/// Maker and family of the adapter, such as `nvidia ampere`: all that most browsers tell, and that wgpu
-/// does not pass on.
+/// Vendor and architecture of the adapter, such as `nvidia ampere`. Most browsers reveal no more, and wgpu does
+/// not pass even that on.
 async fn describe_adapter() -> Result<String, JsValue> {
     let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into());
     let gpu = get(&get(&js_sys::global(), "navigator")?, "gpu")?;

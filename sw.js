@@ -1,13 +1,13 @@
-// Keeps the page working offline. At the root, since its scope is the whole page.
+// The service worker: makes the page work offline. It lives at the root because its scope must be the whole page.
 //
-// Network first: online, the page is always the newest, whatever was rebuilt. Only complete, good
-// answers are kept. Bundles and the wasm packages are kept by the worker (web/bundle.js,
-// web/package.js) once they have proved to work, and bundles are not touched here.
+// Network first: while online, the page is always the newest build. Only complete responses with status 200 are cached.
+// The worker caches the wasm package (web/package.js) and bundles (web/bundle.js) once they have worked. This file
+// reads the package from that cache and never handles bundles.
 
 const SHELL = "kiln-shell-1";
 const PACKAGE = "kiln-package";
-/** A server that does not answer for this long counts as unreachable, in milliseconds. */
-const PATIENCE = 5000;
+/** After this many milliseconds without a response, the server counts as unreachable. */
+const TIMEOUT = 5000;
 
 const FILES = [
   "./",
@@ -74,29 +74,29 @@ addEventListener("fetch", (event) => {
 async function networkFirst(request) {
   const isPackage = /\/web\/pkg(-threads)?\//.test(new URL(request.url).pathname);
   try {
-    // The package may be large: however slow, it comes.
+    // No timeout for the package: it is large, and a slow download is fine.
     const response = isPackage ? await fetch(request) : await fetchSoon(request);
-    const isWhole = response.status === 200 && !response.redirected;
-    if (isWhole && !isPackage) await keep(request, response.clone());
+    const isComplete = response.status === 200 && !response.redirected;
+    if (isComplete && !isPackage) await keep(request, response.clone());
     return response;
   } catch (error) {
     const cache = await caches.open(isPackage ? PACKAGE : SHELL);
-    const kept = await cache.match(request.mode === "navigate" ? "./" : request);
-    if (kept) return kept;
+    const cached = await cache.match(request.mode === "navigate" ? "./" : request);
+    if (cached) return cached;
     throw error;
   }
 }
 
-/** Where the browser's storage is full, the answer is still good. */
+/** If the browser's storage is full, only caching fails: the page still gets the response. */
 async function keep(request, response) {
   try {
     await (await caches.open(SHELL)).put(request, response);
   } catch (error) {
-    console.warn("not kept for offline use:", error);
+    console.warn("not cached for offline use:", error);
   }
 }
 
 function fetchSoon(request) {
-  const late = new Promise((_, reject) => setTimeout(() => reject(new TypeError("the server does not answer")), PATIENCE));
+  const late = new Promise((_, reject) => setTimeout(() => reject(new TypeError("the server did not respond in time")), TIMEOUT));
   return Promise.race([fetch(request, { cache: "no-cache" }), late]);
 }

@@ -1,11 +1,11 @@
-// The answer in words and bars.
+// The prediction as text and bars.
 
 import { percent } from "./format.js";
 
 const BARS = 5;
-/** Below this the most likely class is less likely than all others together. */
+/** Below this probability, the top class is less likely than all others together. */
 const UNSURE_BELOW = 0.5;
-/** A runner-up this near is named beside the first. */
+/** If the lead over the second class is smaller than this, the page names the second class too. */
 const CLOSE_WITHIN = 0.25;
 
 /** Class indices, most likely first. */
@@ -13,12 +13,12 @@ export function ranked(probabilities) {
   return [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
 }
 
-/** How far the answer is to be trusted, in a sentence. */
+/** A sentence that warns of low confidence, or "" if there is no reason to. */
 export function doubtOf(probabilities, classes) {
   const [first, second] = ranked(probabilities);
   const lead = probabilities[first] - (probabilities[second] ?? 0);
-  if (probabilities[first] < UNSURE_BELOW) return "The network isn’t sure: no class gets half.";
-  if (lead < CLOSE_WITHIN) return `The network isn’t sure: it might be ${classes[second]}.`;
+  if (probabilities[first] < UNSURE_BELOW) return "Low confidence: no class reaches 50 %.";
+  if (lead < CLOSE_WITHIN) return `Low confidence: it could also be ${classes[second]}.`;
   return "";
 }
 
@@ -30,12 +30,12 @@ export class Bars {
   constructor(list, onChoose) {
     this.#list = list;
     this.#rows = Array.from({ length: BARS }, () => makeRow(onChoose));
-    // Rows without names keep the place; a screen reader has nothing to say of them.
+    // Empty rows reserve the space before the first prediction. Screen readers skip them.
     list.setAttribute("aria-hidden", "true");
     list.append(...this.#rows.map(({ item }) => item));
   }
 
-  /** @param {number} chosen the class whose activation is shown */
+  /** @param {number} chosen the class whose heat map is shown */
   show(probabilities, classes, chosen) {
     const order = ranked(probabilities);
     this.#rows.forEach((row, place) => {

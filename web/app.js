@@ -1,4 +1,4 @@
-// The page: what comes in goes to the worker, what the worker answers is shown.
+// The page: sends pictures and settings to the worker, and shows the results.
 
 import { Bars, doubtOf, ranked } from "./answer.js";
 import { measure, report } from "./benchmark.js";
@@ -15,7 +15,7 @@ import { Status } from "./status.js";
 const $ = (id) => document.getElementById(id);
 const LIST = new URL("models/index.json", import.meta.url);
 const BACKENDS = { webgpu: "WebGPU", cpu: "CPU" };
-/** Live answers are announced this far apart at most, in milliseconds. */
+/** Screen readers hear live predictions at most this often, in milliseconds. */
 const ANNOUNCE_EVERY = 2000;
 
 const status = new Status({
@@ -34,20 +34,21 @@ const engine = new Engine((progress) => status.showProgress(progress), onCrash);
 
 /** The entries of web/models/index.json, each with its URL. */
 let entries = [];
-/** What is loaded or being loaded: {entry} or {file}. */
+/** The bundle that is loaded or loading: {entry} or {file}. */
 let source;
-/** Settles when nothing is being loaded, with whether there is a network. */
+/** Resolves when loading ends, to whether a network is loaded. */
 let ready = Promise.resolve(false);
-/** {network, cold, source} of the worker's last load or change of backend. */
+/** {network, cold, source} from the worker's last load or backend change. */
 let loaded;
-/** The worker's last answer, and the class whose activation is shown. */
+/** The worker's last answer. */
 let answer;
+/** The class whose heat map is shown. */
 let chosen;
-/** While the camera runs: the class that was chosen, whose activation is shown from then on. */
+/** The class that the user chose while the camera runs; its heat map is shown for all later frames. */
 let pinned;
-/** The picture that is shown, as a file. */
+/** The file of the picture shown. */
 let picture;
-/** Counts pictures that came in, so that a late answer does not replace a newer one. */
+/** Number of pictures received so far, so that a late answer never replaces a newer one. */
 let asked = 0;
 
 // Loading
@@ -60,7 +61,7 @@ async function startNow() {
   try {
     await readList();
   } catch (error) {
-    status.finish("failed", "No network");
+    status.finish("failed", "No network loaded");
     status.showProblem(new Fault("list", error.message), "", start);
     return false;
   }
@@ -69,7 +70,7 @@ async function startNow() {
 
 async function readList() {
   const response = await fetch(LIST, { cache: "no-cache" });
-  if (!response.ok) throw new Error(`the server answered ${response.status} for web/models/index.json`);
+  if (!response.ok) throw new Error(`the server returned status ${response.status} for web/models/index.json`);
   const list = await response.json();
   entries = list.bundles.map((entry) => ({ ...entry, url: new URL(entry.file, LIST).href }));
   $("bundle").replaceChildren(...entries.map(({ name, bytes, description }) => {
@@ -84,7 +85,7 @@ function load(next) {
   return ready;
 }
 
-/** @returns {Promise<boolean>} whether there is a network now: on failure, the one before stays */
+/** @returns {Promise<boolean>} whether a network is loaded now; on failure, the previous one stays */
 async function loadNow(next) {
   const before = source;
   source = next;
@@ -101,7 +102,7 @@ async function loadNow(next) {
       showSource();
       status.finish("ready", readyText());
     } else {
-      status.finish("failed", "No network");
+      status.finish("failed", "No network loaded");
     }
     return loaded !== undefined;
   }
@@ -123,15 +124,15 @@ function showLoaded(result) {
   latency.clear();
   latency.show("cold", cold);
   status.finish("ready", readyText());
-  status.announce(`Ready. Runs on ${network.device}: ${network.reason}.`);
+  status.announce(`Ready. Runs on ${network.device}. ${sentence(network.reason)}`);
 }
 
 function readyText() {
-  const origin = { kept: "kept from an earlier visit", network: "downloaded", file: "from your disk" }[loaded.source];
-  return `Ready on ${BACKENDS[loaded.network.backend]}, network ${origin}`;
+  const origin = { cache: "cached from an earlier visit", download: "downloaded", file: "from your disk" }[loaded.source];
+  return `Ready on ${BACKENDS[loaded.network.backend]}; network ${origin}`;
 }
 
-/** The list shows what is loaded, a bundle from the reader's disk included. */
+/** Selects the loaded bundle in the list; a bundle from the user's disk gets an entry of its own. */
 function showSource() {
   const list = $("bundle");
   list.querySelector("[data-own]")?.remove();
@@ -170,7 +171,7 @@ function onCrash(fault) {
   status.showProblem(fault, "", () => load(source));
 }
 
-/** Crashes are shown once, by onCrash, not by each call that they cut off. */
+/** onCrash reports a crash once. The calls that the crash interrupted do not report it again. */
 function isCrash({ kind }) {
   return kind === "crashed" || kind === "dead";
 }
@@ -188,7 +189,7 @@ async function classify(file) {
     picture = file;
     if (result.preview) stage.showPicture(result.preview, file.name);
     showAnswer(result);
-    // On a phone the answer lies below the fold.
+    // On a phone the prediction is below the fold.
     $("top-class").scrollIntoView({ block: "nearest" });
     status.announce(inWords(result));
   } catch (fault) {
@@ -224,7 +225,7 @@ function inWords({ probabilities }) {
 
 function showHeat(heat) {
   stage.showHeat(heat);
-  $("heat-class").textContent = `${loaded.network.classes[chosen]}${heat ? "" : " (nothing here)"}`;
+  $("heat-class").textContent = `${loaded.network.classes[chosen]}${heat ? "" : " (empty)"}`;
 }
 
 async function chooseClass(classIndex) {
@@ -249,14 +250,14 @@ function showHeatSettings() {
 async function classifySample(name) {
   const response = await fetch(new URL(`samples/${name}.webp`, import.meta.url)).catch(() => undefined);
   if (response?.ok) takePicture(new File([await response.blob()], `${name}.webp`));
-  else status.showProblem(new Fault("picture", "the sample cannot be downloaded"), name);
+  else status.showProblem(new Fault("picture", "the sample could not be downloaded"), name);
 }
 
-/** Whatever comes in by hand: a picture, or a bundle. */
+/** Takes a file that the user dropped, pasted or chose: a picture or a bundle. */
 function takePicture(file, others = 0) {
   status.clearProblem();
   stopCamera();
-  if (others > 0) status.announce(`Took the first of ${others + 1} files.`);
+  if (others > 0) status.announce(`Using the first of ${others + 1} files.`);
   if (file.name.endsWith(".safetensors")) load({ file });
   else classify(file);
 }
@@ -268,7 +269,7 @@ function toggleCamera() {
   else if (!cameraStarting) startCamera();
 }
 
-/** While the browser asks whether the page may use it. */
+/** True while the browser asks the user for permission. */
 let cameraStarting = false;
 
 async function startCamera() {
@@ -277,7 +278,7 @@ async function startCamera() {
     await assertReady();
     cameraStarting = true;
     await camera.start().finally(() => (cameraStarting = false));
-    // Answers still under way are of pictures.
+    // Answers still to come are for pictures: drop them.
     asked += 1;
     stage.setBusy(false);
     stage.showVideo();
@@ -301,7 +302,7 @@ async function classifyFrame(frame) {
   status.announce(inWords(result));
 }
 
-/** The last frame becomes the picture: it can be looked at, and measured. */
+/** Keeps the last frame as the picture, to inspect or benchmark. */
 async function freezeCamera() {
   takePicture(await camera.still());
 }
@@ -328,7 +329,7 @@ async function toggleBenchmark() {
   }
   const file = picture;
   if (!file) {
-    $("benchmark-note").textContent = "Give it a picture first.";
+    $("benchmark-note").textContent = "Classify a picture first.";
     return;
   }
   const runs = Number($("benchmark-runs").value);
@@ -351,8 +352,8 @@ async function toggleBenchmark() {
 
 function showBenchmark(result) {
   const { p50, p90 } = result.milliseconds.total;
-  $("benchmark-result").textContent = `${milliseconds(p50)} ms, nine in ten under ${milliseconds(p90)} ms`;
-  $("benchmark-note").textContent = `${result.runs} runs on ${BACKENDS[result.backend]}, ${megabytes(result.wasm_memory_bytes)} MB of memory`;
+  $("benchmark-result").textContent = `Median ${milliseconds(p50)} ms, 90th percentile ${milliseconds(p90)} ms`;
+  $("benchmark-note").textContent = `${result.runs} runs on ${BACKENDS[result.backend]}, ${megabytes(result.wasm_memory_bytes)} MB of wasm memory`;
   $("benchmark-json").value = JSON.stringify(result, null, 2);
   $("benchmark-copy").disabled = false;
   status.announce($("benchmark-result").textContent);
@@ -366,7 +367,7 @@ async function copyBenchmark() {
   } catch {
     $("benchmark-details").open = true;
     json.select();
-    $("benchmark-note").textContent = "The browser does not let the page copy: press Ctrl-C.";
+    $("benchmark-note").textContent = "The browser blocked copying: press Ctrl+C (⌘C on a Mac).";
   }
 }
 
@@ -394,5 +395,5 @@ $("benchmark-copy").addEventListener("click", copyBenchmark);
 
 showHeatSettings();
 start();
-// After the page's own requests, so that a first visit does not download twice at once.
+// Last, so that the service worker's downloads do not compete with the page's own on a first visit.
 ready.finally(() => navigator.serviceWorker?.register("sw.js", { updateViaCache: "none" }).catch(() => {}));

@@ -1,6 +1,6 @@
-// The same picture again and again, and what it took.
+// Benchmark: times repeated classifications of one picture.
 
-/** `q` of 0 to 1; the nearest rank. */
+/** The `q` quantile, 0 to 1, by the nearest-rank method. */
 export function quantile(values, q) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)];
@@ -9,8 +9,8 @@ export function quantile(values, q) {
 /**
  * @param {number} runs
  * @param {() => Promise<{timings: object}>} classify one run
- * @param {(done: number) => boolean} onRun called after each; false ends the measurement
- * @returns {Promise<{timings: object[], last: object}>} each run's, and the last answer
+ * @param {(done: number) => boolean} onRun called after each run; false ends the measurement
+ * @returns {Promise<{timings: object[], last: object}>} each run's timings, and the last answer
  */
 export async function measure(runs, classify, onRun) {
   const timings = [];
@@ -22,7 +22,7 @@ export async function measure(runs, classify, onRun) {
   return { timings, last };
 }
 
-/** The result as it is copied: with everything that another reader needs to judge it. */
+/** The result as JSON, with the hardware, browser and network that it depends on. */
 export function report({ timings, last }, { network, bundle, cold, picture }) {
   return {
     runs: timings.length,

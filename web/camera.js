@@ -1,13 +1,15 @@
-// Live pictures from the camera, one at a time: the next is taken when the last is answered.
+// Live frames from the camera, one at a time: the next is taken once the last is classified.
 
 import { Fault } from "./fault.js";
+import { centerSquare } from "./pictures.js";
 
 const REASONS = {
-  NotAllowedError: "this page has no permission to use it",
-  NotFoundError: "this machine has none",
-  NotReadableError: "another program uses it",
-  OverconstrainedError: "it cannot give a picture of this size",
+  NotAllowedError: "this page has no permission to use the camera",
+  NotFoundError: "no camera was found",
+  NotReadableError: "another program is using the camera",
+  OverconstrainedError: "the camera does not support this picture size",
 };
+/** Largest side in pixels of a live frame and of the picture kept at the end. */
 const FRAME_SIDE = 256;
 const STILL_SIDE = 480;
 
@@ -24,9 +26,9 @@ export class Camera {
     return this.#stream !== undefined;
   }
 
-  /** @throws {Fault} "camera", said why */
+  /** @throws {Fault} "camera", with the reason */
   async start() {
-    if (!navigator.mediaDevices) throw new Fault("camera", "browsers give it to pages over https only");
+    if (!navigator.mediaDevices) throw new Fault("camera", "browsers allow the camera only on https pages");
     try {
       this.#stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 640 } } });
       this.#video.srcObject = this.#stream;
@@ -44,15 +46,15 @@ export class Camera {
   }
 
   /**
-   * Hands frames to `answer`, one after another, until `stop`.
-   * @throws {Fault} "camera" if the camera ends by itself; whatever `answer` throws
+   * Passes frames to `answer`, one after another, until `stop`.
+   * @throws {Fault} "camera" if the camera stops on its own; whatever `answer` throws
    */
   async run(answer) {
     const [track] = this.#stream.getVideoTracks();
     while (this.running) {
-      if (track.readyState === "ended") throw new Fault("camera", "it was unplugged or taken away");
+      if (track.readyState === "ended") throw new Fault("camera", "the camera was disconnected or permission was withdrawn");
       const frame = await this.#frame(FRAME_SIDE).catch((error) => {
-        // Stopped meanwhile: there is nothing to take a frame of any more.
+        // After `stop`, a frame that cannot be taken is expected.
         if (this.running) throw error;
       });
       if (frame) await answer(frame);
@@ -60,7 +62,7 @@ export class Camera {
     }
   }
 
-  /** What is seen now as a picture file. */
+  /** The current frame as a picture file. */
   async still() {
     const frame = await this.#frame(STILL_SIDE);
     const canvas = new OffscreenCanvas(frame.width, frame.height);
@@ -68,19 +70,14 @@ export class Camera {
     return new File([await canvas.convertToBlob()], "camera.png", { type: "image/png" });
   }
 
-  /** The middle square of what is seen now. */
-  async #frame(side) {
+  /** The center square of the current frame. */
+  async #frame(maxSide) {
     const { videoWidth: width, videoHeight: height } = this.#video;
-    const square = Math.min(width, height);
-    return createImageBitmap(this.#video, (width - square) >> 1, (height - square) >> 1, square, square, {
-      resizeWidth: side,
-      resizeHeight: side,
-      resizeQuality: "medium",
-    });
+    return centerSquare(this.#video, [width, height], maxSide, "medium");
   }
 }
 
-/** Waits while the page is hidden as well: nobody looks at the answers then. */
+/** Resolves at the next animation frame. A hidden page gets none, so the camera loop pauses while nobody is looking. */
 function nextFrame() {
   return new Promise((resolve) => requestAnimationFrame(resolve));
 }

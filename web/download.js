@@ -1,13 +1,12 @@
-// Streamed downloads that report their bytes, and what is kept of them for offline use.
+// Streamed downloads with progress, and the cache that keeps them for offline use.
 
 import { Fault } from "./fault.js";
 
 /**
- * Fetches `url`, and calls `progress(bytes, total)` as its body comes in. `total` is 0 where nobody
- * knows it.
+ * Fetches `url` and calls `progress(bytes, total)` as the body arrives. `total` is 0 if unknown.
  *
- * @param {number} [size] the size in bytes if known; Content-Length is that of the compressed body
- * @returns {Promise<Response>} status 200, with a body that is still coming in
+ * @param {number} [size] the size in bytes, if known: Content-Length may be the compressed size
+ * @returns {Promise<Response>} status 200, with a body that is still arriving
  * @throws {Fault} "download"
  */
 export async function fetchWithProgress(url, progress, size) {
@@ -15,9 +14,9 @@ export async function fetchWithProgress(url, progress, size) {
   try {
     response = await fetch(url, { cache: "no-cache" });
   } catch {
-    throw new Fault("download", "the server cannot be reached, and nothing is kept from an earlier visit");
+    throw new Fault("download", "the server cannot be reached, and nothing is cached from an earlier visit");
   }
-  if (response.status !== 200) throw new Fault("download", `the server answered ${response.status} for ${url}`);
+  if (response.status !== 200) throw new Fault("download", `the server returned status ${response.status} for ${url}`);
 
   const length = response.headers.has("Content-Encoding") ? 0 : Number(response.headers.get("Content-Length"));
   const total = size || length || 0;
@@ -26,7 +25,7 @@ export async function fetchWithProgress(url, progress, size) {
   const counter = new TransformStream({
     transform(chunk, controller) {
       bytes += chunk.byteLength;
-      // A body that may never end; what has come in so far is not the file, as its reader will find.
+      // The body is too long and may never end. Stop here; the digest check then rejects the file.
       if (size && bytes > size) {
         controller.terminate();
         return;
@@ -39,7 +38,7 @@ export async function fetchWithProgress(url, progress, size) {
   return new Response(response.body.pipeThrough(counter), { headers: { "Content-Type": type } });
 }
 
-/** The whole body. @throws {Fault} "download" when the connection breaks */
+/** Reads the whole body. @throws {Fault} "download" if the connection breaks */
 export async function readBody(response) {
   try {
     return new Uint8Array(await response.arrayBuffer());
@@ -49,8 +48,8 @@ export async function readBody(response) {
 }
 
 /**
- * A cache that may not be there: browsers have none outside secure contexts, and refuse to fill it
- * when the disk is full. Then everything works, only not offline.
+ * A cache that may be unavailable: browsers have none outside secure contexts and refuse writes when storage is full.
+ * The page then works, but not offline.
  */
 export class Store {
   #cache;
@@ -74,12 +73,12 @@ export class Store {
     await cache?.delete(key);
   }
 
-  /** Deletes other versions of the same file: what differs in the query alone. */
+  /** Deletes other versions of the same file: keys that differ only in the query. */
   async deleteOthers(key) {
     const cache = await this.#cache;
-    const kept = new URL(key);
+    const current = new URL(key);
     for (const { url } of (await cache?.keys()) ?? []) {
-      if (url !== kept.href && new URL(url).pathname === kept.pathname) await cache.delete(url);
+      if (url !== current.href && new URL(url).pathname === current.pathname) await cache.delete(url);
     }
   }
 }

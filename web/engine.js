@@ -1,13 +1,13 @@
-// The page's side of the worker: requests with answers, and a new worker when one stops.
+// The page's side of the worker: sends requests, receives results, and restarts a worker that crashed.
 
 import { Fault } from "./fault.js";
 
-/** Workers that stop this often in a row, without an answer between, are not started again. */
+/** After this many crashes in a row, with no picture classified in between, the worker is not restarted. */
 const MAX_CRASHES = 3;
 
 export class Engine {
   #worker;
-  /** What stops a thread is told here: the worker waits for that thread, and hears nothing. */
+  /** Receives the crash of a thread: the worker is blocked waiting for that thread and cannot report it. */
   #alarm;
   #waiting = new Map();
   #lastId = 0;
@@ -17,8 +17,8 @@ export class Engine {
 
   /**
    * @param {(progress: {stage: string, done: number, total: number}) => void} onProgress
-   * @param {(fault: Fault) => void} onCrash the worker stopped and a new, empty one runs: load again.
-   *   Kind "crashed", or "dead" when there is no new one.
+   * @param {(fault: Fault) => void} onCrash kind "crashed": a new, empty worker runs, so load again.
+   *   Kind "dead": no new worker was started.
    */
   constructor(onProgress, onCrash) {
     this.#onProgress = onProgress;
@@ -26,7 +26,7 @@ export class Engine {
     this.start();
   }
 
-  /** Starts a worker if none runs, as after the kind "dead". */
+  /** Starts a worker if none is running, for example after the kind "dead". */
   start() {
     if (this.#worker) return;
     const name = `kiln-${Math.random()}`;
@@ -41,14 +41,14 @@ export class Engine {
   }
 
   /**
-   * Asks the worker; see worker.js for the types.
-   * @throws {Fault} the worker's, or "crashed"
+   * Sends a request to the worker; worker.js lists the types.
+   * @throws {Fault} the worker's fault, or "crashed"
    */
   request(type, payload = {}, transfer = []) {
     this.#lastId += 1;
     const id = this.#lastId;
     return new Promise((resolve, reject) => {
-      if (!this.#worker) return reject(new Fault("dead", "it stopped several times in a row"));
+      if (!this.#worker) return reject(new Fault("dead", "it crashed several times in a row"));
       this.#waiting.set(id, { resolve, reject });
       this.#worker.postMessage({ id, type, ...payload }, transfer);
     });

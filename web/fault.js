@@ -1,9 +1,9 @@
-// What went wrong, of a kind that the page has words for (problems.js).
+// An error with a kind; problems.js has the text for each kind.
 
 export class Fault extends Error {
   /**
    * @param {string} kind one of the keys of `PROBLEMS` in problems.js
-   * @param {string} message why, for the reader
+   * @param {string} message the reason, shown to the user
    */
   constructor(kind, message) {
     super(message);
@@ -12,10 +12,10 @@ export class Fault extends Error {
   }
 }
 
-/** Any thrown value as a fault: faults as they are, the rest as `kind`. */
+/** Converts any thrown value to a fault: faults stay as they are, traps become "crashed", the rest become `kind`. */
 export function toFault(error, kind) {
   if (error instanceof Fault) return error;
-  // A trap leaves the module's memory in an unknown state, whatever was being done.
+  // A trap leaves the module's memory in an unknown state, so the worker must be replaced.
   if (error instanceof WebAssembly.RuntimeError) return new Fault("crashed", error.message);
   return new Fault(kind, error?.message ?? String(error));
 }

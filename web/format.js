@@ -1,4 +1,4 @@
-// Numbers as text, one way for the whole page.
+// Formats numbers and sentences the same way across the page.
 
 const LOCALE = "en";
 
@@ -7,7 +7,7 @@ export function percent(share, digits = 1) {
   return `${(100 * share).toFixed(digits)} %`;
 }
 
-/** Milliseconds to three digits or so: "0", "0.42", "6.3", "128". */
+/** Milliseconds to about three digits: "0", "0.42", "6.3", "128". */
 export function milliseconds(ms) {
   if (ms === 0) return "0";
   return ms.toFixed(ms < 1 ? 2 : ms < 100 ? 1 : 0);
@@ -21,7 +21,7 @@ export function count(n) {
   return n.toLocaleString(LOCALE);
 }
 
-/** A reason such as `no adapter was found` as a sentence of its own. */
+/** Turns a reason such as `no adapter was found` into a sentence. */
 export function sentence(text) {
   const trimmed = text.trim();
   if (!trimmed) return "";

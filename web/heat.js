@@ -1,9 +1,9 @@
-// The class activation map as smooth heat. Computed in the worker, drawn by the page.
+// The class activation map as a smooth heat map. The worker computes it; the page draws it.
 
-/** Side of the map that is interpolated here; the canvas' own smoothing does the rest. */
+/** Side in pixels of the map interpolated here; the canvas scales it up smoothly from there. */
 export const HEAT_SIDE = 96;
-/** From nothing through the colours of a kiln as it heats up: [share of the maximum, r, g, b, alpha]. */
-const COLOURS = [
+/** The color scale, transparent to bright, like a kiln heating up: [share of the maximum, r, g, b, alpha]. */
+const COLORS = [
   [0, 60, 8, 4, 0],
   [0.25, 96, 14, 8, 0.15],
   [0.5, 190, 44, 14, 0.6],
@@ -13,11 +13,10 @@ const COLOURS = [
 const SHADES = Array.from({ length: 256 }, (_, i) => shade(i / 255));
 
 /**
- * The part of a map that speaks for its class, relative to its own maximum.
+ * The positive part of a class activation map, relative to its own maximum.
  *
  * @param {{values: Float32Array, height: number, width: number}} map raw activations [height, width]
- * @returns {Uint8ClampedArray | undefined} RGBA, `HEAT_SIDE` pixels a side; `undefined` if nothing in the
- *   picture speaks for the class
+ * @returns {Uint8ClampedArray | undefined} RGBA, `HEAT_SIDE` pixels per side; `undefined` if no activation is positive
  */
 export function heatOf(map) {
   const heat = upscale(map, HEAT_SIDE);
@@ -28,7 +27,7 @@ export function heatOf(map) {
   return pixels;
 }
 
-/** [height, width] to [side, side] by cubic B-splines along both axes: smooth, and without overshoot. */
+/** Upscales [height, width] to [side, side] with cubic B-splines along both axes: smooth, without overshoot. */
 export function upscale({ values, height, width }, side) {
   const alongRows = new Float32Array(height * side);
   const columns = weights(width, side);
@@ -49,21 +48,21 @@ function blend(taps, valueAt) {
   return sum;
 }
 
-/** For each of `side` positions the four nearest of `cells` with their weights, the border repeated. */
+/** For each of `side` positions, the four nearest of `cells` and their weights; cells past the border repeat the edge. */
 function weights(cells, side) {
   return Array.from({ length: side }, (_, position) => {
-    const centre = ((position + 0.5) * cells) / side - 0.5;
-    const first = Math.floor(centre);
-    const t = centre - first;
+    const center = ((position + 0.5) * cells) / side - 0.5;
+    const first = Math.floor(center);
+    const t = center - first;
     const spline = [(1 - t) ** 3, 3 * t ** 3 - 6 * t ** 2 + 4, -3 * t ** 3 + 3 * t ** 2 + 3 * t + 1, t ** 3];
     return spline.map((weight, k) => [Math.min(Math.max(first - 1 + k, 0), cells - 1), weight / 6]);
   });
 }
 
 function shade(share) {
-  const upper = Math.max(1, COLOURS.findIndex(([at]) => share <= at));
-  const [from, ...low] = COLOURS[upper - 1];
-  const [to, ...high] = COLOURS[upper];
+  const upper = Math.max(1, COLORS.findIndex(([at]) => share <= at));
+  const [from, ...low] = COLORS[upper - 1];
+  const [to, ...high] = COLORS[upper];
   const t = (share - from) / (to - from);
   const [r, g, b, alpha] = low.map((value, i) => value + t * (high[i] - value));
   return [r, g, b, 255 * alpha];

@@ -1,14 +1,14 @@
-// Pictures that come in by drop, paste or file dialogue, from anywhere on the page.
+// Files from drop, paste or the file dialog, anywhere on the page.
 
 import { Fault } from "./fault.js";
 
 /**
  * @param {HTMLElement} overlay shown while something is dragged over the page
  * @param {(file: File, others: number) => void} onFile
- * @param {(fault: Fault) => void} onNothing something came in that holds no file
+ * @param {(fault: Fault) => void} onNothing called when something without a file was dropped
  */
 export function acceptDrops(overlay, onFile, onNothing) {
-  // Entering a child leaves its parent: count, rather than trust the last event.
+  // Entering a child element also leaves its parent, so count the events.
   let depth = 0;
   const setDepth = (value) => {
     depth = Math.max(0, value);
@@ -33,16 +33,16 @@ export function acceptPastes(onFile, onNothing) {
   addEventListener("paste", (event) => {
     const { files } = event.clipboardData;
     if (files.length > 0) onFile(files[0], files.length - 1);
-    else if (!event.target.closest?.("textarea, input")) onNothing(new Fault("no-picture", "the clipboard holds no picture"));
+    else if (!event.target.closest?.("textarea, input")) onNothing(new Fault("no-picture", "the clipboard contains no picture"));
   });
 }
 
-/** A button that opens the browser's file dialogue. */
+/** Makes a button open the browser's file dialog. */
 export function acceptChoice(button, input, onFile) {
   button.addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
     if (input.files.length > 0) onFile(input.files[0]);
-    // The same file can then be chosen again.
+    // So that choosing the same file again also fires a change.
     input.value = "";
   });
 }

@@ -1,4 +1,4 @@
-// Where an answer's time goes.
+// The latency of one classification, stage by stage.
 
 import { milliseconds } from "./format.js";
 
@@ -14,7 +14,7 @@ export class Latency {
     this.#body = body;
   }
 
-  /** @param {"cold" | "warm"} column @param timings milliseconds by stage */
+  /** @param {"cold" | "warm"} column @param timings milliseconds per stage */
   show(column, timings) {
     for (const stage of [...STAGES, "total"]) {
       const row = this.#body.querySelector(`[data-stage=${stage}]`);
@@ -27,7 +27,7 @@ export class Latency {
     STAGES.forEach((stage, i) => this.#split.children[i].style.setProperty("flex-grow", timings[stage] / timings.total));
   }
 
-  /** Forgets the runs of another network or backend. */
+  /** Clears the table when the network or backend changes. */
   clear() {
     for (const cell of this.#body.querySelectorAll("td")) cell.textContent = "–";
   }

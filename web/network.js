@@ -1,31 +1,31 @@
-// The model card: what a bundle's metadata says of the network.
+// The model card: describes the network from the bundle's metadata.
 
 import { count, percent } from "./format.js";
 
-/** "ResNet-18, width 16, 32 x 32 pixels" */
+/** For example "ResNet-18, width 16, 32 × 32 pixels". */
 export function architectureOf({ architecture, image_size: size }) {
   const { depth, width, patch } = architecture;
   const name = patch === undefined ? `ResNet-${depth}` : `Vision transformer, ${count(depth)} blocks`;
   return `${name}, width ${width}, ${size} × ${size} pixels`;
 }
 
-/** What it got right, on what and of how many; a figure without these says nothing. */
+/** The accuracy with its data set, split and sample count: without them the number means little. */
 export function accuracyOf({ accuracy, accuracy_split: split, accuracy_samples: samples, dataset, quantisation }) {
-  if (accuracy === undefined) return "Its accuracy is not recorded.";
-  const of = `${percent(accuracy, 2)} of ${count(samples)} ${split} images of “${dataset}” right`;
-  return quantisation ? `${of}; ${quantisationOf(quantisation)}.` : `${of}.`;
+  if (accuracy === undefined) return "Accuracy not recorded.";
+  const measured = `Accuracy ${percent(accuracy, 2)} on ${count(samples)} ${split} images of “${dataset}”`;
+  return quantisation ? `${measured}; ${quantizationOf(quantisation)}.` : `${measured}.`;
 }
 
-/** What storing the weights in fewer bits cost, where that was measured. */
-function quantisationOf({ storage, accuracy_before: before, accuracy_after: after }) {
+/** The change in accuracy from storing the weights in fewer bits, if it was measured. */
+function quantizationOf({ storage, accuracy_before: before, accuracy_after: after }) {
   if (after === undefined || after === null) return `stored as ${storage}`;
   const points = 100 * (after - before);
   return `stored as ${storage}: ${percent(after, 2)} (${points > 0 ? "+" : "−"}${Math.abs(points).toFixed(2)} points)`;
 }
 
-/** The classes it knows: anything else gets the nearest of them. */
+/** The class names, with a warning that any other picture gets one of them too. */
 export function classesOf(classes) {
   const shown = classes.slice(0, 12).join(", ");
   const more = classes.length > 12 ? ` and ${count(classes.length - 12)} more` : "";
-  return `Knows ${shown}${more}. Anything else gets one of these names too.`;
+  return `Classes: ${shown}${more}. Pictures of anything else also get one of these labels.`;
 }

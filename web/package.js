@@ -1,5 +1,5 @@
-// The wasm packages that `bash web/build.sh` makes: one for a single thread, and one for several. Each is a script and
-// a module, which belong together. The pair is kept for offline use once it has started, never one half of it.
+// The wasm packages that `bash web/build.sh` builds: web/pkg for one thread, web/pkg-threads for several. Each is a
+// script and a module that must match, so both are cached for offline use together, after they have started.
 
 import { fetchWithProgress, Store } from "./download.js";
 import { Fault } from "./fault.js";
@@ -8,10 +8,11 @@ import { startThreads, threadsHere } from "./threads.js";
 export const PACKAGE_STORE = "kiln-package";
 
 /**
- * The package with threads where host and browser allow them, otherwise the one without.
+ * Loads the package with threads if the host and browser allow it, otherwise the one without.
  *
  * @param {(bytes: number, total: number) => void} progress
- * @returns {Promise<{Classifier: any, memory: WebAssembly.Memory, oneThread?: string}>} `oneThread`: why there is one
+ * @returns {Promise<{Classifier: any, memory: WebAssembly.Memory, oneThread?: string}>} `oneThread`: why only one
+ *   thread is used
  * @throws {Fault} "missing-package" or "package"
  */
 export async function loadPackage(progress) {
@@ -24,7 +25,7 @@ export async function loadPackage(progress) {
   }
 }
 
-/** @param {(wasm: object, script: string) => Promise<void>} [prepare] what the package needs before it works */
+/** @param {(wasm: object, script: string) => Promise<void>} [prepare] starts what the package needs, such as threads */
 async function load(folder, progress, prepare) {
   const script = new URL(`${folder}/kiln_web.js`, import.meta.url).href;
   const module = new URL(`${folder}/kiln_web_bg.wasm`, import.meta.url).href;
@@ -35,12 +36,12 @@ async function load(folder, progress, prepare) {
   } catch (fault) {
     throw new Fault("package", fault.message);
   }
-  const kept = response.clone();
-  // Some hosts do not know the type, without which no browser compiles while downloading.
+  const copy = response.clone();
+  // Browsers compile while downloading only if the type is right, and some hosts send another.
   const typed = new Response(response.body, { headers: { "Content-Type": "application/wasm" } });
   const { memory } = await wasm.default({ module_or_path: typed });
   await prepare?.(wasm, script);
-  await keep(script, module, kept);
+  await keep(script, module, copy);
   return { Classifier: wasm.Classifier, memory };
 }
 
@@ -52,12 +53,12 @@ async function importScript(script, folder) {
   }
 }
 
-/** `import` does not say why it failed: ask the server. */
+/** `import` does not say why it failed, so fetch the script and look at the status. */
 async function importFault(error, script, folder) {
   const response = await fetch(script, { cache: "no-cache" }).catch(() => undefined);
-  if (response === undefined) return new Fault("package", "the server cannot be reached, and nothing is kept from an earlier visit");
-  if (response.status === 404) return new Fault("missing-package", `there is no web/${folder}: it is built, not stored in the repository`);
-  if (response.status !== 200) return new Fault("package", `the server answered ${response.status} for ${script}`);
+  if (response === undefined) return new Fault("package", "the server cannot be reached, and nothing is cached from an earlier visit");
+  if (response.status === 404) return new Fault("missing-package", `web/${folder} was not found; the repository does not contain it, web/build.sh builds it`);
+  if (response.status !== 200) return new Fault("package", `the server returned status ${response.status} for ${script}`);
   return new Fault("package", error.message);
 }
 

@@ -1,50 +1,50 @@
-// Picture files and frames inside the worker: reading, the browser's own decoder where Rust has
-// none, and the square to show.
+// Picture files and frames: reads files, decodes the formats that Rust does not, and makes the preview. In the worker,
+// except for `centerSquare`, which the camera uses in the page.
 
 import { Fault } from "./fault.js";
 
-/** As in crates/data/src/decode.rs, asked before the file is read into memory. */
+/** The same limit as in crates/data/src/decode.rs, checked here before the file is read into memory. */
 const MAX_FILE_BYTES = 64 << 20;
-/** Most pixels of a picture that the browser decodes, at four bytes each, beside what Rust took for it. */
+/** Largest picture, in pixels, that the browser decodes: at 4 bytes each this comes on top of the memory Rust used. */
 const MAX_BROWSER_PIXELS = 20_000_000;
 const MAX_PREVIEW_SIDE = 720;
-/** Larger squares are shrunk before their pixels are copied: the network sees 32 x 32 of them. */
+/** Larger squares are shrunk before their pixels are copied into wasm; the network's input is far smaller. */
 const MAX_PIXELS_SIDE = 1024;
 
-/** Leading bytes of the formats that are decoded in Rust, `.` for any byte. */
+/** The first bytes of the formats that Rust decodes; `.` stands for any byte. */
 const SIGNATURES = ["\xff\xd8\xff", "\x89PNG", "GIF8", "BM", "RIFF....WEBP"];
 
 /** @throws {Fault} "picture" */
 export async function readPicture(file) {
   if (file.size === 0) throw new Fault("picture", "the file is empty");
-  if (file.size > MAX_FILE_BYTES) throw new Fault("picture", "the file is over the limit of 64 MiB");
+  if (file.size > MAX_FILE_BYTES) throw new Fault("picture", "the file is larger than the limit of 64 MiB");
   try {
     return new Uint8Array(await file.arrayBuffer());
   } catch {
-    throw new Fault("picture", "the file cannot be read: it may be a folder, or moved since");
+    throw new Fault("picture", "the file cannot be read: it may be a folder, or it may have been moved");
   }
 }
 
-/** Whether Rust decodes this format; if it then refuses the file, its reason stands. */
+/** Whether Rust decodes this format. If Rust then rejects the file, its error is final. */
 export function isDecodedInRust(bytes) {
   return SIGNATURES.some((signature) =>
     [...signature].every((char, i) => char === "." || bytes[i] === char.charCodeAt(0)));
 }
 
 /**
- * The browser's decoder, for formats such as AVIF; `undefined` if it cannot either.
- * @throws {Fault} "picture" for one that says it is larger than the browser should decode
+ * Decodes a file with the browser, for formats such as AVIF; `undefined` if the browser cannot either.
+ * @throws {Fault} "picture" if the file's header declares more than `MAX_BROWSER_PIXELS`
  */
 export async function decodeOther(file, bytes) {
-  const pixels = claimedPixels(bytes);
+  const pixels = declaredPixels(bytes);
   if (pixels > MAX_BROWSER_PIXELS) {
-    throw new Fault("picture", `it has ${Math.round(pixels / 1e6)} megapixels, over the limit of 20 for its format: save it as JPEG`);
+    throw new Fault("picture", `it has ${Math.round(pixels / 1e6)} megapixels; the limit for this format is 20: save it as JPEG`);
   }
   return createImageBitmap(file).catch(() => undefined);
 }
 
-/** Of AVIF and HEIC: the largest of their `ispe` boxes, which hold the widths and heights of all that they consist of. */
-function claimedPixels(bytes) {
+/** The pixel count that an AVIF or HEIC file declares: the largest of its `ispe` boxes, each of which holds a width and a height. */
+function declaredPixels(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let most = 0;
   for (let at = bytes.indexOf(0x69); at >= 0 && at + 16 <= bytes.length; at = bytes.indexOf(0x69, at + 1)) {
@@ -53,18 +53,26 @@ function claimedPixels(bytes) {
   return most;
 }
 
-/** The middle square, which is what the network looks at, no larger than `maxSide`. */
-async function middleSquare(bitmap, maxSide) {
-  const side = Math.min(bitmap.width, bitmap.height);
+/**
+ * The center square of a picture that the browser decoded, at most `maxSide` pixels per side. Rust crops the pictures
+ * that it decodes itself in the same way (crates/data/src/decode.rs). This crop serves the preview, camera frames and
+ * formats such as AVIF: without it, all their pixels would be copied into wasm.
+ * @param {CanvasImageSource} source
+ * @param {[number, number]} size of the source: width, height
+ * @param {"medium" | "high"} resizeQuality
+ * @returns {Promise<ImageBitmap>}
+ */
+export async function centerSquare(source, [width, height], maxSide, resizeQuality) {
+  const side = Math.min(width, height);
   const size = Math.min(side, maxSide);
-  const left = (bitmap.width - side) >> 1;
-  const top = (bitmap.height - side) >> 1;
-  return createImageBitmap(bitmap, left, top, side, side, { resizeWidth: size, resizeHeight: size, resizeQuality: "high" });
+  const left = (width - side) >> 1;
+  const top = (height - side) >> 1;
+  return createImageBitmap(source, left, top, side, side, { resizeWidth: size, resizeHeight: size, resizeQuality });
 }
 
-/** RGBA of the middle square. @returns {Promise<{rgba: Uint8Array, size: number}>} */
+/** RGBA pixels of the center square. @returns {Promise<{rgba: Uint8Array, size: number}>} */
 export async function squarePixels(bitmap) {
-  const square = await middleSquare(bitmap, MAX_PIXELS_SIDE);
+  const square = await centerSquare(bitmap, [bitmap.width, bitmap.height], MAX_PIXELS_SIDE, "high");
   const size = square.width;
   const context = new OffscreenCanvas(size, size).getContext("2d", { willReadFrequently: true });
   context.drawImage(square, 0, 0);
@@ -74,8 +82,11 @@ export async function squarePixels(bitmap) {
 }
 
 /**
- * What the page shows of a file: the middle square, and the size of all of it. Of a picture that is too large for the
- * browser beside Rust, or of a kind that it does not know, the square is what the network saw.
+ * What the page shows of a file: the center square, and the size of the whole picture.
+ *
+ * The browser decodes the file a second time here. Rust decodes it for the network, with the same result in every
+ * browser, and returns only the network's small input, which is too coarse to show. If the picture is too large to
+ * decode again, or the browser does not know its format, the preview is that input.
  * @param {{input: Uint8Array, inputSize: number, pictureWidth?: number, pictureHeight?: number}} answer
  */
 export async function previewOf(file, { input, inputSize, pictureWidth: width, pictureHeight: height }) {
@@ -84,8 +95,8 @@ export async function previewOf(file, { input, inputSize, pictureWidth: width, p
     const square = await createImageBitmap(new ImageData(new Uint8ClampedArray(input), inputSize));
     return { square, width: width ?? inputSize, height: height ?? inputSize };
   }
-  const shown = { width: bitmap.width, height: bitmap.height };
-  const square = await middleSquare(bitmap, MAX_PREVIEW_SIDE);
+  const size = [bitmap.width, bitmap.height];
+  const square = await centerSquare(bitmap, size, MAX_PREVIEW_SIDE, "high");
   bitmap.close();
-  return { square, ...shown };
+  return { square, width: size[0], height: size[1] };
 }

@@ -1,4 +1,4 @@
-// The picture, the heat over it, and the small square that the network sees.
+// The picture, the heat map over it, and the network's input.
 
 import { HEAT_SIDE } from "./heat.js";
 
@@ -6,26 +6,26 @@ export class Stage {
   #elements;
   #renderer;
 
-  /** @param elements {stage, prompt, picture, video, heat, seen, caption}: the elements of these ids */
+  /** @param elements {stage, prompt, picture, video, heat, seen, caption}: the elements with these ids */
   constructor(elements) {
     this.#elements = elements;
     this.#renderer = elements.picture.getContext("bitmaprenderer");
   }
 
-  /** @param {{square: ImageBitmap, width: number, height: number}} preview the square is used up */
+  /** @param {{square: ImageBitmap, width: number, height: number}} preview `square` is consumed */
   showPicture({ square, width, height }, name) {
     const { picture, caption } = this.#elements;
     picture.width = square.width;
     picture.height = square.height;
     this.#renderer.transferFromImageBitmap(square);
     picture.setAttribute("aria-label", `Your picture: ${name}`);
-    const cut = width === height ? "" : "; the network looks at its middle square";
-    caption.textContent = `${name}, ${width} × ${height} pixels${cut}`;
+    const crop = width === height ? "" : "; the network sees the center square";
+    caption.textContent = `${name}, ${width} × ${height} pixels${crop}`;
     this.#showOnly(picture);
   }
 
   showVideo() {
-    this.#elements.caption.textContent = "Live from the camera; nothing is sent or stored";
+    this.#elements.caption.textContent = "Live from the camera; nothing is uploaded or stored";
     this.#showOnly(this.#elements.video);
   }
 
@@ -34,7 +34,7 @@ export class Stage {
     for (const element of [prompt, picture, video]) element.hidden = element !== shown;
   }
 
-  /** @param {Uint8ClampedArray} [pixels] RGBA, or none: then nothing speaks for the class */
+  /** @param {Uint8ClampedArray} [pixels] RGBA; without it, the heat map is empty */
   showHeat(pixels = new Uint8ClampedArray(4 * HEAT_SIDE ** 2)) {
     putPixels(this.#elements.heat, pixels, HEAT_SIDE);
   }
@@ -45,11 +45,11 @@ export class Stage {
     heat.style.setProperty("opacity", strength);
   }
 
-  /** @param {Uint8Array} rgba the pixels given to the network, `size` x `size` */
+  /** @param {Uint8Array} rgba the network's input, `size` x `size` pixels */
   showInput(rgba, size) {
     const { seen } = this.#elements;
     putPixels(seen, new Uint8ClampedArray(rgba), size);
-    seen.setAttribute("aria-label", `The picture at ${size} by ${size} pixels, as the network sees it`);
+    seen.setAttribute("aria-label", `The network's input: the picture at ${size} by ${size} pixels`);
   }
 
   setBusy(busy) {
@@ -59,6 +59,6 @@ export class Stage {
 
 function putPixels(canvas, pixels, size) {
   canvas.width = canvas.height = size;
-  // A few thousand pixels: a canvas on the GPU would cost more to make than it saves.
+  // `willReadFrequently` keeps the canvas off the GPU, which is faster for a few thousand pixels.
   canvas.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, size, size), 0, 0);
 }

@@ -1,10 +1,10 @@
-// What the page is doing, what went wrong, and what a screen reader says of it.
+// Progress, error messages and screen reader announcements.
 
 import { megabytes } from "./format.js";
 import { describe } from "./problems.js";
 
 const STAGES = {
-  program: "Loading the program",
+  runtime: "Loading the runtime",
   bundle: "Loading the network",
   read: "Checking the network",
   prepare: "Preparing the network",
@@ -20,11 +20,11 @@ export class Status {
     elements.close.addEventListener("click", () => this.clearProblem());
   }
 
-  /** @param {{stage: string, done: number, total: number}} progress total 0: unknown */
+  /** @param {{stage: string, done: number, total: number}} progress `total` is 0 if unknown */
   showProgress({ stage, done, total }) {
     const { load, text, progress } = this.#elements;
     load.dataset.state = "loading";
-    const inBytes = stage === "program" || stage === "bundle";
+    const inBytes = stage === "runtime" || stage === "bundle";
     const amount = total ? `${megabytes(done)} of ${megabytes(total)} MB` : `${megabytes(done)} MB`;
     text.textContent = inBytes ? `${STAGES[stage]}, ${amount}` : STAGES[stage];
     if (total) progress.value = done / total;
@@ -39,7 +39,7 @@ export class Status {
     progress.value = 1;
   }
 
-  /** @param {() => void} [retry] for faults that another attempt may mend */
+  /** @param {() => void} [retry] called by the button "Try again", which shows only if a retry may help */
   showProblem(fault, subject, retry) {
     const { problem, what, why, remedy, retry: button } = this.#elements;
     const words = describe(fault, subject);

@@ -1,8 +1,8 @@
-// One more thread of the wasm package, for the worker that started this one (threads.js).
+// One extra thread of the wasm package, started by the worker that owns the package (threads.js).
 //
 // In:  {script, module, memory}, once.
-// Out: {}, or {fault}, the reason why it does not start. What stops it later goes to the page, on the channel of this
-//      worker's name: the worker that owns the package waits for this one by then.
+// Out: {} once it has started, or {fault}, the reason why it could not. A later crash goes straight to the page, on the
+//      BroadcastChannel with this worker's name, because the owner is then blocked waiting for this thread.
 
 addEventListener("message", async ({ data: { script, module, memory } }) => {
   let wasm;

@@ -1,9 +1,10 @@
-// Owns the wasm module and its one classifier: everything slow happens here, never in the page.
+// Owns the wasm module and its one classifier. All slow work happens here, never in the page.
 //
-// In:  {id, type, ...}; the types are the keys of `handlers`. They are handled one after another.
-// Out: {id, result} or {id, fault: {kind, message}}, and between them
-//      {event: "progress", stage: "program" | "bundle" | "read" | "prepare" | "warm", done, total}.
-// `destroyDevice` and `memory` exist for tests: the first loses the GPU device as a driver reset does.
+// In:  {id, type, ...}; the types are the keys of `handlers`. Requests are handled one after another.
+// Out: {id, result} or {id, fault: {kind, message}} for each request, and at any time
+//      {event: "progress", stage: "runtime" | "bundle" | "read" | "prepare" | "warm", done, total} or
+//      {event: "crashed", message}.
+// `destroyDevice` and `memory` exist for tests; `destroyDevice` loses the GPU device, as a driver reset would.
 
 import { assertSafetensors, withBundle } from "./bundle.js";
 import { Fault, toFault } from "./fault.js";
@@ -11,14 +12,18 @@ import { heatOf } from "./heat.js";
 import { loadPackage } from "./package.js";
 import { decodeOther, isDecodedInRust, previewOf, readPicture, squarePixels } from "./pictures.js";
 
-/** Of the reader's own bundles; ResNet-152 of width 64 takes 233 MB in f32. */
-const MAX_BUNDLE_BYTES = 512 << 20;
+/**
+ * The largest bundle that the page opens from the user's disk. The command-line tool reads up to 2 GiB, but 2 GiB is
+ * also all the memory that the multithreaded wasm package can have (web/build.sh), and while a bundle loads, that memory
+ * holds the file and more than one copy of its weights in f32. ResNet-152 of width 64 takes 233 MB in f32.
+ */
+const MAX_BUNDLE_MIB = 512;
 
 let wasm;
 let classifier;
-/** Of the last answer's activation map. */
+/** {height, width} of the last answer's class activation map. */
 let mapSize;
-/** Counts answers, so that an activation is never taken from another picture's. */
+/** Number of answers so far, so that a heat map is never requested from another picture's answer. */
 let answered = 0;
 
 const handlers = {
@@ -35,7 +40,7 @@ let queue = Promise.resolve();
 addEventListener("message", ({ data }) => {
   queue = queue.then(() => handle(data));
 });
-// A trap inside a future surfaces here and leaves the call that caused it without an answer.
+// A trap inside a Rust future surfaces here; the call that caused it never returns.
 addEventListener("unhandledrejection", ({ reason }) => {
   postMessage({ event: "crashed", message: reason?.message ?? String(reason) });
 });
@@ -55,9 +60,9 @@ function progress(stage) {
   return (done, total) => postMessage({ event: "progress", stage, done, total });
 }
 
-/** `entry` of the list of bundles or, of the reader's own, `file`. The one in use stays until the new one is ready. */
+/** Loads `entry` from the list of bundles, or the user's own `file`. The classifier in use stays until the new one is ready. */
 async function load({ entry, file, backend }) {
-  wasm ??= await loadPackage(progress("program"));
+  wasm ??= await loadPackage(progress("runtime"));
   const use = (bytes) => wasm.Classifier.load(bytes, backend, (stage, fraction) => progress(stage)(fraction, 1));
   const { used, source } = entry ? await withBundle(entry, use, progress("bundle")) : await ownBundle(file, use);
   classifier?.free();
@@ -66,7 +71,7 @@ async function load({ entry, file, backend }) {
 }
 
 async function ownBundle(file, use) {
-  if (file.size > MAX_BUNDLE_BYTES) throw new Fault("bundle", "it is over the limit of 512 MiB");
+  if (file.size > MAX_BUNDLE_MIB << 20) throw new Fault("bundle", `it is larger than the page's limit of ${MAX_BUNDLE_MIB} MiB`);
   const bytes = new Uint8Array(await file.arrayBuffer());
   assertSafetensors(bytes);
   return { used: await use(bytes), source: "file" };
@@ -81,8 +86,8 @@ async function warmUp() {
   progress("warm")(0, 0);
   const timings = plainTimings(await classifier.warmUp());
   const { backend, device, classes, metadata } = classifier;
-  const isAlone = backend === "cpu" && wasm.oneThread;
-  const reason = isAlone ? `${classifier.reason}; one thread, as ${wasm.oneThread}` : classifier.reason;
+  const hasOneThread = backend === "cpu" && wasm.oneThread;
+  const reason = hasOneThread ? `${classifier.reason}; one thread because ${wasm.oneThread}` : classifier.reason;
   return { network: { backend, reason, device, classes, metadata }, cold: timings };
 }
 
@@ -106,13 +111,13 @@ async function classifyBytes(file, bytes) {
   }
 }
 
-/** `classIndex`: the class to show the activation of, by default the likeliest. */
+/** `classIndex`: the class for the heat map, by default the most likely one. */
 async function classifyFrame({ frame, classIndex }) {
   const answer = numbered(await classifyBitmap(frame, performance.now()));
   return classIndex === undefined ? answer : { ...answer, heat: heatOfClass(classIndex) };
 }
 
-/** @param {number} start when decoding began */
+/** @param {number} start when decoding began, from `performance.now()` */
 async function classifyBitmap(bitmap, start) {
   const { rgba, size } = await squarePixels(bitmap);
   bitmap.close();
@@ -124,7 +129,7 @@ async function classifyBitmap(bitmap, start) {
 }
 
 async function activation({ answer, classIndex }) {
-  if (answer !== answered) throw new Fault("stale", "another picture was classified since");
+  if (answer !== answered) throw new Fault("stale", "another picture has been classified since");
   return { heat: heatOfClass(classIndex) };
 }
 
@@ -137,7 +142,7 @@ function numbered(fields) {
   return { ...fields, number: answered, memory: wasm.memory.buffer.byteLength };
 }
 
-/** What the page shows of an answer; wasm's objects may keep their fields in getters, which messages do not carry. */
+/** The fields of an answer that the page shows, copied: wasm's objects may have getters, which messages do not carry. */
 function plainFields(answer) {
   const { logits, probabilities, input, inputSize, pictureWidth, pictureHeight, timings } = answer;
   mapSize = { height: answer.activationHeight, width: answer.activationWidth };

@@ -1,4 +1,4 @@
-// For everyone: axe's rules in each state and scheme, and the keyboard alone.
+// Accessibility: axe's rules in every state and color scheme, and use by keyboard only.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -13,7 +13,7 @@ const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch:
 const page = withBrowser();
 const inStates = { light: {}, dark: { colorScheme: "dark" }, phone: PHONE, "dark phone": { ...PHONE, colorScheme: "dark" } };
 
-/** Through the debugger, which the page's policy does not bind. */
+/** Injected through the debugger, which the page's content security policy does not restrict. */
 async function violations(page) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => window.axe.run({ rules: { "color-contrast-enhanced": { enabled: false } } }));
@@ -21,7 +21,7 @@ async function violations(page) {
 }
 
 for (const [name, options] of Object.entries(inStates)) {
-  test(`axe finds nothing (${name}): empty, answered, refused`, page(async (page) => {
+  test(`axe finds no violations (${name}): empty page, prediction, error`, page(async (page) => {
     await untilReady(page);
     assert.deepEqual(await violations(page), []);
     await clickSample(page, "cat");
@@ -38,7 +38,7 @@ test("a phone scrolls in one direction only", page(async (page) => {
   assert.equal(width, 360);
 }, { replaced: mockPackage(), page: PHONE }));
 
-test("the keyboard reaches every control, and each shows where it is", page(async (page) => {
+test("the keyboard reaches every control, and each shows its focus", page(async (page) => {
   await clickSample(page, "cat");
   const reached = new Set();
   await page.evaluate(() => document.activeElement.blur());
@@ -55,17 +55,17 @@ test("the keyboard reaches every control, and each shows where it is", page(asyn
     }
   }
   for (const name of ["choose", "camera", "airplane", "truck", "heat-on", "heat-strength", "auto", "bundle", "choose-bundle", "benchmark-runs", "benchmark"]) {
-    assert.ok(reached.has(name), `${name} is not reached: ${[...reached]}`);
+    assert.ok(reached.has(name), `${name} was not reached: ${[...reached]}`);
   }
 }, { replaced: mockPackage() }));
 
-test("answers are announced", page(async (page) => {
+test("predictions are announced", page(async (page) => {
   await clickSample(page, "cat");
   assert.equal(await page.locator("#announcement").getAttribute("role"), "status");
   assert.match(await page.locator("#announcement").textContent(), /^\w+, \d+\.\d %\./);
 }, { replaced: mockPackage() }));
 
-test("motion is reduced where that is asked for", page(async (page) => {
+test("reduced motion is respected", page(async (page) => {
   await untilReady(page);
   const durations = await page.evaluate(() => document.getAnimations().length);
   assert.equal(durations, 0);

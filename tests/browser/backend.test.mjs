@@ -1,4 +1,4 @@
-// What runs the network: chosen, explained, and the same answer on each.
+// Backends: the choice, the reason shown, and the same answer on each.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,20 +7,20 @@ import { readSample } from "./files.mjs";
 import { answerToFile, clickSample, NEEDS_PACKAGE, withBrowser } from "./harness.mjs";
 
 const skip = NEEDS_PACKAGE;
-/** Between f32 sums in different orders. */
+/** Allows for f32 sums in different orders. */
 const TOLERANCE = 1e-3;
 
 const withoutGpu = withBrowser(["--disable-gpu", "--disable-features=WebGPU"]);
 const withGpu = withBrowser(WEBGPU);
 
-/** Until the change is announced, or the answer to the picture that is then classified again. */
+/** Selects a backend; waits until the change, or the new answer to the current picture, is announced. */
 async function choose(page, backend) {
   await page.evaluate(() => document.getElementById("announcement").replaceChildren());
   await page.locator(`input[value=${backend}]`).check();
   await page.locator("#announcement", { hasText: /\S/ }).waitFor({ state: "attached" });
 }
 
-test("without WebGPU the CPU answers and the reason is shown", { skip }, withoutGpu(async (page) => {
+test("without WebGPU, the CPU answers and the reason is shown", { skip }, withoutGpu(async (page) => {
   await untilReady(page);
   await choose(page, "webgpu");
   assert.match(await page.locator("#device").textContent(), /^CPU/);
@@ -29,13 +29,13 @@ test("without WebGPU the CPU answers and the reason is shown", { skip }, without
   assert.match(await page.locator("#load-text").textContent(), /Ready on CPU/);
 }));
 
-test("a software adapter is not chosen unasked", { skip }, withGpu(async (page) => {
+test("auto does not choose a software adapter", { skip }, withGpu(async (page) => {
   await untilReady(page);
   assert.match(await page.locator("#load-text").textContent(), /Ready on CPU/);
   assert.match(await page.locator("#reason").textContent(), /software|GPU/i);
 }));
 
-test("WebGPU gives the CPU's logits, after the loss of its device too", { skip }, withGpu(async (page) => {
+test("WebGPU gives the same logits as the CPU, also after losing its device", { skip }, withGpu(async (page) => {
   await untilReady(page);
   const logits = await watchLogits(page);
   const dog = await readSample("dog");
@@ -54,7 +54,7 @@ test("WebGPU gives the CPU's logits, after the loss of its device too", { skip }
   assert.ok(await page.locator("#problem").isHidden());
 }));
 
-test("the loss of the GPU's process in the middle of a picture costs no answer", { skip }, withGpu(async (page, { context }) => {
+test("a GPU process that crashes while a picture is classified loses no answer", { skip }, withGpu(async (page, { context }) => {
   await untilReady(page);
   await choose(page, "webgpu");
   const dog = await readSample("dog");

@@ -1,14 +1,14 @@
-// One browser for a test file, and a fresh page for each test.
+// One browser per test file, and a fresh page per test.
 
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"];
 const CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
-/** Chromium's own software adapter: slow, but the same WebGPU. */
+/** Chromium's own software adapter: slow, but full WebGPU. */
 export const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
-/** KILN_CHROMIUM, else the system's, else Playwright's. */
+/** The browser in KILN_CHROMIUM, or the system's Chromium, or Playwright's. */
 function executable() {
   const candidates = [process.env.KILN_CHROMIUM, "/usr/bin/chromium", chromium.executablePath()];
   const found = candidates.find((path) => path && existsSync(path));
@@ -22,8 +22,9 @@ export function launch(flags = []) {
 }
 
 /**
- * A page in a context of its own, watched: `watch.violations` (CSP), `watch.foreign` (requests to
- * other hosts), `watch.errors` (uncaught), and in the page `kilnWatch` with long tasks and shifts.
+ * Opens a page in its own context and watches it: `watch.violations` (content security policy), `watch.foreign`
+ * (requests to other hosts), `watch.errors` (uncaught errors), and in the page `kilnWatch` (long tasks, layout shifts
+ * and workers).
  */
 export async function openPage(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
@@ -42,7 +43,7 @@ export async function openPage(browser, url, options = {}) {
   return { context, page, watch };
 }
 
-/** Runs in the page before its scripts. */
+/** Runs in the page, before the page's scripts. */
 function observe() {
   window.kilnWatch = { longTasks: [], shifts: [], workers: [] };
   new PerformanceObserver((list) => {
@@ -51,7 +52,7 @@ function observe() {
   new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.kilnWatch.shifts.push(entry.value);
   }).observe({ type: "layout-shift", buffered: true });
-  // The worker's messages are documented (web/worker.js): tests speak to it beside the page.
+  // Tests also send messages to the page's worker; web/worker.js documents them.
   const PageWorker = window.Worker;
   window.Worker = class extends PageWorker {
     constructor(...settings) {
@@ -61,7 +62,7 @@ function observe() {
   };
 }
 
-/** Asks the page's newest worker, as web/engine.js does. */
+/** Sends a request to the page's newest worker, as web/engine.js does. */
 export function askWorker(page, type, payload = {}) {
   return page.evaluate(([type, payload]) => new Promise((resolve, reject) => {
     const worker = window.kilnWatch.workers.at(-1);
@@ -76,7 +77,7 @@ export function askWorker(page, type, payload = {}) {
   }), [type, payload]);
 }
 
-/** Records the logits that the page gets. @returns {Promise<() => Promise<number[]>>} the last */
+/** Records the logits that the page receives. @returns {Promise<() => Promise<number[]>>} returns the last ones */
 export async function watchLogits(page) {
   await page.evaluate(() => {
     window.kilnWatch.workers.at(-1).addEventListener("message", ({ data }) => {
@@ -86,7 +87,7 @@ export async function watchLogits(page) {
   return () => page.evaluate(() => window.kilnWatch.logits);
 }
 
-/** The service worker keeps the page and answers its requests from now on. */
+/** Waits until the service worker has cached the page and handles its requests. */
 export const untilKept = (page) => page.evaluate(async () => {
   await navigator.serviceWorker.ready;
 });
@@ -95,7 +96,7 @@ export async function untilReady(page) {
   await page.locator("#load[data-state=ready]").waitFor({ timeout: 60_000 });
 }
 
-/** Waits for an answer after `act`. */
+/** Runs `act` and waits for the prediction. @returns {Promise<string>} the most likely class */
 export async function answerAfter(page, act) {
   await page.evaluate(() => document.getElementById("announcement").replaceChildren());
   await act();
@@ -103,6 +104,7 @@ export async function answerAfter(page, act) {
   return page.locator("#top-class").textContent();
 }
 
+/** Runs `act` and waits for the error message. @returns {Promise<string>} its text */
 export async function problemAfter(page, act) {
   await act();
   await page.locator("#problem").waitFor({ timeout: 60_000 });

@@ -1,4 +1,4 @@
-// Pictures that come in, and their answers.
+// Pictures from every source, and their predictions.
 
 import assert from "node:assert/strict";
 import { basename } from "node:path";
@@ -12,48 +12,48 @@ const skip = NEEDS_PACKAGE;
 const page = withBrowser();
 const mock = (settings) => ({ replaced: mockPackage(settings) });
 
-test("a first visit loads with progress and answers to a sample", { skip }, page(async (page) => {
+test("a first visit loads the network and classifies a sample", { skip }, page(async (page) => {
   await untilReady(page);
   assert.equal(await clickSample(page, "cat"), "cat");
   assert.match(await page.locator("#top-share").textContent(), /^\d+\.\d %$/);
-  assert.match(await page.locator("#accuracy").textContent(), /90\.51 % of 10,000 test images/);
+  assert.match(await page.locator("#accuracy").textContent(), /Accuracy 90\.51 % on 10,000 test images/);
   assert.equal(await page.locator("#bars button:enabled").count(), 5);
 }));
 
-test("every sample picture is recognised", { skip }, page(async (page) => {
+test("every sample picture is classified correctly", { skip }, page(async (page) => {
   const answers = [];
   for (const name of CLASSES) answers.push(await clickSample(page, name));
   assert.deepEqual(answers, CLASSES);
 }));
 
-test("a picture that is given while the network loads is answered afterwards", page(async (page) => {
+test("a picture chosen while the network loads is classified afterward", page(async (page) => {
   await clickSample(page, "truck");
   assert.equal(await page.locator("#load").getAttribute("data-state"), "ready");
 }, mock()));
 
-test("a dropped picture is answered, the first of several", { skip }, page(async (page) => {
+test("the first of several dropped pictures is classified", { skip }, page(async (page) => {
   const files = ["ship", "horse"];
   const buffers = await Promise.all(files.map(async (name) => ({ name: `${name}.webp`, type: "image/webp", buffer: await readSample(name) })));
   assert.equal(await answerAfter(page, () => give(page, "drop", { files: buffers })), "ship");
 }));
 
-test("a pasted picture is answered", { skip }, page(async (page) => {
+test("a pasted picture is classified", { skip }, page(async (page) => {
   const file = { name: "image.png", type: "image/webp", buffer: await readSample("bird") };
   assert.equal(await answerAfter(page, () => give(page, "paste", { files: [file] })), "bird");
 }));
 
-test("a chosen file is answered, and can be chosen again", { skip }, page(async (page) => {
+test("a chosen file is classified, and can be chosen again", { skip }, page(async (page) => {
   const dog = await readSample("dog");
   assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
   assert.equal(await answerToFile(page, "dog.webp", dog), "dog");
 }));
 
-test("a format that only the browser decodes is answered", { skip }, page(async (page) => {
+test("a format that only the browser decodes is classified", { skip }, page(async (page) => {
   assert.equal(await answerToFile(page, "ship.avif", await readFixture("ship.avif")), "ship");
   assert.match(await page.locator("#caption").textContent(), /128 × 128/);
 }));
 
-test("the camera is answered until it is stopped, and its last picture stays", page(async (page) => {
+test("camera frames are classified until the camera stops, and the last frame stays", page(async (page) => {
   await answerAfter(page, () => page.locator("#camera").click());
   assert.ok(await page.locator("#video").isVisible());
   await answerAfter(page, () => page.locator("#camera").click());
@@ -62,7 +62,7 @@ test("the camera is answered until it is stopped, and its last picture stays", p
   assert.equal(await page.locator("#camera").textContent(), "Use the camera");
 }, mock()));
 
-test("a class that is chosen while the camera runs stays chosen", page(async (page) => {
+test("a class chosen while the camera runs stays chosen", page(async (page) => {
   await answerAfter(page, () => page.locator("#camera").click());
   await page.locator("#bars button").nth(3).click();
   const name = await page.locator("#bars button").nth(3).locator("span").textContent();
@@ -70,16 +70,16 @@ test("a class that is chosen while the camera runs stays chosen", page(async (pa
   assert.equal(await page.locator("#heat-class").textContent().then((text) => text.split(" ")[0]), name);
 }, mock()));
 
-test("a refused camera is explained", page(async (page) => {
+test("a denied camera permission is explained", page(async (page) => {
   await page.evaluate(() => {
     navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("denied", "NotAllowedError"));
   });
   await page.locator("#camera").click();
-  await page.locator("#problem", { hasText: "no permission to use it" }).waitFor();
+  await page.locator("#problem", { hasText: "no permission to use the camera" }).waitFor();
   assert.equal(await page.locator("#camera").getAttribute("aria-pressed"), "false");
 }, mock()));
 
-test("a bar shows what speaks for its class", { skip }, page(async (page) => {
+test("a bar shows the heat map for its class", { skip }, page(async (page) => {
   await clickSample(page, "deer");
   const heat = () => page.evaluate(() => document.getElementById("heat").toDataURL());
   const before = await heat();
@@ -91,12 +91,12 @@ test("a bar shows what speaks for its class", { skip }, page(async (page) => {
   assert.match(await page.locator("#heat-class").textContent(), new RegExp(await second.locator("span").textContent()));
 }));
 
-test("an unsure answer says so", page(async (page) => {
+test("a low-confidence prediction is marked as such", page(async (page) => {
   await clickSample(page, "cat");
-  assert.match(await page.locator("#doubt").textContent(), /isn’t sure/);
+  assert.match(await page.locator("#doubt").textContent(), /^Low confidence: no class reaches 50 %/);
 }, mock({ certainty: 0.2 })));
 
-test("another bundle of the list answers the same", { skip }, page(async (page) => {
+test("another bundle in the list classifies the samples the same", { skip }, page(async (page) => {
   await untilReady(page);
   await page.locator("#accuracy", { hasText: "stored as int8: 90.47 % (−0.04 points)" }).waitFor();
   await page.locator("#bundle").selectOption("quick");
@@ -106,7 +106,7 @@ test("another bundle of the list answers the same", { skip }, page(async (page) 
   assert.deepEqual(answers, CLASSES);
 }));
 
-test("class names are text, whatever they hold", page(async (page) => {
+test("class names are shown as text, never as HTML", page(async (page) => {
   await clickSample(page, "cat");
   assert.match(await page.locator("#top-class").textContent(), /<img/);
   assert.equal(await page.locator("#bars img, .verdict img").count(), 0);

@@ -1,4 +1,4 @@
-// Files that tests give to the page.
+// Files that the tests pass to the page.
 
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -12,12 +12,12 @@ export const readSample = (name) => readFile(join(ROOT, `web/samples/${name}.web
 export const readFixture = (name) => readFile(new URL(`fixtures/${name}`, import.meta.url));
 
 const list = JSON.parse(readFileSync(join(ROOT, "web/models/index.json"), "utf8"));
-/** The bundle that the page loads first: its name and its path. */
+/** The bundle that the page loads by default: its name and path. */
 export const DEFAULT = list.default;
 export const BUNDLE = `web/models/${list.bundles.find(({ name }) => name === DEFAULT).file}`;
 export const readBundle = () => readFile(join(ROOT, BUNDLE));
 
-/** A whole PNG of one bit a pixel, black: small as a file, whatever its size in pixels. */
+/** A complete black PNG with one bit per pixel: a small file even for many pixels. */
 export function makePng(width, height) {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
@@ -37,7 +37,7 @@ function chunk(type, data) {
   return Buffer.concat([length, body, check]);
 }
 
-/** The file with one bit of its byte `at` changed; negative positions count from the end. */
+/** A copy of the file with one bit flipped in the byte at `at`; negative positions count from the end. */
 export function flipBit(bytes, at) {
   const changed = Buffer.from(bytes);
   changed[at < 0 ? bytes.length + at : at] ^= 1;

@@ -1,18 +1,18 @@
-// What every browser test file needs: a browser, and pages that are checked when they are left.
+// Shared by all browser tests: a browser, and pages that are checked for errors at the end of each test.
 
 import assert from "node:assert/strict";
 import { after, before } from "node:test";
 import { answerAfter, launch, openPage, problemAfter } from "./browser.mjs";
 import { hasPackage, serveSite } from "./site.mjs";
 
-/** As a test's `skip`: what only the real wasm package can show. */
+/** A value for a test's `skip`, if it needs the real wasm package. */
 export const NEEDS_PACKAGE = hasPackage ? false : "web/pkg is missing: build it with `bash web/build.sh`";
 
 /**
- * Starts a browser before the file's tests.
+ * Starts a browser before the tests in a file and closes it after them.
  * @returns {(use: (page, more: {watch, context, site}) => Promise<void>, options?: {replaced?: object, page?: object,
- *   isolated?: boolean}) => () => Promise<void>} makes a test of `use`. Whatever else it tests, it fails on an uncaught error,
- *   a violation of the content security policy, or a request to another host.
+ *   isolated?: boolean}) => () => Promise<void>} turns `use` into a test. Every such test also fails on an uncaught
+ *   error, a violation of the content security policy, or a request to another host.
  */
 export function withBrowser(flags = []) {
   let browser;
@@ -41,7 +41,7 @@ export const answerToFile = (page, name, buffer) => answerAfter(page, () => choo
 
 export const problemWithFile = (page, name, buffer) => problemAfter(page, () => chooseFile(page, name, buffer));
 
-/** Fires `drop` or `paste` on the page with files or text, as a browser does. */
+/** Dispatches `drop` or `paste` on the page with files or text, as a browser would. */
 export function give(page, event, { files = [], text = "" }) {
   const plain = files.map(({ name, type, buffer }) => ({ name, type, bytes: [...buffer] }));
   return page.evaluate(([event, files, text]) => {

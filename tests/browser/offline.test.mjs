@@ -1,4 +1,4 @@
-// A second visit without a network, and what is kept for it.
+// Offline use: a second visit without a connection, and what is cached for it.
 
 import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
@@ -13,17 +13,17 @@ import { mockPackage, ROOT } from "./site.mjs";
 
 const page = withBrowser();
 
-test("a second visit works with the server gone", { skip: NEEDS_PACKAGE }, page(async (page, { site }) => {
+test("a second visit works after the server has stopped", { skip: NEEDS_PACKAGE }, page(async (page, { site }) => {
   await untilReady(page);
   await untilKept(page);
   await site.close();
   await page.reload();
   await untilReady(page);
   assert.equal(await clickSample(page, "frog"), "frog");
-  assert.match(await page.locator("#load-text").textContent(), /kept from an earlier visit/);
+  assert.match(await page.locator("#load-text").textContent(), /cached from an earlier visit/);
 }));
 
-test("a rebuilt package is used at once, and offline after that", async () => {
+test("a rebuilt package is used at once, and then works offline", async () => {
   const replaced = await mockPackage();
   await page(async (page, { site }) => {
     await untilReady(page);
@@ -39,20 +39,20 @@ test("a rebuilt package is used at once, and offline after that", async () => {
 
 const firstAnswer = (page) => clickSample(page, "cat");
 
-test("errors are not kept", async () => {
+test("error responses are not cached", async () => {
   const replaced = await mockPackage();
   await page(async (page) => {
     await untilReady(page);
     await untilKept(page);
     replaced["web/models/index.json"] = { status: 503, body: "{}" };
     await page.reload();
-    await page.locator("#problem", { hasText: "answered 503" }).waitFor();
-    const kept = await page.evaluate(async () => (await (await caches.match("web/models/index.json")).json()).default);
-    assert.equal(kept, DEFAULT);
+    await page.locator("#problem", { hasText: "status 503" }).waitFor();
+    const cached = await page.evaluate(async () => (await (await caches.match("web/models/index.json")).json()).default);
+    assert.equal(cached, DEFAULT);
   }, { replaced })();
 });
 
-test("the service worker keeps every file of the page", async () => {
+test("the service worker caches every file of the page", async () => {
   const listed = readFileSync(join(ROOT, "sw.js"), "utf8").match(/"web\/[^"]+\.\w+"/g).map((name) => JSON.parse(name));
   const shipped = await Promise.all(["web", "web/icons", "web/samples"].map(async (folder) =>
     (await readdir(join(ROOT, folder))).map((name) => `${folder}/${name}`)));
@@ -61,7 +61,7 @@ test("the service worker keeps every file of the page", async () => {
   assert.deepEqual(listed.sort(), expected);
 });
 
-test("the list of bundles tells their size and digest", async () => {
+test("the list of bundles has the right sizes and digests", async () => {
   const list = JSON.parse(readFileSync(join(ROOT, "web/models/index.json"), "utf8"));
   const names = (await readdir(join(ROOT, "web/models"))).filter((name) => name.endsWith(".safetensors"));
   assert.deepEqual(list.bundles.map(({ file }) => file).sort(), names.sort());

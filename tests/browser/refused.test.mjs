@@ -1,4 +1,4 @@
-// What cannot be classified or loaded: said what, why and what to do, and the page goes on.
+// Files that cannot be classified or loaded: the page says what happened, why and what to do, and keeps working.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ const page = withBrowser();
 const openBundle = (page, name, buffer) =>
   problemAfter(page, () => page.setInputFiles("#bundle-file", { name, mimeType: "application/octet-stream", buffer }));
 
-test("bad picture files are explained, and the answer before them stays", { skip }, page(async (page) => {
+test("bad picture files are explained, and the previous prediction stays", { skip }, page(async (page) => {
   await clickSample(page, "cat");
   const png = makePng(64, 64);
   const cases = [
@@ -37,15 +37,15 @@ test("bad picture files are explained, and the answer before them stays", { skip
 test("a dropped link and a pasted text are explained", page(async (page) => {
   assert.match(await problemAfter(page, () => give(page, "drop", { text: "https://example.org/cat.jpg" })), /A link was dropped/);
   await page.locator("#problem-close").click();
-  assert.match(await problemAfter(page, () => give(page, "paste", {})), /clipboard holds no picture/);
+  assert.match(await problemAfter(page, () => give(page, "paste", {})), /clipboard contains no picture/);
 }, { replaced: mockPackage() }));
 
-test("a bundle with one flipped bit is refused, and is not kept", { skip }, async () => {
+test("a bundle with one flipped bit is rejected and not cached", { skip }, async () => {
   const bundle = await readBundle();
   const replaced = { [BUNDLE]: { body: flipBit(bundle, -1000) } };
   await page(async (page) => {
     await page.locator("#problem").waitFor();
-    assert.match(await page.locator("#problem").innerText(), /\.safetensors is not a bundle that can be used/);
+    assert.match(await page.locator("#problem").innerText(), /\.safetensors is not a usable bundle/);
     assert.match(await page.locator("#problem-why").innerText(), /digest/);
     assert.deepEqual(await keptBundles(page), []);
     replaced[BUNDLE] = { body: bundle };
@@ -55,10 +55,10 @@ test("a bundle with one flipped bit is refused, and is not kept", { skip }, asyn
   }, { replaced })();
 });
 
-test("a bundle that was changed, cut off or is longer is refused by its digest before anything reads it", async () => {
+test("a changed, truncated or extended bundle is rejected by its digest before it is parsed", async () => {
   const bundle = await readBundle();
   const cases = [flipBit(bundle, -1000), flipBit(bundle, 5000), bundle.subarray(0, bundle.length / 2), Buffer.concat([bundle, bundle])];
-  // The mock takes any bytes for a bundle: what refuses them is the page.
+  // The mock does not check a bundle's digest: the page must.
   const replaced = await mockPackage();
   await page(async (page) => {
     await untilReady(page);
@@ -67,13 +67,13 @@ test("a bundle that was changed, cut off or is longer is refused by its digest b
       replaced[BUNDLE] = { body };
       await page.reload();
       await page.locator("#problem").waitFor();
-      assert.match(await page.locator("#problem-why").innerText(), /digest is not that of the list/);
+      assert.match(await page.locator("#problem-why").innerText(), /digest does not match the list/);
       assert.deepEqual(await keptBundles(page), []);
     }
   }, { replaced })();
 });
 
-test("where the browser's storage is full the page answers, and keeps nothing", page(async (page, { context, site }) => {
+test("with the browser's storage full, the page works and caches nothing", page(async (page, { context, site }) => {
   await untilReady(page);
   await untilKept(page);
   const { origin } = new URL(site.url);
@@ -87,10 +87,10 @@ test("where the browser's storage is full the page answers, and keeps nothing", 
   assert.deepEqual(await keptBundles(page), []);
 }, { replaced: mockPackage() }));
 
-test("a missing bundle is explained, and a second attempt loads it", async () => {
+test("a missing bundle is explained, and a retry loads it", async () => {
   const replaced = { ...(await mockPackage()), [BUNDLE]: { status: 404, body: "<h1>404</h1>" } };
   await page(async (page) => {
-    await page.locator("#problem", { hasText: "answered 404" }).waitFor();
+    await page.locator("#problem", { hasText: "status 404" }).waitFor();
     assert.deepEqual(await keptBundles(page), []);
     delete replaced[BUNDLE];
     await page.locator("#problem-retry").click();
@@ -98,7 +98,7 @@ test("a missing bundle is explained, and a second attempt loads it", async () =>
   }, { replaced })();
 });
 
-test("an error page that a host sends as 200 is not taken for a bundle", async () => {
+test("an error page sent with status 200 is not taken for a bundle", async () => {
   const replaced = { ...(await mockPackage()), [BUNDLE]: { body: "<!doctype html><h1>Not found</h1>" } };
   await page(async (page) => {
     await page.locator("#problem", { hasText: "not a safetensors file" }).waitFor();
@@ -111,7 +111,7 @@ test("a missing list of bundles is explained", page(async (page) => {
   await page.locator("#problem-retry").waitFor();
 }, { replaced: { "web/models/index.json": { status: 404 } } }));
 
-test("a damaged bundle that was kept is dropped and fetched anew", { skip }, page(async (page) => {
+test("a damaged bundle in the cache is deleted and downloaded again", { skip }, page(async (page) => {
   await untilReady(page);
   const [key] = await keptBundles(page);
   await page.evaluate(async ([key, size]) => {
@@ -123,15 +123,15 @@ test("a damaged bundle that was kept is dropped and fetched anew", { skip }, pag
   assert.match(await page.locator("#load-text").textContent(), /downloaded/);
   await page.reload();
   await untilReady(page);
-  assert.match(await page.locator("#load-text").textContent(), /kept from an earlier visit/);
+  assert.match(await page.locator("#load-text").textContent(), /cached from an earlier visit/);
 }));
 
-test("a bundle from disk is used, and one that is none leaves the other in place", { skip }, page(async (page) => {
+test("a bundle from disk is used, and an invalid one leaves the loaded one in place", { skip }, page(async (page) => {
   await untilReady(page);
   const bundle = await readBundle();
-  assert.match(await openBundle(page, "mine.safetensors", Buffer.from("text")), /mine\.safetensors is not a bundle/);
+  assert.match(await openBundle(page, "mine.safetensors", Buffer.from("text")), /mine\.safetensors is not a usable bundle/);
   assert.equal(await clickSample(page, "ship"), "ship");
-  assert.match(await openBundle(page, "cut.safetensors", bundle.subarray(0, bundle.length / 2)), /cut\.safetensors is not a bundle/);
+  assert.match(await openBundle(page, "cut.safetensors", bundle.subarray(0, bundle.length / 2)), /cut\.safetensors is not a usable bundle/);
   await page.locator("#problem-close").click();
   await page.setInputFiles("#bundle-file", { name: "mine.safetensors", mimeType: "", buffer: bundle });
   await page.locator("#load-text", { hasText: "from your disk" }).waitFor();
@@ -140,22 +140,22 @@ test("a bundle from disk is used, and one that is none leaves the other in place
 
 test("a missing wasm package is explained with the command that builds it", page(async (page) => {
   await page.locator("#problem", { hasText: "bash web/build.sh" }).waitFor();
-  assert.match(await page.locator("#load-text").textContent(), /No network/);
+  assert.match(await page.locator("#load-text").textContent(), /No network loaded/);
 }, { replaced: { "web/pkg/kiln_web.js": { status: 404, body: "" } } }));
 
-test("a program that stops is started again, says so, and answers again", page(async (page) => {
+test("a runtime that crashes is restarted, the page says so, and classifies again", page(async (page) => {
   await clickSample(page, "cat");
-  assert.match(await problemAfter(page, () => page.locator("[data-sample=dog]").click()), /stopped and was started again/);
+  assert.match(await problemAfter(page, () => page.locator("[data-sample=dog]").click()), /crashed and was restarted/);
   await untilReady(page);
   assert.match(await page.locator("#caption").textContent(), /^cat/);
   assert.ok(await page.locator("#problem").isVisible());
   assert.equal(await page.evaluate(() => window.kilnWatch.workers.length), 2);
 }, { replaced: mockPackage({ trap: "second" }) }));
 
-test("a program that stops at every start is not started for ever", async () => {
+test("a runtime that crashes at every start is not restarted forever", async () => {
   const replaced = await mockPackage({ trap: "load" });
   await page(async (page) => {
-    await page.locator("#problem", { hasText: "keeps stopping" }).waitFor();
+    await page.locator("#problem", { hasText: "keeps crashing" }).waitFor();
     assert.equal(await page.evaluate(() => window.kilnWatch.workers.length), 3);
     Object.assign(replaced, await mockPackage());
     await page.locator("#problem-retry").click();

@@ -1,4 +1,4 @@
-// Renders the drawings in web/ to the pictures that the page ships: samples as WebP, icons as PNG.
+// Renders the SVG drawings in web/ to the files that the page uses: samples as WebP, icons as PNG.
 //
 //     node render.mjs
 

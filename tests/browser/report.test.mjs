@@ -1,4 +1,4 @@
-// The report of a small run, as `kiln train` leaves it: for every screen, and with nothing outside of it.
+// The report that `kiln train` writes, for a small run: it fits every screen and loads nothing from elsewhere.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -32,13 +32,13 @@ after(async () => {
 });
 
 for (const [name, options] of Object.entries(inStates)) {
-  test(`nothing is wrong with the report (${name})`, { skip }, async () => {
+  test(`the report has no layout, accessibility or policy errors (${name})`, { skip }, async () => {
     const { context, page, watch } = await openPage(browser, pathToFileURL(join(folder, "run/report.html")).href, options);
     await page.evaluate(() => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
-    assert.deepEqual(await page.evaluate(textsInEachOthersWay), []);
+    assert.deepEqual(await page.evaluate(overlappingTexts), []);
     const [content, width] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
     assert.ok(content <= width, `${content} pixels wide on a screen of ${width}`);
-    // Through the debugger, which the page's policy does not bind.
+    // Injected through the debugger, which the page's content security policy does not restrict.
     await page.evaluate(AXE);
     const violations = await page.evaluate(async () => (await window.axe.run()).violations.map(({ id }) => id));
     assert.deepEqual(violations, []);
@@ -54,10 +54,10 @@ async function close({ context, watch }) {
   await context.close();
 }
 
-/** What stands in a column of the table's body. */
+/** The texts in one column of the table's body. */
 const column = (table, index) => table.locator(`tbody tr > :nth-child(${index + 1})`).allTextContents();
 
-test("the table of classes sorts by mouse and by keyboard, either way", { skip }, async () => {
+test("the table of classes sorts in both directions, by mouse and by keyboard", { skip }, async () => {
   const opened = await open();
   const table = opened.page.locator("table.sortable").first();
   const before = await column(table, 0);
@@ -67,19 +67,19 @@ test("the table of classes sorts by mouse and by keyboard, either way", { skip }
   await table.getByRole("button", { name: "F1" }).click();
   assert.deepEqual((await column(table, 3)).map(Number), f1.toSorted((a, b) => a - b));
   assert.deepEqual(await sorted(), [null, null, null, "ascending", null]);
-  // The button keeps the focus.
+  // The button still has the focus.
   await opened.page.keyboard.press("Enter");
   assert.deepEqual((await column(table, 3)).map(Number), f1.toSorted((a, b) => b - a));
   assert.deepEqual(await sorted(), [null, null, null, "descending", null]);
   await table.getByRole("button", { name: "Class" }).click();
   assert.deepEqual(await column(table, 0), before.toSorted());
   assert.deepEqual(await sorted(), ["ascending", null, null, null, null]);
-  // Means stay below.
+  // The rows of means stay at the bottom.
   assert.equal(await table.locator("tfoot tr").count(), 2);
   await close(opened);
 });
 
-/** The explorer of the matrix, what its page was told of it, and where a cell is on the screen. */
+/** The explorer of the confusion matrix: its panel, its data, and the position of a cell on the screen. */
 async function explorer(page) {
   const panel = page.locator(".cells");
   const { grid, cells } = JSON.parse(await panel.getAttribute("data-matrix"));
@@ -106,7 +106,7 @@ for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
     const { panel, cells, names, middle, isShown } = await explorer(page);
     const errors = cells.filter(([label, answer]) => label !== answer).sort((a, b) => b[2] - a[2]);
     const [, first] = (await panel.getByRole("status").textContent()).match(/: (\d+) of/);
-    assert.equal(first, `${errors[0][2]}`, "the greatest is there at first");
+    assert.equal(first, `${errors[0][2]}`, "the most frequent error is shown first");
 
     const press = options.hasTouch ? page.touchscreen.tap.bind(page.touchscreen) : page.mouse.click.bind(page.mouse);
     await page.locator(".matrix").scrollIntoViewIfNeeded();
@@ -120,7 +120,7 @@ for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
     });
     assert.ok(shades > 10, `${shades} shades: nothing was drawn`);
 
-    // With the keyboard: to the next answers of the class, and to a cell without images.
+    // By keyboard: to the other predictions for the class, and to a cell without images.
     await page.locator(".matrix").focus();
     const [label] = cells.find(([label, answer]) => label === answer);
     for (let answer = label + 1; answer < names.length; answer++) {
@@ -132,19 +132,19 @@ for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
     await panel.getByLabel("Answer").selectOption(`${to}`);
     await isShown(errors[0]);
 
-    // Enlarged, the matrix stays in its frame, and the chosen cell in sight.
+    // When zoomed in, the matrix stays in its frame and the selected cell stays in view.
     await panel.getByLabel("Zoom").fill("8");
     const boxOf = (element) => element.getBoundingClientRect().toJSON();
     const [frame, svg] = [await page.locator(".matrix").evaluate(boxOf), await page.locator(".matrix svg").evaluate(boxOf)];
     assert.ok(svg.width > 7 * frame.width, `${svg.width} in ${frame.width}`);
     const [x, y] = await middle(from, to);
-    assert.ok(x > frame.left && x < frame.right && y > frame.top && y < frame.bottom, `${x}, ${y} is out of sight`);
+    assert.ok(x > frame.left && x < frame.right && y > frame.top && y < frame.bottom, `${x}, ${y} is out of view`);
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth));
     await close(opened);
   });
 }
 
-test("without scripts nothing is missing but the images of the cells", { skip }, async () => {
+test("without scripts, only the images of the cells are missing", { skip }, async () => {
   const opened = await open({ javaScriptEnabled: false });
   const { page } = opened;
   assert.equal(await page.locator(".cells").isVisible(), false);
@@ -154,7 +154,7 @@ test("without scripts nothing is missing but the images of the cells", { skip },
   await close(opened);
 });
 
-test("a comparison sorts too, and nothing is wrong with it", { skip }, async () => {
+test("a comparison sorts too and has no accessibility violations", { skip }, async () => {
   cpSync(join(folder, "run"), join(folder, "other"), { recursive: true });
   const command = ["compare", "run", "other", "--out", "both"];
   const { status, stderr } = spawnSync(KILN, command, { cwd: folder, encoding: "utf8" });
@@ -170,8 +170,8 @@ test("a comparison sorts too, and nothing is wrong with it", { skip }, async () 
   await close(opened);
 });
 
-/** Texts of a picture that lie on each other or leave it. */
-function textsInEachOthersWay() {
+/** Runs in the page: finds texts in SVG pictures that overlap or leave the picture. */
+function overlappingTexts() {
   const found = [];
   for (const svg of document.querySelectorAll("svg")) {
     const frame = svg.getBoundingClientRect();
@@ -184,7 +184,7 @@ function textsInEachOthersWay() {
       for (let other = index + 1; other < texts.length; other++) {
         const across = Math.min(box.right, boxes[other].right) - Math.max(box.left, boxes[other].left);
         const down = Math.min(box.bottom, boxes[other].bottom) - Math.max(box.top, boxes[other].top);
-        // A box is as high as a line, its letters are not.
+        // A box is as tall as the line, but the letters are shorter, so a small vertical overlap is fine.
         if (across > 1 && down > box.height / 3) found.push(`${svg.ariaLabel}: ${text.textContent} on ${texts[other].textContent}`);
       }
     });

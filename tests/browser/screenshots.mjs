@@ -1,4 +1,4 @@
-// Pictures of the page in each of its states, for eyes: node screenshots.mjs FOLDER
+// Takes screenshots of the page in each of its states, to look at: node screenshots.mjs FOLDER
 
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -67,7 +67,7 @@ async function slowBundle() {
   return { ...real, [BUNDLE]: { cut: 0.4 } };
 }
 
-/** Opens the page, brings it into a state, and takes its picture. */
+/** Opens the page, runs `act` to reach a state, and takes a screenshot. */
 async function shot(name, { browser: inBrowser = browser, replaced = real, options = {}, ready = true, fullPage = false }, act) {
   const site = await serveSite(replaced);
   const { context, page } = await openPage(inBrowser, site.url, options);

@@ -1,4 +1,4 @@
-// Serves the repository as any static host does, with some answers replaced where a test says so.
+// Serves the repository like any static host, with the responses that a test replaces.
 
 import { createServer } from "node:http";
 import { existsSync } from "node:fs";
@@ -7,7 +7,7 @@ import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** Another place to test, such as the deployed page. */
+/** The address of another site to test, such as the deployed page. */
 const SITE = process.env.KILN_SITE?.replace(/\/?$/, "/");
 /** A subpath, as on GitHub Pages: a page with absolute URLs would break here. */
 const BASE = "/kiln/";
@@ -24,15 +24,15 @@ const TYPES = {
   ".webp": "image/webp",
 };
 
-/** Whether the site has its wasm package: the one here, or that of KILN_SITE. */
+/** Whether the site has the wasm package. A site in KILN_SITE is assumed to. */
 export const hasPackage = SITE !== undefined || existsSync(join(ROOT, "web/pkg/kiln_web_bg.wasm"));
-/** The same of the package with threads. */
+/** The same for the package with threads. */
 export const hasThreads = SITE !== undefined || existsSync(join(ROOT, "web/pkg-threads/kiln_web_bg.wasm"));
 
-/** What a page needs to share memory between threads, as `kiln serve` sends it. */
+/** The headers that a page needs to share memory between threads. `kiln serve` sends them too. */
 const ISOLATING = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
-/** Replacements that put the mock in the place of the wasm package. `trap`: "load", or at the "second" answer. */
+/** Replacements that swap the wasm package for the mock. `trap`: "load", or "second" to trap at the second answer. */
 export async function mockPackage(settings = {}) {
   const mock = { certainty: 6, metadata: {}, trap: "", ...settings };
   const script = await readFile(new URL("mock/kiln_web.js", import.meta.url), "utf8");
@@ -44,9 +44,9 @@ export async function mockPackage(settings = {}) {
 
 /**
  * @param {Object<string, {status?: number, body?: string | Buffer, chunked?: boolean, cut?: number}>} replaced
- *   by path in the repository; may be changed while the site runs. `chunked` sends no Content-Length, `cut` sends
- *   this share of the body and then nothing more
- * @param {{isolated?: boolean}} options `isolated`: with the headers that several threads need
+ *   keyed by path in the repository; may be changed while the site runs. `chunked` sends no Content-Length, `cut` sends
+ *   this share of the body and then stalls
+ * @param {{isolated?: boolean}} options `isolated`: send the headers that multithreading needs
  * @returns {Promise<{url: string, close: () => Promise<void>}>}
  */
 export async function serveSite(replaced = {}, { isolated = false } = {}) {

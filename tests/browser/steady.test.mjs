@@ -1,4 +1,4 @@
-// Long use: memory, and a page that never freezes or moves about.
+// Long use: memory does not grow, and the page never freezes or shifts its layout.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,7 +11,7 @@ const skip = NEEDS_PACKAGE;
 const page = withBrowser(["--js-flags=--expose-gc"]);
 const HALF_MIB = 1 << 19;
 
-/** `runs` classifications by the page's worker; its memory after each, and the page's at the end. */
+/** Classifies `runs` times in the page's worker. Returns wasm's memory after each run, and the page's at the end. */
 function classifyManyTimes(page, runs) {
   return page.evaluate(async (runs) => {
     const file = await (await fetch("web/samples/cat.webp")).blob();
@@ -30,7 +30,7 @@ function classifyManyTimes(page, runs) {
         worker.postMessage({ id, type: "classify", file });
       }));
     }
-    // What the last messages hold is free only after they are done, and some of it only after the rest.
+    // The last messages' memory is freed only after they are handled, and some of it only in a second pass.
     for (let pass = 0; pass < 2; pass += 1) {
       await new Promise((resolve) => setTimeout(resolve, 100));
       gc();
@@ -39,10 +39,10 @@ function classifyManyTimes(page, runs) {
   }, runs);
 }
 
-/** KILN_CLASSIFICATIONS sets another number. */
+/** KILN_CLASSIFICATIONS overrides it. */
 const RUNS = Number(process.env.KILN_CLASSIFICATIONS ?? 500);
 
-test(`${RUNS} classifications leave memory as it was`, { skip, timeout: 60_000 + 200 * RUNS }, page(async (page) => {
+test(`${RUNS} classifications do not grow memory`, { skip, timeout: 60_000 + 200 * RUNS }, page(async (page) => {
   await untilReady(page);
   const start = await classifyManyTimes(page, RUNS / 10);
   const end = await classifyManyTimes(page, RUNS - RUNS / 10);
@@ -50,7 +50,7 @@ test(`${RUNS} classifications leave memory as it was`, { skip, timeout: 60_000 +
   assert.ok(end.page - start.page < HALF_MIB, `the page's memory grew by ${end.page - start.page} bytes`);
 }));
 
-/** Everything that the page does, from its start on. */
+/** Uses every kind of input, from the page's start. */
 async function useEverything(page) {
   await untilReady(page);
   for (const name of CLASSES) await clickSample(page, name);
@@ -60,8 +60,8 @@ async function useEverything(page) {
   return page.evaluate(() => window.kilnWatch);
 }
 
-test("the page is never blocked for 50 ms", { skip, timeout: 120_000 }, page(async (page) => {
-  // Other programs on the machine lengthen tasks: one clean visit shows what the page does.
+test("no task blocks the page for 50 ms", { skip, timeout: 120_000 }, page(async (page) => {
+  // Other programs on the machine can lengthen tasks, so one clean visit out of eight is enough.
   const visits = [];
   do {
     const { longTasks } = await useEverything(page);
@@ -71,13 +71,13 @@ test("the page is never blocked for 50 ms", { skip, timeout: 120_000 }, page(asy
   assert.deepEqual(visits.at(-1), [], `long tasks in milliseconds, by visit: ${JSON.stringify(visits)}`);
 }));
 
-test("nothing on the page moves by itself", page(async (page) => {
+test("the layout does not shift on its own", page(async (page) => {
   const { shifts } = await useEverything(page);
   assert.ok(shifts.reduce((a, b) => a + b, 0) < 0.01, `layout shifts: ${shifts}`);
 }, { replaced: mockPackage() }));
 
-test("an unknown size shows bytes without an end", page(async (page) => {
-  await page.locator("#load-text", { hasText: /^Loading the program, 0\.0 MB$/ }).waitFor();
+test("a download of unknown size shows its bytes without a total", page(async (page) => {
+  await page.locator("#load-text", { hasText: /^Loading the runtime, 0\.0 MB$/ }).waitFor();
   assert.equal(await page.locator("#load-progress").getAttribute("value"), null);
 }, { replaced: stalledPackage() }));
 

@@ -1,4 +1,4 @@
-// Several threads: under `kiln serve`, offline, and what happens where there are none or one stops.
+// Threads: under `kiln serve`, offline, and what happens when they are unavailable or one crashes.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -15,7 +15,7 @@ import { hasThreads, ROOT } from "./site.mjs";
 
 const KILN = join(ROOT, "target/release/kiln");
 
-/** As a test's `skip`: what needs several threads. */
+/** A value for a test's `skip`, if it needs several threads. */
 const NEEDS_THREADS = !hasThreads ? "web/pkg-threads is missing: see what `bash web/build.sh` says"
   : availableParallelism() < 2 ? "this machine has one core" : false;
 const NEEDS_SERVER = NEEDS_THREADS || (existsSync(KILN) ? false : `${KILN} is missing: build it with \`cargo build --release\``);
@@ -37,7 +37,7 @@ async function assertOne(page, why) {
   assert.equal(await clickSample(page, "ship"), "ship");
 }
 
-/** The logits of every given sample, `times` times over. */
+/** The logits of every given sample, in order, repeated `times` times. */
 async function logitsOf(page, names, times = 1) {
   const logits = await watchLogits(page);
   const all = [];
@@ -56,13 +56,13 @@ async function kilnServe() {
     const url = line.match(/http:\S+/)?.[0];
     if (url) return { url, close: () => (server.kill("SIGINT"), ended) };
   }
-  throw new Error("kiln serve ended without an address");
+  throw new Error("kiln serve exited without printing an address");
 }
 
-test("under kiln serve several threads give the logits of one, bit for bit", { skip: NEEDS_SERVER }, page(async (page, { context }) => {
+test("under kiln serve, several threads give the same logits as one, bit for bit", { skip: NEEDS_SERVER }, page(async (page, { context }) => {
   const samples = ["cat", "frog", "truck"];
   await untilReady(page);
-  await assertOne(page, /one thread, as this host does not send the headers/);
+  await assertOne(page, /one thread because this host does not send the headers/);
   const alone = await logitsOf(page, samples);
   const server = await kilnServe();
   const threaded = await openPage(context.browser(), server.url);
@@ -78,7 +78,7 @@ test("under kiln serve several threads give the logits of one, bit for bit", { s
   }
 }));
 
-test("a second visit has its threads with the server gone", { skip: NEEDS_THREADS }, isolated(async (page, { site }) => {
+test("a second visit has its threads after the server has stopped", { skip: NEEDS_THREADS }, isolated(async (page, { site }) => {
   await untilReady(page);
   await untilKept(page);
   await site.close();
@@ -88,22 +88,22 @@ test("a second visit has its threads with the server gone", { skip: NEEDS_THREAD
   assert.equal(await clickSample(page, "frog"), "frog");
 }));
 
-test("without the package for threads one answers and says why", { skip: NEEDS_PACKAGE }, isolated(async (page) => {
+test("without the multithreaded package, one thread answers and the page says why", { skip: NEEDS_PACKAGE }, isolated(async (page) => {
   await untilReady(page);
-  await assertOne(page, /one thread, as there is no web\/pkg-threads/);
+  await assertOne(page, /one thread because web\/pkg-threads was not found/);
 }, { replaced: { "web/pkg-threads/kiln_web.js": { status: 404 } } }));
 
-test("when a thread does not start one answers and says why", { skip: NEEDS_THREADS }, isolated(async (page) => {
+test("when a thread fails to start, one thread answers and the page says why", { skip: NEEDS_THREADS }, isolated(async (page) => {
   await untilReady(page);
-  await assertOne(page, /one thread, as a thread did not start/);
+  await assertOne(page, /one thread because a thread failed to start/);
 }, { replaced: { "web/thread.js": { status: 404 } } }));
 
-test("a thread that stops does not leave the page waiting", { skip: NEEDS_THREADS }, isolated(async (page) => {
-  await page.locator("#problem", { hasText: "keeps stopping" }).waitFor({ timeout: 60_000 });
+test("a thread that crashes does not leave the page waiting", { skip: NEEDS_THREADS }, isolated(async (page) => {
+  await page.locator("#problem", { hasText: "keeps crashing" }).waitFor({ timeout: 60_000 });
   assert.match(await page.locator("#problem-why").innerText(), /stopped by a test/i);
 }, { replaced: stoppedThread() }));
 
-/** As after a trap: the thread was there, and is gone. */
+/** As after a trap: the thread started, then crashed. */
 async function stoppedThread() {
   const script = await readFile(join(ROOT, "web/thread.js"), "utf8");
   const body = script.replace("wasm.runThread()", 'throw new WebAssembly.RuntimeError("stopped by a test")');

@@ -10,7 +10,7 @@ const SIZE: usize = 16;
 /// Stripes of a random phase, upright (class 0) or level (class 1), as planar RGB `[3, SIZE, SIZE]`.
 fn stripes(class: u32, phase: usize) -> Vec<u8> {
     let at = |pixel: usize| if class == 0 { pixel % SIZE } else { pixel / SIZE };
-    (0..3 * SIZE * SIZE).map(|value| if (at(value % (SIZE * SIZE)) + phase) / 4 % 2 == 0 { 220 } else { 40 }).collect()
+    (0..3 * SIZE * SIZE).map(|value| if (at(value % (SIZE * SIZE)) + phase) % 8 < 4 { 220 } else { 40 }).collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! Answers as plain JavaScript objects, which a worker can post.
+//! Answers as plain JavaScript objects, which a worker can post to the page.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-/** What runs the network. `auto`: WebGPU on real hardware, otherwise the CPU. */
+/** What runs the network. `auto`: WebGPU on a hardware GPU, otherwise the CPU. */
 export type Backend = "auto" | "webgpu" | "cpu";
 
-/** Milliseconds of each part of one classification. On the CPU nothing is uploaded or read back. */
+/** Milliseconds spent in each stage of one classification. `upload` and `readBack` are 0 on the CPU. */
 export interface Timings {
     decode: number;
     upload: number;
@@ -22,17 +22,18 @@ export interface Timings {
 export interface Answer {
     /** Scores before softmax, in the order of `classes`. */
     logits: Float32Array;
+    /** Softmax of `logits`. */
     probabilities: Float32Array;
-    /** What the head sees: the last feature map's mean. */
+    /** The classification head's input: the last feature map, averaged over its positions. */
     features: Float32Array;
-    /** Where the evidence for the likeliest class lies, row by row. */
+    /** Class activation map of the most likely class, row-major [activationHeight, activationWidth]. */
     activation: Float32Array;
     activationHeight: number;
     activationWidth: number;
-    /** The image as the network saw it: RGBA, `inputSize` pixels a side. */
+    /** The network's input as RGBA, `inputSize` pixels per side. */
     input: Uint8Array;
     inputSize: number;
-    /** Of the whole picture, upright. */
+    /** Size in pixels of the whole picture, after its orientation was applied. */
     pictureWidth: number;
     pictureHeight: number;
     timings: Timings;
@@ -47,13 +48,13 @@ extern "C" {
     pub type Timings;
 }
 
-/// An object under construction.
+/// Builds a JavaScript object field by field.
 #[derive(Default)]
 pub struct Fields(Object);
 
 impl Fields {
     pub fn set(self, name: &str, value: impl Into<JsValue>) -> Self {
-        Reflect::set(&self.0, &name.into(), &value.into()).expect("a plain object takes any field");
+        Reflect::set(&self.0, &name.into(), &value.into()).expect("a plain object accepts any field");
         self
     }
 

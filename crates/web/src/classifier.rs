@@ -1,4 +1,4 @@
-//! The network of one bundle, ready to classify.
+//! The classifier that JavaScript sees: the network of one bundle, ready to run.
 
 use std::sync::Arc;
 
@@ -31,10 +31,10 @@ extern "C" {
 
 #[wasm_bindgen]
 impl Classifier {
-    /// Reads a bundle (f32, f16 or int8), checks its digest and makes it ready to run.
+    /// Reads a bundle (f32, f16 or int8), checks its digest and prepares its network to run.
     ///
-    /// Fails with an `Error` for bytes that are no whole bundle. A backend that is not there is no
-    /// error: `backend` and `reason` say what runs instead.
+    /// Throws an `Error` if the bytes are not a complete bundle. An unavailable backend is not an error:
+    /// `backend` and `reason` then say what runs instead.
     pub async fn load(
         bundle: &[u8],
         backend: BackendName,
@@ -43,7 +43,7 @@ impl Classifier {
         let wish = parse(&backend)?;
         let report = |stage: &str, fraction: f64| {
             if let Some(progress) = &progress {
-                // A page whose progress bar fails still gets its answer.
+                // An exception in the page's progress callback must not stop the loading.
                 let _ = progress.unchecked_ref::<Function>().call2(&JsValue::NULL, &stage.into(), &fraction.into());
             }
         };
@@ -58,38 +58,38 @@ impl Classifier {
         Ok(Self { predictor: Predictor::with(bundle.metadata, network, executor), reason, last: None })
     }
 
-    /// What runs now: `webgpu` or `cpu`.
+    /// The backend in use: `webgpu` or `cpu`.
     #[wasm_bindgen(getter, unchecked_return_type = "\"webgpu\" | \"cpu\"")]
     pub fn backend(&self) -> String {
         engine::backend(self.predictor.executor()).into()
     }
 
-    /// Why, in a sentence without its full stop.
+    /// Why that backend runs, in a sentence without a capital letter or a period.
     #[wasm_bindgen(getter)]
     pub fn reason(&self) -> String {
         self.reason.clone()
     }
 
-    /// The adapter's name, or what kind of CPU path it is and on how many threads.
+    /// The adapter's name or, on the CPU, the instruction set and the number of threads.
     #[wasm_bindgen(getter)]
     pub fn device(&self) -> String {
         engine::device(self.predictor.executor())
     }
 
-    /// Names in the order of the logits.
+    /// Class names, in the order of the logits.
     #[wasm_bindgen(getter)]
     pub fn classes(&self) -> Vec<String> {
         self.predictor.metadata().classes.clone()
     }
 
-    /// The bundle's metadata as an object: architecture, normalisation, data and accuracy.
+    /// The bundle's metadata as an object: architecture, normalization, data and accuracy.
     #[wasm_bindgen(getter, unchecked_return_type = "Record<string, unknown>")]
     pub fn metadata(&self) -> Result<JsValue, JsError> {
         let json = serde_json::to_string(self.predictor.metadata())?;
-        js_sys::JSON::parse(&json).map_err(|_| JsError::new("the metadata is no JSON"))
+        js_sys::JSON::parse(&json).map_err(|_| JsError::new("the metadata is not JSON"))
     }
 
-    /// Goes on with another backend.
+    /// Switches to another backend.
     #[wasm_bindgen(js_name = setBackend)]
     pub async fn set_backend(&mut self, backend: BackendName) -> Result<(), JsError> {
         let (executor, reason) = engine::choose(self.plan(), parse(&backend)?).await?;
@@ -98,7 +98,7 @@ impl Classifier {
         Ok(())
     }
 
-    /// Classifies a grey image, so that the first real one does not pay for what is done once.
+    /// Classifies a gray image, so that one-time work does not delay the first real picture.
     #[wasm_bindgen(js_name = warmUp)]
     pub async fn warm_up(&mut self) -> Result<Timings, JsError> {
         let start = Instant::now();
@@ -107,14 +107,14 @@ impl Classifier {
         Ok(fields(Duration::ZERO, prediction.timings, start).finish())
     }
 
-    /// Classifies a JPEG, PNG, WebP, GIF or BMP file, decoded as natively.
+    /// Classifies a JPEG, PNG, WebP, GIF or BMP file, decoded by the same code as in the native tool.
     pub async fn classify(&mut self, file: &[u8]) -> Result<Answer, JsError> {
         let start = Instant::now();
         let pixels = self.predictor.decode(file)?;
         self.answer(pixels, dimensions(file)?, start).await
     }
 
-    /// Classifies RGBA pixels, row by row: a frame of a camera, or what only the browser decodes.
+    /// Classifies RGBA pixels `[H, W, 4]`, such as a camera frame or a picture that only the browser decodes.
     #[wasm_bindgen(js_name = classifyPixels)]
     pub async fn classify_pixels(&mut self, rgba: &[u8], width: u32, height: u32) -> Result<Answer, JsError> {
         let start = Instant::now();
@@ -122,18 +122,18 @@ impl Classifier {
         self.answer(pixels, [width, height], start).await
     }
 
-    /// Where the evidence for a class lies in the last image, row by row.
+    /// The class activation map of the last image for any class, row-major.
     #[wasm_bindgen(js_name = classActivation)]
     pub fn class_activation(&self, class: usize) -> Result<Vec<f32>, JsError> {
-        let last = self.last.as_ref().ok_or_else(|| JsError::new("nothing was classified yet"))?;
+        let last = self.last.as_ref().ok_or_else(|| JsError::new("no image has been classified yet"))?;
         let classes = self.predictor.metadata().classes.len();
         if class >= classes {
-            return Err(JsError::new(&format!("there is no class {class}: {classes} are known")));
+            return Err(JsError::new(&format!("class {class} does not exist: the network has {classes} classes")));
         }
         Ok(self.predictor.activation(last, class))
     }
 
-    /// Loses the GPU's device, as a driver's reset would; the next image brings a new one.
+    /// Loses the GPU device, as a driver reset would; the next image creates a new one. For tests.
     #[wasm_bindgen(js_name = destroyDevice)]
     pub fn destroy_device(&self) {
         if let Executor::Gpu(executor) = self.predictor.executor() {
@@ -202,10 +202,10 @@ fn fields(decode: Duration, timings: RunTimings, start: Instant) -> Fields {
 fn parse(backend: &BackendName) -> Result<Backend, JsError> {
     let name = backend.unchecked_ref::<JsValue>().as_string();
     let wish = name.as_deref().and_then(Backend::parse);
-    wish.ok_or_else(|| JsError::new("no such backend: choose auto, webgpu or cpu"))
+    wish.ok_or_else(|| JsError::new("unknown backend: choose auto, webgpu or cpu"))
 }
 
-/// `[3, H, W]` to `[H, W, 4]`.
+/// Planar RGB `[3, H, W]` to RGBA `[H, W, 4]`.
 fn rgba(planar: &[u8]) -> Vec<u8> {
     let area = planar.len() / 3;
     (0..area).flat_map(|at| [planar[at], planar[area + at], planar[2 * area + at], 255]).collect()

@@ -1,4 +1,4 @@
-//! Which executor runs, and why.
+//! Chooses the executor and records why.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::threads;
 
-/// What a page can ask for.
+/// The backends that a page can request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// WebGPU on real hardware, otherwise the CPU.
+    /// WebGPU on a hardware GPU, otherwise the CPU.
     Auto,
-    /// WebGPU, on a software adapter too; the CPU where there is no adapter.
+    /// WebGPU, even on a software adapter; the CPU if there is no adapter.
     WebGpu,
     Cpu,
 }
@@ -31,20 +31,20 @@ impl Backend {
     }
 }
 
-/// An executor, and in one sentence for a user why it is this one.
+/// An executor and, in a sentence for the user, why it was chosen.
 pub type Chosen = (Executor, String);
 
-/// Meets the wish, or falls back to the CPU and says why. Only a plan that fits nowhere fails.
+/// Uses the requested backend, or falls back to the CPU and says why. Fails only if the plan runs on neither.
 pub async fn choose(plan: &Arc<Plan>, wish: Backend) -> Result<Chosen, PlanError> {
     if wish == Backend::Cpu {
-        return cpu(plan, "the CPU was asked for".into());
+        return cpu(plan, "the CPU was selected".into());
     }
     let mut adapter = match Adapter::request().await {
         Ok(adapter) => adapter,
         Err(error) => return cpu(plan, error.to_string()),
     };
     if adapter.name.is_empty() {
-        adapter.name = describe_adapter().await.unwrap_or_else(|_| "a GPU without a name".into());
+        adapter.name = describe_adapter().await.unwrap_or_else(|_| "an unnamed GPU".into());
     }
     if wish == Backend::Auto && !adapter.variants().before_cpu {
         let reason = format!("the only WebGPU adapter, {}, is software and slower than the CPU path", adapter.name);
@@ -53,8 +53,8 @@ pub async fn choose(plan: &Arc<Plan>, wish: Backend) -> Result<Chosen, PlanError
     match GpuExecutor::new(&adapter, plan, adapter.variants().precision).await {
         Ok(executor) => {
             let reason = match wish {
-                Backend::Auto => "WebGPU is there, on real hardware",
-                _ => "WebGPU was asked for",
+                Backend::Auto => "WebGPU runs on a hardware GPU here",
+                _ => "WebGPU was selected",
             };
             Ok((Executor::Gpu(Box::new(executor)), reason.into()))
         }
@@ -63,11 +63,11 @@ pub async fn choose(plan: &Arc<Plan>, wish: Backend) -> Result<Chosen, PlanError
     }
 }
 
-/// What runs on after a GPU failed: a new device of it, or the CPU if there is none.
+/// An executor to continue with after a GPU failed: a new device, or the CPU if there is none.
 pub async fn replace(plan: &Arc<Plan>, failed: &GpuError) -> Result<Chosen, PlanError> {
     let (executor, reason) = choose(plan, Backend::WebGpu).await?;
     let reason = match executor {
-        Executor::Gpu(_) => format!("{failed}, and a new one was made"),
+        Executor::Gpu(_) => format!("{failed}; a new device was created"),
         Executor::Cpu(_) => format!("{failed}; then: {reason}"),
     };
     Ok((executor, reason))
@@ -98,8 +98,8 @@ pub fn device(executor: &Executor) -> String {
     }
 }
 
-/// Maker and family of the adapter, such as `nvidia ampere`: all that most browsers tell, and that wgpu
-/// does not pass on.
+/// Vendor and architecture of the adapter, such as `nvidia ampere`. Most browsers reveal no more, and wgpu does
+/// not pass even that on.
 async fn describe_adapter() -> Result<String, JsValue> {
     let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into());
     let gpu = get(&get(&js_sys::global(), "navigator")?, "gpu")?;

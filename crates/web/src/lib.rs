@@ -1,7 +1,7 @@
-//! What a page sees of Kiln: a `Classifier` made of a bundle's bytes.
+//! Kiln's interface for web pages: a `Classifier` built from the bytes of a bundle.
 //!
-//! Everything is meant to run in a worker. There is one executor at a time: WebGPU with Kiln's
-//! shaders, or the CPU with WebAssembly's SIMD, on several threads in the package that is built for them.
+//! Run it in a worker. One executor is active at a time: WebGPU with Kiln's shaders, or the CPU with
+//! WebAssembly SIMD, on several threads in the package built for them.
 #![cfg(target_family = "wasm")]
 
 mod answer;
@@ -14,7 +14,7 @@ pub use engine::Backend;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-/// Puts a panic's message into the console, where the browser would show `unreachable`.
+/// Logs a panic's message to the console, where the browser would show only `unreachable`.
 #[wasm_bindgen(start)]
 fn start() {
     console_error_panic_hook::set_once();

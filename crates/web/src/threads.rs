@@ -1,7 +1,7 @@
-//! Threads, in the package that is built for them (`web/build.sh`): workers of the browser that share one memory.
+//! Threads, in the package built for them (`web/build.sh`): browser workers that share one memory.
 //!
-//! rayon starts no threads in a browser. Workers that the page starts (`web/threads.js`) give themselves to rayon's
-//! pool instead; its first thread is the worker that owns the classifier.
+//! rayon cannot start threads in a browser. Workers that the page starts (`web/threads.js`) join rayon's pool instead;
+//! the pool's first thread is the worker that owns the classifier.
 
 #[cfg(target_feature = "atomics")]
 mod pool {
@@ -12,9 +12,9 @@ mod pool {
 
     use crate::answer::Fields;
 
-    const UNPOISONED: &str = "a panic ends a worker at once, wherever it is";
+    const UNPOISONED: &str = "a panic stops the worker before it can unlock the mutex";
 
-    /// Threads of the pool that no worker runs yet.
+    /// Threads of the pool that no worker has taken yet.
     static WAITING: Mutex<Vec<ThreadBuilder>> = Mutex::new(vec![]);
     static ARRIVED: Condvar = Condvar::new();
 
@@ -24,36 +24,36 @@ mod pool {
         pub type Shared;
     }
 
-    /// What a worker gives to this package's `initSync` before it calls `runThread`.
+    /// What a worker passes to this package's `initSync` before it calls `runThread`.
     #[wasm_bindgen]
     pub fn shared() -> Shared {
         Fields::default().set("module", wasm_bindgen::module()).set("memory", wasm_bindgen::memory()).finish()
     }
 
-    /// Makes one pool of the calling worker and of `others`, and waits until so many have called `runThread`.
+    /// Builds one pool from the calling worker and `others` more, and waits until that many have called `runThread`.
     ///
-    /// Fails with an `Error` if there is a pool already.
+    /// Throws an `Error` if a pool already exists.
     #[wasm_bindgen(js_name = startPool)]
     pub fn start_pool(others: usize) -> Result<(), JsError> {
-        let leave = |thread| {
+        let enqueue = |thread| {
             WAITING.lock().expect(UNPOISONED).push(thread);
             ARRIVED.notify_one();
             Ok(())
         };
-        ThreadPoolBuilder::new().num_threads(1 + others).use_current_thread().spawn_handler(leave).build_global()?;
+        ThreadPoolBuilder::new().num_threads(1 + others).use_current_thread().spawn_handler(enqueue).build_global()?;
         Ok(())
     }
 
-    /// Runs one of the pool's threads for as long as the worker lives.
+    /// Runs one of the pool's threads until the worker ends.
     #[wasm_bindgen(js_name = runThread)]
     pub fn run_thread() {
         let waiting = WAITING.lock().expect(UNPOISONED);
         let thread = ARRIVED.wait_while(waiting, |waiting| waiting.is_empty()).expect(UNPOISONED).pop();
-        thread.expect("the wait ends when there is one").run();
+        thread.expect("the wait ends only when a thread is in the queue").run();
     }
 }
 
-/// How many threads share the work of the CPU path.
+/// The number of threads that share the work of the CPU path.
 pub fn count() -> usize {
     #[cfg(target_feature = "atomics")]
     return rayon::current_num_threads();

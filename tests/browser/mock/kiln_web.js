@@ -1,6 +1,6 @@
-// Stands in for the wasm package where a test needs what the real one never does on purpose: a trap,
-// an unsure answer, class names that look like HTML. Same interface; its answers depend on the picture's mean
-// colour alone. The test server puts `const MOCK = {..}` in front.
+// Replaces the wasm package in tests that need what the real one never does on purpose: a trap, an unsure answer, class
+// names that look like HTML. It has the same interface; its answers depend only on the picture's mean color. The test
+// server prepends `const MOCK = {..}`.
 
 export default async function init({ module_or_path: response }) {
   await response.arrayBuffer();
@@ -24,7 +24,7 @@ export class Classifier {
   async setBackend(backend) {
     this.backend = backend === "cpu" ? "cpu" : "webgpu";
     this.device = this.backend === "cpu" ? "CPU, WebAssembly SIMD, 1 thread" : "Mock GPU";
-    this.reason = backend === "auto" ? "WebGPU reaches real hardware here" : "you chose it";
+    this.reason = { auto: "WebGPU runs on a hardware GPU here", webgpu: "WebGPU was selected", cpu: "the CPU was selected" }[backend];
   }
 
   async warmUp() {

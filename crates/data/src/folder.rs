@@ -60,22 +60,62 @@ struct Candidate {
 struct Decoded {
     place: Place,
     path: PathBuf,
-    pixels: Result<Vec<u8>, DecodeError>,
+    /// Which image of [`Findings::pixels`] it became.
+    slot: Result<usize, DecodeError>,
 }
 
 /// What was found at a path.
-#[derive(Default)]
 struct Findings {
+    /// Side of each image in pixels.
+    size: usize,
     images: Vec<Decoded>,
+    /// `[N, 3, size, size]`: one buffer, which becomes the dataset's, so that no image is held twice.
+    pixels: Vec<u8>,
     /// Class folders, also those without images.
     classes: BTreeSet<(Part, String)>,
     ignored: usize,
 }
 
+impl Findings {
+    /// # Errors
+    ///
+    /// [`DataError::ImageSize`] if images cannot be resized to `size` x `size` pixels.
+    fn new(size: usize) -> Result<Self, DataError> {
+        if !(1..=MAX_IMAGE_SIZE).contains(&size) {
+            return Err(DataError::ImageSize { size });
+        }
+        Ok(Self { size, images: vec![], pixels: vec![], classes: BTreeSet::new(), ignored: 0 })
+    }
+
+    /// Bytes of one image.
+    fn image_len(&self) -> usize {
+        3 * self.size * self.size
+    }
+
+    /// Decodes on all threads, and adds the images in the order given.
+    fn decode(&mut self, candidates: Vec<Candidate>) {
+        let size = self.size;
+        let decode = |Candidate { place, path, contents }| {
+            let pixels = match contents {
+                Contents::OnDisk => decode_image_file(&path, size),
+                Contents::InMemory(bytes) => decode_image(&bytes, size),
+                Contents::Refused(error) => Err(error),
+            };
+            (place, path, pixels)
+        };
+        for (place, path, pixels) in candidates.into_par_iter().map(decode).collect::<Vec<_>>() {
+            let slot = pixels.map(|pixels| {
+                self.pixels.extend_from_slice(&pixels);
+                self.pixels.len() / self.image_len() - 1
+            });
+            self.images.push(Decoded { place, path, slot });
+        }
+    }
+}
+
 /// Loads a folder of images, each brought to `size` x `size` pixels.
 pub(crate) fn load_folder(root: &Path, size: usize, progress: &mut dyn FnMut(Progress)) -> Result<Dataset, DataError> {
-    check_size(size)?;
-    let mut findings = Findings::default();
+    let mut findings = Findings::new(size)?;
     let mut candidates = Vec::new();
     let train = root.join("train");
     if train.is_dir() {
@@ -92,14 +132,10 @@ pub(crate) fn load_folder(root: &Path, size: usize, progress: &mut dyn FnMut(Pro
     let mut candidates = candidates.into_iter();
     while candidates.len() > 0 {
         let chunk = candidates.by_ref().take(CHUNK_FILES).collect();
-        findings.images.extend(decode_all(chunk, size));
+        findings.decode(chunk);
         progress(Progress::Decoding { done: findings.images.len(), total: Some(total) });
     }
-    assemble(root, size, findings)
-}
-
-fn check_size(size: usize) -> Result<(), DataError> {
-    if (1..=MAX_IMAGE_SIZE).contains(&size) { Ok(()) } else { Err(DataError::ImageSize { size }) }
+    assemble(root, findings)
 }
 
 /// Refuses a class whose name would do harm on a terminal.
@@ -164,21 +200,8 @@ fn find_images(
     Ok(())
 }
 
-/// Decodes on all threads, in the order given.
-fn decode_all(candidates: Vec<Candidate>, size: usize) -> Vec<Decoded> {
-    let decode = |Candidate { place, path, contents }| {
-        let pixels = match contents {
-            Contents::OnDisk => decode_image_file(&path, size),
-            Contents::InMemory(bytes) => decode_image(&bytes, size),
-            Contents::Refused(error) => Err(error),
-        };
-        Decoded { place, path, pixels }
-    };
-    candidates.into_par_iter().map(decode).collect()
-}
-
 /// Makes the dataset out of what was found.
-fn assemble(root: &Path, size: usize, findings: Findings) -> Result<Dataset, DataError> {
+fn assemble(root: &Path, findings: Findings) -> Result<Dataset, DataError> {
     if findings.images.is_empty() {
         return Err(DataError::NoImages { path: root.into() });
     }
@@ -202,20 +225,23 @@ fn assemble(root: &Path, size: usize, findings: Findings) -> Result<Dataset, Dat
     }
 
     let mut report = LoadReport { files: findings.images.len(), ignored: findings.ignored, ..Default::default() };
-    let [mut train, mut test] = [ImageSet::empty(size, size), ImageSet::empty(size, size)];
+    let image_len = findings.image_len();
+    let [mut train, mut test] = [(); 2].map(|()| ImageSet::empty(findings.size, findings.size));
+    let [mut train_slots, mut test_slots] = [vec![], vec![]];
     let labels: BTreeMap<&str, u32> = classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect();
     // Classes without an image so far, with what happened to their first file.
     let mut empty: BTreeMap<(Part, String), String> =
         findings.classes.iter().map(|class| (class.clone(), "its folder has no image file".to_string())).collect();
     let mut failed: BTreeSet<(Part, String)> = BTreeSet::new();
 
-    for Decoded { place: Place { part, class }, path, pixels } in findings.images {
+    for Decoded { place: Place { part, class }, path, slot } in findings.images {
         let part = part.unwrap_or(Part::Train);
-        let set = if part == Part::Train { &mut train } else { &mut test };
-        match pixels {
-            Ok(pixels) => {
+        let (set, slots) =
+            if part == Part::Train { (&mut train, &mut train_slots) } else { (&mut test, &mut test_slots) };
+        match slot {
+            Ok(slot) => {
                 set.labels.push(labels[class.as_str()]);
-                set.images.extend_from_slice(&pixels);
+                slots.push(slot);
                 empty.remove(&(part, class));
             }
             Err(error) => {
@@ -236,9 +262,31 @@ fn assemble(root: &Path, size: usize, findings: Findings) -> Result<Dataset, Dat
         return Err(DataError::EmptyClass { class, path, reason });
     }
 
+    train.images = findings.pixels;
+    arrange(&mut train.images, image_len, &[train_slots, test_slots].concat());
+    test.images = train.images.split_off(train.len() * image_len);
+    train.images.shrink_to_fit();
+
     let (mean, std) = channel_statistics(&train);
     let test = (!test.is_empty()).then_some(test);
     Ok(Dataset { name: name_of(root), classes, train, test, mean, std, report })
+}
+
+/// Brings the images at these different slots to the front, in that order and in place, and drops the others.
+fn arrange(pixels: &mut Vec<u8>, image_len: usize, slots: &[usize]) {
+    let count = pixels.len() / image_len;
+    let [mut slot_of, mut image_at]: [Vec<usize>; 2] = [(0..count).collect(), (0..count).collect()];
+    for (to, &image) in slots.iter().enumerate() {
+        let from = slot_of[image];
+        if from != to {
+            // The slots before `to` are final, so this one lies behind it.
+            let (front, back) = pixels.split_at_mut(from * image_len);
+            front[to * image_len..][..image_len].swap_with_slice(&mut back[..image_len]);
+            image_at.swap(to, from);
+            (slot_of[image_at[to]], slot_of[image_at[from]]) = (to, from);
+        }
+    }
+    pixels.truncate(slots.len() * image_len);
 }
 
 /// The last part of a path without the ending of an archive.

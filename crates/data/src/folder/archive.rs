@@ -6,10 +6,7 @@ use std::{
     path::{Component, Path},
 };
 
-use super::{
-    CHUNK_FILES, Candidate, Contents, Findings, Part, Place, assemble, check_class, check_size, decode_all, is_hidden,
-    is_image_name,
-};
+use super::{CHUNK_FILES, Candidate, Contents, Findings, Part, Place, assemble, check_class, is_hidden, is_image_name};
 use crate::{
     archive,
     dataset::Dataset,
@@ -27,8 +24,7 @@ pub(super) const MOST_USELESS: usize = 100_000;
 /// Loads a `.tar.gz` of images in the same layouts, also with one more folder around them, without
 /// unpacking it to disk.
 pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Progress)) -> Result<Dataset, DataError> {
-    check_size(size)?;
-    let mut findings = Findings::default();
+    let mut findings = Findings::new(size)?;
     let (mut chunk, mut held) = (Vec::new(), 0);
     archive::visit(path, |member, entry| {
         // Links are left out: they could only point at what is in the archive anyway.
@@ -51,14 +47,14 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
         };
         chunk.push(Candidate { place, path: member, contents });
         if chunk.len() >= CHUNK_FILES || held >= CHUNK_BYTES {
-            findings.images.extend(decode_all(std::mem::take(&mut chunk), size));
+            findings.decode(std::mem::take(&mut chunk));
             held = 0;
             check_use(path, &findings)?;
             progress(Progress::Decoding { done: findings.images.len(), total: None });
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    findings.images.extend(decode_all(chunk, size));
+    findings.decode(chunk);
     progress(Progress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
 
     // With train/ and test/ there, images elsewhere (a logo, say) are of no class.
@@ -75,10 +71,10 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
     // The first of two members of one name counts.
     for at in (1..findings.images.len()).rev() {
         if findings.images[at].path == findings.images[at - 1].path {
-            findings.images[at].pixels = Err(DecodeError::Corrupt("the archive holds it twice".into()));
+            findings.images[at].slot = Err(DecodeError::Corrupt("the archive holds it twice".into()));
         }
     }
-    assemble(path, size, findings)
+    assemble(path, findings)
 }
 
 /// Whether an archive's member is an image as [`load_archive`] takes it.
@@ -88,7 +84,7 @@ pub(crate) fn is_archived_image(member: &Path) -> bool {
 
 /// Gives up on an archive of nothing but files that are of no use: a small one unpacks to millions.
 fn check_use(root: &Path, findings: &Findings) -> Result<(), DataError> {
-    let useless = findings.images.iter().filter(|image| image.pixels.is_err()).count();
+    let useless = findings.images.iter().filter(|image| image.slot.is_err()).count();
     if useless <= MOST_USELESS || 2 * useless < findings.images.len() {
         return Ok(());
     }

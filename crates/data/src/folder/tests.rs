@@ -309,3 +309,14 @@ fn class_names_are_plain_text() {
         assert!(!message.contains('\u{1b}'), "{message}");
     }
 }
+
+#[test]
+fn images_are_arranged_in_place() {
+    let mut pixels = vec![0, 0, 1, 1, 2, 2, 3, 3, 4, 4];
+    arrange(&mut pixels, 2, &[3, 0, 4, 2]);
+    assert_eq!(pixels, [3, 3, 0, 0, 4, 4, 2, 2]);
+    arrange(&mut pixels, 2, &[0, 1]);
+    assert_eq!(pixels, [3, 3, 0, 0]);
+    arrange(&mut pixels, 2, &[]);
+    assert!(pixels.is_empty());
+}

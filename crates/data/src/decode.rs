@@ -1,4 +1,4 @@
-//! One image file, whatever its format and size, into planar RGB of the size asked for.
+//! Decodes an image file of any supported format and size to planar RGB of a given size.
 
 #[cfg(not(target_family = "wasm"))]
 mod budget;
@@ -14,40 +14,40 @@ use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
 };
 
-/// Endings of image files that are read, in lower case; upper case is read as well.
+/// Supported file extensions in lowercase; uppercase is accepted too.
 pub const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "webp", "gif"];
 
-/// Most pixels a side of an image that is decoded.
+/// Maximum width and height of an image that is decoded, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
 
-/// Most pixels of an image that is decoded: 64 megapixels.
+/// Maximum number of pixels of an image that is decoded: 64 megapixels.
 pub const MAX_PIXELS: u64 = 64 << 20;
 
-/// Most memory that decoding takes, the file itself and all threads together: 176 MiB. A JPEG of 48
-/// megapixels and 15 MB, as phones write it, takes just that; a progressive one may have half as many pixels.
+/// Maximum memory for decoding, including the files, over all threads: 176 MiB. That is just enough for a JPEG
+/// of 48 megapixels and 15 MB, as phones write it, or for a progressive JPEG of half as many pixels.
 pub const MAX_MEMORY: u64 = 176 << 20;
 
-/// Largest image file that is read: 64 MiB.
+/// Maximum size of an image file: 64 MiB.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// Largest size, in pixels a side, to which images are brought.
+/// Maximum size, in pixels per side, that images are resized to.
 pub(crate) const MAX_IMAGE_SIZE: usize = 1024;
 
 /// Why a file could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The contents are those of no image format.
+    /// The contents are not a known image format.
     #[error("not an image of a known format")]
     NotAnImage,
-    /// An image format that is not read.
-    #[error("{0} images are not read: convert it to PNG or JPEG")]
+    /// An image format that is not supported.
+    #[error("{0} images are not supported: convert it to PNG or JPEG")]
     Unsupported(String),
     /// The file ends in the middle of the image.
     #[error("the file ends before the image does")]
     Truncated,
-    /// The header announces more pixels than are decoded.
+    /// The header claims more pixels than the limits allow.
     #[error(
-        "{width} x {height} pixels are more than the limit of {MAX_SIDE} a side and {} megapixels",
+        "{width} x {height} pixels exceed the limit of {MAX_SIDE} per side and {} megapixels",
         MAX_PIXELS >> 20
     )]
     TooManyPixels {
@@ -56,10 +56,10 @@ pub enum DecodeError {
         /// Height in pixels.
         height: u32,
     },
-    /// Decoding the file would take more memory than is given to it.
+    /// Decoding the file could need more memory than the limit.
     #[error(
-        "{width} x {height} pixels of this kind may take {} MiB to decode, and the limit is {} MiB: make the picture \
-         smaller, or save it as JPEG",
+        "{width} x {height} pixels of this kind can take {} MiB to decode, and the limit is {} MiB: make the picture \
+         smaller or save it as JPEG",
         bytes.div_ceil(1 << 20), MAX_MEMORY >> 20
     )]
     TooMuchMemory {
@@ -67,22 +67,22 @@ pub enum DecodeError {
         width: u32,
         /// Height in pixels.
         height: u32,
-        /// What it may take.
+        /// Memory that it can take.
         bytes: u64,
     },
-    /// A frame or a profile within the file would take more memory than is given to it.
-    #[error("something in it would take more memory than a picture is given: save it anew, without its metadata")]
+    /// A frame or a profile in the file would need more memory than the limit.
+    #[error("a part of the file needs more memory than the limit: save the picture again without its metadata")]
     OverLimit,
-    /// A progressive JPEG made to take long.
+    /// A progressive JPEG that was made to decode slowly.
     #[error("damaged: it has more scans than any program writes")]
     TooManyScans,
-    /// The file is larger than what is read.
-    #[error("{bytes} bytes are more than the limit of {} MiB a file", MAX_FILE_BYTES >> 20)]
+    /// The file is larger than the limit.
+    #[error("{bytes} bytes exceed the limit of {} MiB per file", MAX_FILE_BYTES >> 20)]
     TooManyBytes {
         /// Size of the file.
         bytes: u64,
     },
-    /// The contents contradict themselves.
+    /// The contents are inconsistent.
     #[error("damaged: {0}")]
     Corrupt(String),
     /// The file could not be opened or read.
@@ -91,11 +91,11 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// What a file of this error is, to count by: `2 not images`, `1 truncated`.
+    /// The kind of error, for counts such as `2 not images`, `1 truncated`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NotAnImage => "not images",
-            Self::Unsupported(_) => "of a format that is not read",
+            Self::Unsupported(_) => "of an unsupported format",
             Self::Truncated => "truncated",
             Self::TooManyPixels { .. } | Self::TooMuchMemory { .. } | Self::OverLimit | Self::TooManyBytes { .. } => {
                 "too large"
@@ -119,7 +119,7 @@ impl From<ImageError> for DecodeError {
     }
 }
 
-/// Whether an error, or one that led to it, is that of a file that is too short.
+/// Whether an error or one of its sources says that the file ends too early.
 fn ends_early(error: &ImageError) -> bool {
     let early = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
     if let ImageError::IoError(error) = error {
@@ -138,20 +138,20 @@ fn ends_early(error: &ImageError) -> bool {
 /// Decodes a JPEG, PNG, BMP, WebP or GIF file (its first frame) into planar RGB
 /// `[3, size, size]`, 0 to 255.
 ///
-/// The EXIF orientation is applied; grey becomes RGB, 16 bits become 8, and an alpha channel is
-/// dropped, as PIL's `convert("RGB")` does. An image of another size has its middle square cut out,
-/// which is then resized with a triangle filter. An image of `size` x `size` pixels is not touched.
+/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and an alpha channel is dropped, as in
+/// PIL's `convert("RGB")`. An image of another size is cropped to its center square, which is then resized with
+/// a triangle filter. An image of `size` x `size` pixels is not changed.
 ///
 /// # Errors
 ///
-/// [`DecodeError`], for files that are no images, are cut off or damaged, and for those over
-/// [`MAX_SIDE`], [`MAX_PIXELS`] or [`MAX_MEMORY`]: these are refused by their header, before memory is
-/// taken. Threads whose pictures together take more than that wait for each other.
+/// [`DecodeError`] for files that are not images, truncated or damaged, and for those over [`MAX_SIDE`],
+/// [`MAX_PIXELS`] or [`MAX_MEMORY`], which are refused by their header before memory is allocated. Threads whose
+/// pictures together need more than [`MAX_MEMORY`] wait for each other.
 pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
     let reader = reader(bytes)?;
     let format = reader.format().ok_or(DecodeError::NotAnImage)?;
     match format {
-        // The decoder pads what is missing with grey instead of failing.
+        // The decoder fills missing parts with gray instead of failing.
         ImageFormat::Jpeg if !cost::jpeg_is_complete(bytes) => return Err(DecodeError::Truncated),
         ImageFormat::Jpeg if cost::jpeg_has_too_many_scans(bytes) => return Err(DecodeError::TooManyScans),
         ImageFormat::WebP if !cost::webp_is_complete(bytes) => return Err(DecodeError::Truncated),
@@ -164,21 +164,22 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
     let output = decoder.total_bytes();
     let needed = bytes.len() as u64 + cost::of(bytes, format, [width, height], output);
     let left = MAX_MEMORY.checked_sub(needed).ok_or(DecodeError::TooMuchMemory { width, height, bytes: needed })?;
-    // A GIF's frame is not announced yet, and may be larger than its screen: colours, and a quarter as much for indices.
+    // The size of a GIF's frame is not known yet and can exceed the screen's. It takes its colors, and a quarter as
+    // much for palette indices.
     let frame = if format == ImageFormat::Gif { left.min(4 * output + (1 << 20)) } else { 0 };
     #[cfg(not(target_family = "wasm"))]
     let _share = budget::Share::take(needed + frame);
     decoder.set_limits(limits(frame / 5 * 4))?;
-    // An unreadable EXIF block is no reason to lose the image.
+    // An unreadable EXIF block is not a reason to reject the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok(planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size)))
 }
 
-/// Width and height of an image file in pixels after its orientation, by its headers.
+/// Width and height in pixels of an image file after its EXIF orientation, read from its headers.
 ///
 /// # Errors
 ///
-/// [`DecodeError`], if these cannot be read.
+/// [`DecodeError`] if the headers cannot be read.
 pub fn dimensions(bytes: &[u8]) -> Result<[u32; 2], DecodeError> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
 
@@ -190,7 +191,7 @@ pub fn dimensions(bytes: &[u8]) -> Result<[u32; 2], DecodeError> {
     }
 }
 
-/// Knows the format by the contents.
+/// Detects the format from the contents.
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, DecodeError> {
     let reader = ImageReader::new(Cursor::new(bytes));
     let mut reader = reader.with_guessed_format().map_err(|error| DecodeError::Unreadable(error.to_string()))?;
@@ -198,19 +199,19 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, DecodeError> {
     Ok(reader)
 }
 
-/// What a decoder may take beside the decoded pixels.
+/// The memory that a decoder may take in addition to the decoded pixels.
 fn limits(bytes: u64) -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(bytes);
     limits
 }
 
-/// Brings RGBA pixels `[H, W, 4]` of `[width, height]` to planar RGB `[3, size, size]`, as
-/// [`decode_image`] does with a file's: alpha is dropped, the middle square cut out and resized.
+/// Converts RGBA pixels `[H, W, 4]` of `[width, height]` to planar RGB `[3, size, size]`, like [`decode_image`]:
+/// alpha is dropped, and the center square is cropped and resized.
 ///
 /// # Errors
 ///
-/// [`DecodeError`], if there are no pixels, too many, or not as many as the sizes say.
+/// [`DecodeError`] if there are no pixels, too many, or fewer than the size says.
 pub fn crop_rgba(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
     check_size(width, height)?;
     let (row_len, rows) = (4 * width as usize, height as usize);
@@ -226,7 +227,7 @@ pub fn crop_rgba(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Resul
     Ok(planar(&square))
 }
 
-/// Refuses images of no pixels and of too many.
+/// Refuses images with no pixels or with too many.
 fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(DecodeError::TooManyPixels { width, height });
@@ -237,11 +238,11 @@ fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// [`decode_image`] of a file.
+/// Reads a file and decodes it with [`decode_image`].
 ///
 /// # Errors
 ///
-/// As [`decode_image`], and if the path is no file, can't be read or is larger than 64 MiB.
+/// As [`decode_image`], and if the path is not a file, cannot be read or is larger than 64 MiB.
 #[cfg(not(target_family = "wasm"))]
 pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>, DecodeError> {
     use std::{
@@ -256,9 +257,9 @@ pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>,
 
     let unreadable = |error: io::Error| DecodeError::Unreadable(error.to_string());
     let metadata = fs::metadata(path).map_err(unreadable)?;
-    // A pipe may never end, and opening one may already wait.
+    // A pipe may never end, and even opening one may block.
     if !metadata.is_file() {
-        return Err(DecodeError::Unreadable("it is no regular file".into()));
+        return Err(DecodeError::Unreadable("it is not a regular file".into()));
     }
     let length = metadata.len();
     if length > MAX_FILE_BYTES {
@@ -266,19 +267,19 @@ pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>,
     }
     let _turn = (length > LARGE).then(|| LARGE_FILE.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let mut bytes = Vec::with_capacity(length as usize);
-    // Not trusting the length: a growing file has more than it said.
+    // The length is not trusted: the file may be growing.
     File::open(path).and_then(|file| file.take(length.max(LARGE) + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     decode_image(&bytes, size)
 }
 
-/// The middle square of an image after its orientation, `size` pixels a side.
+/// The center square of an image after its orientation, resized to `size` pixels per side.
 ///
-/// Cut and resized first and turned afterwards: a whole picture of another orientation would be a second one.
+/// It is cropped and resized first and rotated afterwards, because rotating the whole picture would need a copy.
 fn square(image: &DynamicImage, orientation: Orientation, size: usize) -> RgbImage {
     use Orientation::{FlipHorizontal, FlipVertical, Rotate90, Rotate180, Rotate270, Rotate270FlipH};
 
     let side = image.width().min(image.height());
-    // Of an odd rest, the smaller half stays in front of the square as it will be seen.
+    // If the margin is odd, its smaller half comes first in the final orientation.
     let front = |rest: u32, is_reversed: bool| if is_reversed { rest.div_ceil(2) } else { rest / 2 };
     let turns_x = matches!(orientation, Rotate180 | FlipHorizontal | Rotate270 | Rotate270FlipH);
     let turns_y = matches!(orientation, Rotate180 | FlipVertical | Rotate90 | Rotate270FlipH);

@@ -1,8 +1,8 @@
 //! Images in folders named after their classes, on disk or in a `.tar.gz` archive.
 //!
-//! `train/<class>/..` with or without `test/<class>/..`, or `<class>/..` directly, which then is all
-//! training. Labels are the positions of the classes in alphabetical order, images are in the order of
-//! their paths, and neither depends on the file system or the number of threads.
+//! Layouts are `train/<class>/..` with or without `test/<class>/..`, and `<class>/..`, which is all for
+//! training. Labels are the positions of the classes in alphabetical order, and images are in the order of
+//! their paths; neither depends on the file system or the number of threads.
 
 mod archive;
 
@@ -23,7 +23,7 @@ use crate::{
     progress::Progress,
 };
 
-/// Files decoded between two reports of progress.
+/// Files decoded between two progress reports.
 const CHUNK_FILES: usize = 1024;
 
 /// Longest name of a class, in bytes.
@@ -35,7 +35,7 @@ enum Part {
     Test,
 }
 
-/// Where an image belongs. `part` is `None` where the layout has no train/ and test/.
+/// Where an image belongs. `part` is `None` if the layout has no train/ and test/.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     part: Option<Part>,
@@ -45,7 +45,7 @@ struct Place {
 enum Contents {
     OnDisk,
     InMemory(Vec<u8>),
-    /// Known to be of no use without a look inside.
+    /// Unusable, as is known without reading it.
     Refused(DecodeError),
 }
 
@@ -71,7 +71,7 @@ struct Findings {
     images: Vec<Decoded>,
     /// `[N, 3, size, size]`: one buffer, which becomes the dataset's, so that no image is held twice.
     pixels: Vec<u8>,
-    /// Class folders, also those without images.
+    /// Class folders, including those without images.
     classes: BTreeSet<(Part, String)>,
     ignored: usize,
 }
@@ -113,7 +113,7 @@ impl Findings {
     }
 }
 
-/// Loads a folder of images, each brought to `size` x `size` pixels.
+/// Loads a folder of images, each resized to `size` x `size` pixels.
 pub(crate) fn load_folder(root: &Path, size: usize, progress: &mut dyn FnMut(Progress)) -> Result<Dataset, DataError> {
     let mut findings = Findings::new(size)?;
     let mut candidates = Vec::new();
@@ -138,7 +138,7 @@ pub(crate) fn load_folder(root: &Path, size: usize, progress: &mut dyn FnMut(Pro
     assemble(root, findings)
 }
 
-/// Refuses a class whose name would do harm on a terminal.
+/// Refuses a class name that could do harm on a terminal.
 fn check_class(root: &Path, class: &str) -> Result<(), DataError> {
     if class.len() <= MAX_CLASS_NAME && !class.chars().any(char::is_control) {
         return Ok(());
@@ -188,7 +188,7 @@ fn find_images(
                     candidates.push(candidate(file.into_path(), Contents::OnDisk));
                 }
                 Ok(_) => findings.ignored += 1,
-                // A dangling link, a circle of links, or a folder without permission.
+                // A broken link, a loop of links, or a folder without permission.
                 Err(error) => {
                     let path = error.path().unwrap_or(&folder).to_path_buf();
                     let error = DecodeError::Unreadable(error.to_string());
@@ -200,7 +200,7 @@ fn find_images(
     Ok(())
 }
 
-/// Makes the dataset out of what was found.
+/// Builds the dataset from what was found.
 fn assemble(root: &Path, findings: Findings) -> Result<Dataset, DataError> {
     if findings.images.is_empty() {
         return Err(DataError::NoImages { path: root.into() });
@@ -229,9 +229,9 @@ fn assemble(root: &Path, findings: Findings) -> Result<Dataset, DataError> {
     let [mut train, mut test] = [(); 2].map(|()| ImageSet::empty(findings.size, findings.size));
     let [mut train_slots, mut test_slots] = [vec![], vec![]];
     let labels: BTreeMap<&str, u32> = classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect();
-    // Classes without an image so far, with what happened to their first file.
+    // Classes without an image so far, with the reason why their first file failed.
     let mut empty: BTreeMap<(Part, String), String> =
-        findings.classes.iter().map(|class| (class.clone(), "its folder has no image file".to_string())).collect();
+        findings.classes.iter().map(|class| (class.clone(), "its folder has no image files".to_string())).collect();
     let mut failed: BTreeSet<(Part, String)> = BTreeSet::new();
 
     for Decoded { place: Place { part, class }, path, slot } in findings.images {
@@ -289,9 +289,9 @@ fn arrange(pixels: &mut Vec<u8>, image_len: usize, slots: &[usize]) {
     pixels.truncate(slots.len() * image_len);
 }
 
-/// The last part of a path without the ending of an archive.
+/// The last part of a path without the extension of an archive.
 fn name_of(root: &Path) -> String {
-    // `.` and `data/..` have a name once they are resolved.
+    // `.` and `data/..` have a name after they are resolved.
     let root = root.canonicalize().unwrap_or_else(|_| root.into());
     let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "folder".into());

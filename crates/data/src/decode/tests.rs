@@ -46,7 +46,7 @@ fn a_file_that_ends_early_is_refused_in_every_format() {
         for keep in [24, bytes.len() / 2, bytes.len() * 9 / 10] {
             match decode_image(&bytes[..keep], 32) {
                 Err(DecodeError::Truncated) => {}
-                // These decoders don't always tell an early end from damage.
+                // These decoders cannot always tell truncation from damage.
                 Err(DecodeError::Corrupt(_)) if matches!(format, ImageFormat::WebP | ImageFormat::Gif) => {}
                 other => panic!("{format:?} cut at {keep}: {other:?}"),
             }
@@ -99,7 +99,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[test]
 fn an_image_of_another_size_is_cut_to_its_middle_and_resized() {
-    // 96 x 32: the outer thirds are red and blue, the middle one is what stays.
+    // 96 x 32: the outer thirds are red and blue; only the middle one remains.
     let wide = RgbImage::from_fn(96, 32, |x, _| match x {
         0..32 => Rgb([255, 0, 0]),
         32..64 => Rgb([0, 255, 0]),
@@ -107,7 +107,7 @@ fn an_image_of_another_size_is_cut_to_its_middle_and_resized() {
     });
     let green = [vec![0; 256], vec![255; 256], vec![0; 256]].concat();
     assert_eq!(decode_image(&encode(wide, ImageFormat::Png), 16).unwrap(), green);
-    // From one pixel up, and from a strip as thin as is allowed.
+    // Enlarged from one pixel, and cropped from the longest strip that is allowed.
     for format in FORMATS {
         let one = encode(halves(1, 1), format);
         assert_eq!(decode_image(&one, 8).unwrap().len(), 3 * 64, "{format:?}");
@@ -139,9 +139,9 @@ fn grey_alpha_and_sixteen_bits_become_rgb8() {
 
 #[test]
 fn the_exif_orientation_is_applied() {
-    // 6: turn by 90 degrees.
+    // 6: rotate by 90 degrees.
     let pixels = decode_image(&oriented(&halves(32, 32), 6), 32).unwrap();
-    // Red was left, and is on top after a turn clockwise.
+    // Red was on the left, and is on top after a clockwise rotation.
     let (top, bottom) = (pixels[16], pixels[31 * 32 + 16]);
     assert!(top > 200 && bottom < 50, "red is {top} on top, {bottom} below");
 }
@@ -170,7 +170,7 @@ fn every_orientation_is_that_of_the_whole_image_turned() {
             let small = planar(&image::imageops::resize(&cut, 9, 9, image::imageops::FilterType::Triangle));
             let found = decode_image(&file, 9).unwrap();
             assert_eq!(dimensions(&file).unwrap(), [whole.width(), whole.height()]);
-            // Rows are summed up before columns, whichever they become.
+            // Rows are summed before columns, also if the orientation swaps them.
             assert!(found.iter().zip(&small).all(|(found, small)| found.abs_diff(*small) <= 1), "{orientation}");
         }
     }
@@ -178,7 +178,7 @@ fn every_orientation_is_that_of_the_whole_image_turned() {
 
 #[test]
 fn pictures_that_would_take_too_much_memory_are_refused_by_their_kind() {
-    // Grey takes a byte a pixel, and 16 bits of RGBA take eight.
+    // Gray takes one byte per pixel, and RGBA with 16 bits takes eight.
     let png = |colour: u8, bits: u8| {
         let mut header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x1f\x40\0\0\x17\x70".to_vec();
         header.extend([bits, colour, 0, 0, 0]);
@@ -200,7 +200,7 @@ fn pictures_that_would_take_too_much_memory_are_refused_by_their_kind() {
 fn a_webp_whose_chunks_are_cut_off_is_truncated() {
     let whole = encode(halves(16, 16), ImageFormat::WebP);
     assert!(decode_image(&whole, 16).is_ok());
-    // The last byte is one of padding.
+    // The last byte is padding.
     for len in 12..whole.len() - 1 {
         assert_eq!(decode_image(&whole[..len], 16), Err(DecodeError::Truncated), "{len} of {}", whole.len());
     }
@@ -222,7 +222,7 @@ fn what_is_no_regular_file_is_not_opened() {
 
     for path in ["/dev/zero", "/"] {
         let error = decode_image_file(Path::new(path), 8).unwrap_err();
-        assert_eq!(error, DecodeError::Unreadable("it is no regular file".into()));
+        assert_eq!(error, DecodeError::Unreadable("it is not a regular file".into()));
     }
 }
 

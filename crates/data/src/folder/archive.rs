@@ -15,19 +15,19 @@ use crate::{
     progress::Progress,
 };
 
-/// Bytes of an archive held in memory before they are decoded.
+/// Bytes of an archive that are held in memory before they are decoded.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Files of an archive that may be of no use even if they are most of it.
+/// Number of unusable files that is accepted even if they are most of an archive.
 pub(super) const MOST_USELESS: usize = 100_000;
 
-/// Loads a `.tar.gz` of images in the same layouts, also with one more folder around them, without
-/// unpacking it to disk.
+/// Loads a `.tar.gz` of images without unpacking it to disk. The layouts are those of a folder, optionally
+/// inside one more folder.
 pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Progress)) -> Result<Dataset, DataError> {
     let mut findings = Findings::new(size)?;
     let (mut chunk, mut held) = (Vec::new(), 0);
     archive::visit(path, |member, entry| {
-        // Links are left out: they could only point at what is in the archive anyway.
+        // Links are ignored: they could only point to members of the archive.
         if !entry.header().entry_type().is_file() {
             return Ok(ControlFlow::Continue(()));
         }
@@ -57,7 +57,7 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
     findings.decode(chunk);
     progress(Progress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
 
-    // With train/ and test/ there, images elsewhere (a logo, say) are of no class.
+    // If there is a train/ or test/, images elsewhere (such as a logo) belong to no class.
     if findings.images.iter().any(|image| image.place.part.is_some()) {
         let found = findings.images.len();
         findings.images.retain(|image| image.place.part.is_some());
@@ -68,21 +68,21 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
         findings.classes.insert((part, image.place.class.clone()));
     }
     findings.images.sort_by(|a, b| (a.place.part, &a.path).cmp(&(b.place.part, &b.path)));
-    // The first of two members of one name counts.
+    // If two members have the same name, the first one counts.
     for at in (1..findings.images.len()).rev() {
         if findings.images[at].path == findings.images[at - 1].path {
-            findings.images[at].slot = Err(DecodeError::Corrupt("the archive holds it twice".into()));
+            findings.images[at].slot = Err(DecodeError::Corrupt("the archive contains it twice".into()));
         }
     }
     assemble(path, findings)
 }
 
-/// Whether an archive's member is an image as [`load_archive`] takes it.
+/// Whether [`load_archive`] would use an archive's member as an image.
 pub(crate) fn is_archived_image(member: &Path) -> bool {
     is_image_name(member) && place_of(member).is_some()
 }
 
-/// Gives up on an archive of nothing but files that are of no use: a small one unpacks to millions.
+/// Gives up on an archive that is mostly unusable files: a small archive can contain millions of them.
 fn check_use(root: &Path, findings: &Findings) -> Result<(), DataError> {
     let useless = findings.images.iter().filter(|image| image.slot.is_err()).count();
     if useless <= MOST_USELESS || 2 * useless < findings.images.len() {
@@ -91,7 +91,7 @@ fn check_use(root: &Path, findings: &Findings) -> Result<(), DataError> {
     Err(DataError::Useless { path: root.into(), useless, files: findings.images.len() })
 }
 
-/// Part and class by the path of an archive's member; `None` for hidden ones and those in no class.
+/// Part and class of an archive's member by its path; `None` if it is hidden or in no class.
 fn place_of(member: &Path) -> Option<Place> {
     let mut folders = Vec::new();
     for component in member.components() {
@@ -107,7 +107,7 @@ fn place_of(member: &Path) -> Option<Place> {
         "test" => Some(Part::Test),
         _ => None,
     };
-    // The part is the first folder, or the second where one folder holds all.
+    // The part is the first folder, or the second if one folder contains everything.
     for (depth, folder) in folders.iter().enumerate().take(2) {
         if let Some(part) = part(folder) {
             let class = folders.get(depth + 1)?.to_string();

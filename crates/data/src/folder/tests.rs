@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{archive::MOST_USELESS, *};
 
-/// A PNG of one colour.
+/// A PNG of one color.
 fn png(grey: u8) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     let image = DynamicImage::from(RgbImage::from_pixel(8, 8, Rgb([grey; 3])));
@@ -86,7 +86,7 @@ fn classes_are_alphabetical_and_images_in_the_order_of_their_paths() {
 fn an_archive_gives_the_same_as_its_folder() {
     for prefix in ["", "./", "wrapper/"] {
         let mut files: Vec<_> = two_parts();
-        // Belongs to no class, as there is a train/.
+        // Belongs to no class, because there is a train/.
         files.push(("docs/logo.png", png(200)));
         let files: Vec<_> = files.into_iter().map(|(path, bytes)| (format!("{prefix}{path}"), bytes)).collect();
         let files: Vec<_> = files.iter().map(|(p, bytes)| (p.as_str(), bytes.clone())).collect();
@@ -158,7 +158,7 @@ fn a_folder_without_images_or_with_one_class_is_explained() {
     assert!(message.starts_with("no images found in "), "{message}");
     assert!(message.contains("train/<class>/*.jpg") && message.contains("webp"), "{message}");
     let message = load(&folder(&[("a/1.png", png(1))])).unwrap_err().to_string();
-    assert!(message.contains("one class only, `a`"), "{message}");
+    assert!(message.contains("only one class, `a`"), "{message}");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn the_number_of_threads_is_no_matter() {
     assert_eq!(digests[0], digests[1]);
 }
 
-/// A `.tar.gz` of whatever members `build` makes.
+/// A `.tar.gz` of the members that `build` makes.
 fn hostile(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> (TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("images.tar.gz");
@@ -207,7 +207,7 @@ fn refusal(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> String {
 
 #[test]
 fn names_and_headers_that_take_memory_are_refused() {
-    // A gigabyte of name, in four megabytes of archive.
+    // A name of one gigabyte in an archive of four megabytes.
     let long = refusal(|archive| {
         let header = header(tar::EntryType::GNULongName, "././@LongLink", 1 << 30);
         archive.append(&header, std::io::repeat(b'a').take(1 << 30)).unwrap();
@@ -218,12 +218,12 @@ fn names_and_headers_that_take_memory_are_refused() {
             archive.append(&header(tar::EntryType::XHeader, "pax", record.len() as u64), record).unwrap();
         })
     };
-    assert!(extended(b"19 size=1000000000\n").contains("says its size twice"));
-    assert!(extended(b"22 GNU.sparse.major=1\n").contains("file with holes"));
+    assert!(extended(b"19 size=1000000000\n").contains("states its size twice"));
+    assert!(extended(b"22 GNU.sparse.major=1\n").contains("sparse file"));
     let sparse = refusal(|archive| {
         archive.append(&header(tar::EntryType::GNUSparse, "a/1.png", 0), std::io::empty()).unwrap();
     });
-    assert!(sparse.contains("file with holes"), "{sparse}");
+    assert!(sparse.contains("sparse file"), "{sparse}");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn of_two_members_of_one_name_the_first_counts() {
     });
     let dataset = load_archive(&path, 8, &mut |_| {}).unwrap();
     assert_eq!(greys(&dataset.train), [1, 2]);
-    assert!(dataset.report.to_string().contains("holds it twice"), "{}", dataset.report);
+    assert!(dataset.report.to_string().contains("contains it twice"), "{}", dataset.report);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn image_bombs_of_every_kind_stay_within_256_mib() {
     let cases: Vec<(&str, Vec<u8>, Option<&str>)> = vec![
         ("48 megapixels of a phone.jpg", bombs::jpeg([8064, 6048], 3, [2, 2], false), None),
         ("64 megapixels.jpg", bombs::jpeg([8064, 8000], 3, [2, 2], false), refused("MiB to decode")),
-        ("65000 x 65000.jpg", bombs::jpeg([65_000, 65_000], 1, [1, 1], false), refused("16384 a side")),
+        ("65000 x 65000.jpg", bombs::jpeg([65_000, 65_000], 1, [1, 1], false), refused("16384 per side")),
         ("progressive 17.jpg", bombs::jpeg([4400, 4000], 3, [1, 1], true), None),
         ("progressive 27.jpg", bombs::jpeg([5600, 4800], 3, [2, 2], true), None),
         ("progressive 48.jpg", bombs::jpeg([8064, 6048], 3, [2, 2], true), refused("MiB to decode")),
@@ -54,13 +54,13 @@ fn image_bombs_of_every_kind_stay_within_256_mib() {
         ("rgb 16.png", bombs::png([5400, 5300], 2, 16), None),
         ("rgba 16.png", bombs::png([4700, 4600], 6, 16), None),
         ("rgba 16, 48 megapixels.png", bombs::png([8000, 6000], 6, 16), refused("MiB to decode")),
-        ("30000 x 30000.png", bombs::png([30_000, 30_000], 0, 8), refused("16384 a side")),
+        ("30000 x 30000.png", bombs::png([30_000, 30_000], 0, 8), refused("16384 per side")),
         ("profile.png", bombs::png_profile(400 << 20), None),
         ("rgb.bmp", bombs::bmp([4700, 4700]), None),
-        ("large.bmp", bombs::bmp([7000, 7000]), refused("64 MiB a file")),
+        ("large.bmp", bombs::bmp([7000, 7000]), refused("64 MiB per file")),
         ("screen.gif", bombs::gif([5900, 5900], [5900, 5900], 1), None),
         ("screen 42.gif", bombs::gif([6500, 6500], [6500, 6500], 1), refused("MiB to decode")),
-        ("frame.gif", bombs::gif([64, 64], [6500, 6500], 1), refused("more memory than a picture is given")),
+        ("frame.gif", bombs::gif([64, 64], [6500, 6500], 1), refused("needs more memory than the limit")),
         ("animated.gif", bombs::gif([4000, 4000], [4000, 3000], 8), None),
         ("lossy.webp", bombs::webp_lossy([5900, 5800]), None),
         ("lossy 48.webp", bombs::webp_lossy([8000, 6000]), refused("MiB to decode")),
@@ -122,7 +122,7 @@ fn unusual_pictures_are_answered_or_explained() {
     for (name, bytes) in
         [("tall.png", bombs::png([1, 20_000], 2, 8)), ("wide.jpg", bombs::jpeg([20_000, 1], 3, [2, 2], false))]
     {
-        fails(&predict(name, &bytes), 1, &[name, "20000", "limit of 16384 a side"]);
+        fails(&predict(name, &bytes), 1, &[name, "20000", "limit of 16384 per side"]);
     }
 }
 

@@ -166,9 +166,9 @@ fn a_damaged_checkpoint_costs_the_work_since_the_one_before() {
         fs::write(folder.join("cut").join(name), "").unwrap();
     }
     fails(&resume(folder, "cut", &[]).output().unwrap(), 1, &["both checkpoints", "--init"]);
-    fails(&resume(folder, "nowhere", &[]).output().unwrap(), 1, &["nowhere", "no such folder"]);
+    fails(&resume(folder, "nowhere", &[]).output().unwrap(), 1, &["nowhere", "there is no folder"]);
     fs::create_dir(folder.join("empty")).unwrap();
-    fails(&resume(folder, "empty", &[]).output().unwrap(), 1, &["holds no checkpoint"]);
+    fails(&resume(folder, "empty", &[]).output().unwrap(), 1, &["contains no checkpoint"]);
 
     // A best one that is damaged costs only itself.
     let cut = start(folder, "half", &["--epochs", "10000"]).stdout(Stdio::null()).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! What a user can type.
+//! The command line.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use kiln_infer::Precision;
 use kiln_kernels::device::{DeviceError, DeviceRequest};
 use kiln_model::container::Storage;
 
-/// Images that a report's embedding has by default: four seconds' work of two cores, where 10,000 take a quarter of a minute.
+/// Images in a report's embedding by default: four seconds on two cores, where 10,000 take fifteen.
 pub const EMBEDDED: usize = 2000;
 
 /// Train residual networks in Rust, on any GPU or none.
@@ -28,21 +28,21 @@ pub enum Command {
     Train(TrainArgs),
     /// Score a trained network on a dataset's test images
     Eval(EvalArgs),
-    /// Try out learning rates: train a little while the rate grows, and suggest one
+    /// Find a learning rate: train briefly while the rate grows, and suggest one
     LrFind(LrFindArgs),
-    /// Explain a run in pictures and words, as a page that needs nothing else
+    /// Make a run's report: one HTML file with charts, pictures and explanations
     Report(ReportArgs),
-    /// Hold runs against each other
+    /// Compare runs
     Compare(CompareArgs),
     /// Classify image files
     Predict(PredictArgs),
-    /// Make a trained network small enough for the browser
+    /// Write a trained network in fewer bits, small enough for a web page
     Export(ExportArgs),
-    /// Show the page that classifies images, from this machine to this machine
+    /// Serve the classifier page on localhost
     Serve(ServeArgs),
     /// List the built-in recipes, or print one
     Recipes(RecipesArgs),
-    /// Write pictures of what a recipe's augmentation does to images
+    /// Draw what a recipe's augmentation does to images
     Augment(AugmentArgs),
     /// Show a network layer by layer
     Summary(SummaryArgs),
@@ -50,8 +50,24 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Check every operator on every device of this machine
     Doctor(DoctorArgs),
-    /// Time this machine
+    /// Measure this machine's speed
     Bench(BenchArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write man pages into a folder
+    Man(ManArgs),
+}
+
+#[derive(clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(clap::Args)]
+pub struct ManArgs {
+    /// Folder for kiln.1 and a page for each command
+    pub folder: PathBuf,
 }
 
 /// Where images come from.
@@ -61,20 +77,20 @@ pub struct DataArgs {
     /// or the binary archive of CIFAR-10 or CIFAR-100
     #[arg(long, value_name = "PATH", conflicts_with = "dataset")]
     pub data: Option<PathBuf>,
-    /// auto (CIFAR-10 if it is there or can be downloaded, else synthetic), cifar10, cifar100 (its 100
+    /// auto (CIFAR-10 if it is on disk or can be downloaded, else synthetic), cifar10, cifar100 (its 100
     /// fine classes), cifar100-coarse (its 20 superclasses) or synthetic
     #[arg(long, default_value = "auto")]
     pub dataset: DatasetName,
-    /// Folder that downloads are kept in
+    /// Folder for downloads
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data_dir: PathBuf,
-    /// Leave the network alone
+    /// Download nothing
     #[arg(long)]
     pub offline: bool,
     /// Use only the first N training images, evenly by class, and a fifth as many test images
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Bring images of a folder to this many pixels a side; by default as the recipe or the bundle says
+    /// Resize a folder's images to this many pixels a side [default: the recipe's or the bundle's]
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
 }
@@ -111,7 +127,7 @@ impl DatasetName {
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
-    /// A built-in recipe (see kiln recipes) or a TOML file; by default quick on a CPU, resnet18 on a GPU
+    /// A built-in recipe (see kiln recipes) or a TOML file [default: quick on a CPU, resnet18 on a GPU]
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     #[command(flatten)]
@@ -125,26 +141,26 @@ pub struct TrainArgs {
     /// Short for --set training.seed=N
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Fit the schedule into this time, such as 90s, 10m or 2h
+    /// Fit training and its test into this time, such as 90s, 10m or 2h
     #[arg(long, value_name = "TIME", conflicts_with = "epochs")]
     pub budget: Option<Budget>,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
-    /// Start with the weights of this bundle or run rather than with random ones; for other classes
-    /// than its own, with a new head
+    /// Fine-tune: start from the weights of this bundle or run; with other classes, the head starts anew
+    /// (how random weights are drawn is the recipe's model.init)
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
-    /// Folder for the run; by default the next free runs/<recipe>-<n>
+    /// Folder for the run [default: the next free runs/<recipe>-<n>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Write an event file for TensorBoard into the run's folder; a resumed run goes on with its own
+    /// Write an event file for TensorBoard into the run's folder; a resumed run continues its own
     #[arg(long)]
     pub tensorboard: bool,
-    /// Make no report.html in the run's folder
+    /// Skip report.html
     #[arg(long)]
     pub no_report: bool,
-    /// Go on with the run in this folder, on the same data
+    /// Resume the run in this folder, on the same data
     #[arg(long, value_name = "DIR", conflicts_with_all = ["epochs", "budget", "out"])]
     pub resume: Option<PathBuf>,
     /// Let this field differ from the resumed run's: a key of the recipe, such as optimizer.lr, or
@@ -169,7 +185,7 @@ pub struct EvalArgs {
     /// severities: 25 times as many images
     #[arg(long)]
     pub corruptions: bool,
-    /// Decides the draws of the confidence intervals and of the noise
+    /// Seed of the confidence intervals and of the noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     #[command(flatten)]
@@ -177,7 +193,7 @@ pub struct EvalArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
-    /// Images a batch
+    /// Batch size
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Print JSON
@@ -191,7 +207,7 @@ pub struct EvalArgs {
     smoothed loss is four times its least. Leaves no run behind."
 )]
 pub struct LrFindArgs {
-    /// A built-in recipe (see kiln recipes) or a TOML file; by default quick on a CPU, resnet18 on a GPU
+    /// A built-in recipe (see kiln recipes) or a TOML file [default: quick on a CPU, resnet18 on a GPU]
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     #[command(flatten)]
@@ -205,13 +221,13 @@ pub struct LrFindArgs {
     /// Rate of the last step
     #[arg(long, value_name = "RATE", default_value_t = 10.0)]
     pub end: f64,
-    /// Steps from one to the other
+    /// Steps from the first rate to the last
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..))]
     pub steps: u16,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
-    /// File for the curve as JSON; of a folder, such as a run's, its lr-find.json
+    /// File for the curve as JSON; for a folder, such as a run's, lr-find.json in it
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
     /// Print JSON
@@ -226,21 +242,21 @@ pub struct LrFindArgs {
     what the folder tells, and says what is missing."
 )]
 pub struct ReportArgs {
-    /// Folders of runs
+    /// Run folders
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// With several runs: folder for what kiln compare --out writes of them
+    /// With several runs: folder for the comparison, as kiln compare --out writes it
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub data: DataArgs,
-    /// Test images that the embedding (t-SNE) shows at most; 0 for none
+    /// Most test images in the embedding (t-SNE); 0 for no embedding
     #[arg(long, value_name = "N", default_value_t = EMBEDDED)]
     pub embed: usize,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
-    /// Images a batch
+    /// Batch size
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Print JSON
@@ -251,11 +267,10 @@ pub struct ReportArgs {
 #[derive(clap::Args)]
 #[command(after_help = "Scores are those of each run's evaluation.json: kiln eval and kiln report write it.")]
 pub struct CompareArgs {
-    /// Folders of runs
+    /// Run folders
     #[arg(required = true, num_args = 2..)]
     pub runs: Vec<PathBuf>,
-    /// Folder for compare.html and its pictures: the runs' curves over each other, and what their reports show beside
-    /// each other
+    /// Folder for compare.html and its pictures: the curves of all runs, and their reports' pictures side by side
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print JSON
@@ -268,7 +283,7 @@ pub struct PredictArgs {
     /// Image files
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
-    /// A run's folder or a bundle; by default the newest run
+    /// A run's folder or a bundle [default: the newest run]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
@@ -287,16 +302,16 @@ pub struct ExportArgs {
     pub model: PathBuf,
     #[arg(long, default_value = "web")]
     pub format: Format,
-    /// What --format web holds weights in; int8 by default
+    /// How --format web stores weights [default: int8]
     #[arg(long)]
     pub storage: Option<WebStorage>,
-    /// File to write; by default <name>-<storage>.safetensors beside the bundle
+    /// File to write [default: <name>-<storage>.safetensors beside the bundle]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace the file if it is there
+    /// Replace an existing file
     #[arg(long)]
     pub force: bool,
-    /// Don't measure what the smaller weights cost
+    /// Skip measuring the accuracy before and after
     #[arg(long, conflicts_with_all = ["data", "dataset", "limit"])]
     pub no_accuracy: bool,
     #[command(flatten)]
@@ -304,7 +319,7 @@ pub struct ExportArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
-    /// Images a batch
+    /// Batch size
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Print JSON
@@ -371,10 +386,10 @@ pub struct AugmentArgs {
     /// Change a field of the recipe, such as augment.cutout=8 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Images a row
+    /// Images in a row
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub samples: u16,
-    /// Show augmentations that the recipe has off too, each with a usual strength
+    /// Also show augmentations that the recipe has off, each at a usual strength
     #[arg(long)]
     pub every: bool,
     /// Folder to write into; pictures of the same names are replaced
@@ -398,7 +413,7 @@ pub struct SummaryArgs {
     /// Start with a 7x7 convolution and pooling, for large images
     #[arg(long)]
     pub imagenet_stem: bool,
-    /// Group instead of batch normalisation, with this many groups
+    /// Group instead of batch normalization, with this many groups
     #[arg(long, value_name = "GROUPS")]
     pub group_norm: Option<usize>,
     /// Print JSON
@@ -425,7 +440,7 @@ pub struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// What the process that examines one device is started with
+    /// Set for the process that examines one device
     #[arg(long, hide = true)]
     pub events: bool,
 }
@@ -458,10 +473,10 @@ pub enum Bench {
         /// Channels of the first stage
         #[arg(long, default_value_t = 64)]
         width: usize,
-        /// Images a batch
+        /// Batch size
         #[arg(long, default_value_t = 8)]
         batch: usize,
-        /// Runs that are timed, after one that is not; the median counts
+        /// Timed runs, after one that is not; the median counts
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
         /// What Kiln's convolutions multiply: f32, bf16 or f16; burn's multiply f32
@@ -482,10 +497,10 @@ pub enum Bench {
         /// Images at a time
         #[arg(long, default_value_t = 1)]
         batch: usize,
-        /// Batches that are timed, after 3 that are not
+        /// Timed batches, after 3 that are not
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
-        /// What a plan's numbers are stored in: f32, or f16 on a GPU that has it
+        /// How a plan stores numbers: f32, or f16 on a GPU that supports it
         #[arg(long, default_value_t = Precision::F32)]
         precision: Precision,
         /// auto, cpu, gpu, gpu:N or software
@@ -503,7 +518,7 @@ pub enum Bench {
         /// Images a step
         #[arg(long, default_value_t = 64)]
         batch: usize,
-        /// Steps that are timed, after as many as 3 that are not
+        /// Timed steps, after up to 3 that are not
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
         /// What convolutions multiply: f32, bf16 or f16

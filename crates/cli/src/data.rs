@@ -56,7 +56,7 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     bar.finish_and_clear();
     let loaded = loaded?;
     if let Some(note) = &loaded.note {
-        eprintln!("note: {}", message(note));
+        eprintln!("note: {}; pass --data PATH to use your own images", message(note));
     }
     if !loaded.dataset.report.is_clean() {
         eprintln!("warning: {}", message(&loaded.dataset.report));

@@ -18,6 +18,7 @@ mod printable;
 mod recipes;
 mod report;
 mod serve;
+mod shell;
 mod signals;
 mod summary;
 mod train;
@@ -54,6 +55,8 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
     };
     match result {
         Ok(code) => code,

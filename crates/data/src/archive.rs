@@ -1,7 +1,7 @@
-//! The archives of CIFAR-10 and CIFAR-100, read without trusting it.
+//! Reads the archives of CIFAR-10 and CIFAR-100 without trusting them.
 //!
-//! Only members of the names expected are looked at, only regular files, none larger than an honest
-//! one. A member that tries to get out of its folder, or a link, condemns the archive.
+//! Only regular files with the expected names are read, and only up to the size of the official ones. A link,
+//! or a member that points outside its folder, makes the whole archive an error.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use tar::{Archive, Entry, EntryType, PaxExtensions};
 
 use crate::{cifar::Cifar, dataset::Dataset, download::sync_folder, error::DataError};
 
-/// Longest name that a member may have.
+/// Maximum length of a member's name in bytes.
 const MAX_NAME: u64 = 4096;
 
 /// A member's contents.
 pub(crate) type Contents<'a> = Entry<'a, GzDecoder<BufReader<File>>>;
 
-/// Calls `visit` with name and contents of every member until it breaks.
+/// Calls `visit` with the name and contents of every member until it breaks.
 ///
-/// Long names are put together here: the `tar` crate takes as much memory for one as its header says.
+/// Long names are assembled here, because the `tar` crate allocates as much memory for one as its header claims.
 ///
 /// # Errors
 ///
-/// [`DataError::Io`] for an archive that is damaged, [`DataError::UnsafeArchive`] for one with members that
-/// an honest one doesn't have: names beyond 4096 bytes, files with holes, and sizes that are said twice.
+/// [`DataError::Io`] for a damaged archive, [`DataError::UnsafeArchive`] for one with members that a genuine
+/// archive does not have: names over 4096 bytes, sparse files, and sizes that are stated twice.
 pub(crate) fn visit(
     path: &Path,
     mut visit: impl FnMut(PathBuf, &mut Contents) -> Result<ControlFlow<()>, DataError>,
@@ -58,9 +58,9 @@ pub(crate) fn visit(
                     _ => Some(name),
                 };
             }
-            // Remarks of the program that made the archive, such as git's.
+            // Comments of the program that made the archive, such as git's.
             EntryType::XGlobalHeader => long_name = None,
-            EntryType::GNUSparse => return refuse("is a file with holes"),
+            EntryType::GNUSparse => return refuse("is a sparse file"),
             _ => {
                 if visit(name.into(), &mut entry)?.is_break() {
                     break;
@@ -75,15 +75,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The name that a POSIX header gives to the next member, if it does.
+/// The name of the next member if a POSIX extended header gives one.
 fn extended_name(header: &[u8]) -> Result<Option<String>, &'static str> {
     let mut name = None;
     for record in PaxExtensions::new(header) {
-        let record = record.map_err(|_| "has a header that cannot be read")?;
+        let record = record.map_err(|_| "has an unreadable header")?;
         match record.key_bytes() {
             b"path" => name = Some(text(record.value_bytes())),
-            b"size" => return Err("says its size twice"),
-            key if key.starts_with(b"GNU.sparse") => return Err("is a file with holes"),
+            b"size" => return Err("states its size twice"),
+            key if key.starts_with(b"GNU.sparse") => return Err("is a sparse file"),
             _ => {}
         }
     }
@@ -94,7 +94,7 @@ fn unsafe_member(path: &Path, member: &str, problem: String) -> DataError {
     DataError::UnsafeArchive { path: path.into(), member: member.chars().take(200).collect(), problem }
 }
 
-/// Reads a set out of its archive, in memory.
+/// Reads a set from its archive, in memory.
 pub(crate) fn read_cifar(cifar: &Cifar, path: &Path) -> Result<Dataset, DataError> {
     let mut batches = BTreeMap::new();
     visit_members(cifar, path, |name, entry| {
@@ -106,21 +106,19 @@ pub(crate) fn read_cifar(cifar: &Cifar, path: &Path) -> Result<Dataset, DataErro
     cifar.dataset(|name| batches.remove(name).ok_or(DataError::MissingFile { path: path.into(), file: name }), path)
 }
 
-/// Unpacks a set's archive into `data_dir` and returns the folder made there, [`Cifar::folder`], with the
-/// set's files.
+/// Unpacks a set's archive into `data_dir` and returns the new folder, [`Cifar::folder`], with the set's files.
 ///
-/// The files are written beside their final place and moved there when all are complete: either the
-/// whole folder appears or nothing.
+/// The files are written to a temporary folder, which is renamed when all of them are complete: either the
+/// whole folder appears or nothing does.
 ///
 /// # Errors
 ///
-/// [`DataError::UnsafeArchive`] for a member with an absolute path, `..`, a link, a device, a size
-/// beyond that of the official files, or a second one of the same name; [`DataError::MissingFile`] for
-/// an incomplete archive; [`DataError::Io`] for an archive that is damaged, a disk that is full, or a
-/// folder that is there already.
+/// [`DataError::UnsafeArchive`] for a member with an absolute path or `..`, a link, a device, a file larger
+/// than the official ones, or a second member of the same name; [`DataError::MissingFile`] for an incomplete
+/// archive; [`DataError::Io`] for a damaged archive, a full disk, or a folder that already exists.
 pub fn unpack_cifar(cifar: &Cifar, archive: &Path, data_dir: &Path) -> Result<PathBuf, DataError> {
     fs::create_dir_all(data_dir).map_err(DataError::io("create", data_dir))?;
-    // Removed with all that is in it when this function ends early.
+    // Removed with its contents if this function returns early.
     let temporary = tempfile::Builder::new()
         .prefix(".cifar-")
         .tempdir_in(data_dir)
@@ -142,7 +140,7 @@ pub fn unpack_cifar(cifar: &Cifar, archive: &Path, data_dir: &Path) -> Result<Pa
     Ok(folder)
 }
 
-/// Vets every member of an archive, and calls `use_member` with name and contents of those expected.
+/// Checks every member of an archive, and calls `use_member` with the name and contents of the expected ones.
 fn visit_members(
     cifar: &Cifar,
     path: &Path,
@@ -156,22 +154,22 @@ fn visit_members(
         let stays_inside =
             member.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
         if !stays_inside {
-            return refuse("points outside of the folder".into());
+            return refuse("points outside the folder".into());
         }
         match entry.header().entry_type() {
             EntryType::Regular => {}
             EntryType::Directory => return Ok(ControlFlow::Continue(())),
             EntryType::Symlink | EntryType::Link => return refuse("is a link".into()),
-            other => return refuse(format!("is no regular file (type {other:?})")),
+            other => return refuse(format!("is not a regular file (type {other:?})")),
         }
         if entry.size() > most_bytes {
             let size = entry.size();
-            return refuse(format!("has {size} bytes, more than the {most_bytes} of the largest file"));
+            return refuse(format!("has {size} bytes, more than the largest official file ({most_bytes})"));
         }
-        // Others, such as readme.html, are passed over.
+        // Other files, such as readme.html, are ignored.
         let Some(name) = expected_name(cifar, &member) else { return Ok(ControlFlow::Continue(())) };
         if seen.contains(&name) {
-            return refuse("is there twice".into());
+            return refuse("appears twice".into());
         }
         seen.push(name);
         missing.retain(|&batch| batch != name);
@@ -184,7 +182,7 @@ fn visit_members(
     }
 }
 
-/// The file's name, if `member` is the set's folder and a name that is expected there.
+/// The file's name if `member` is an expected file in the set's folder.
 pub(crate) fn expected_name(cifar: &Cifar, member: &Path) -> Option<&'static str> {
     let name = member.strip_prefix("./").unwrap_or(member).strip_prefix(cifar.folder).ok()?;
     let expected = [cifar.train, &[cifar.test], cifar.names].concat();

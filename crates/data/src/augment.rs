@@ -1,33 +1,32 @@
-//! What is drawn for a training image before the model sees it; [`pixels`](crate::pixels) does it.
+//! Random draws for the augmentation of training images; [`pixels`](crate::pixels) applies them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::random::KeyedRng;
 
-/// Random changes of a training image; the default is the usual one of CIFAR-10 (He et al. 2015):
-/// crops out of a border of 4 pixels, and a mirror image half of the time.
+/// Augmentation of training images. The default is the usual one for CIFAR-10 (He et al. 2015): random crops
+/// with a border of 4 pixels, and mirroring with probability 0.5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Width in pixels of the black border from which a crop of the image's own size is taken; 0 for
-    /// no crop.
+    /// Width in pixels of the black border that is added before a crop of the image's own size; 0 for no crop.
     pub crop_padding: usize,
     /// When an image is mirrored left to right.
     pub flip: Flip,
-    /// Chance in 0..1 that [`Flip::Random`] mirrors.
+    /// Probability, 0 to 1, that [`Flip::Random`] mirrors an image.
     pub flip_chance: f64,
-    /// Side in pixels of a square that is painted over with the mean colour, its centre anywhere in
-    /// the image (DeVries & Taylor 2017); 0 for none.
+    /// Side in pixels of a square that is filled with the mean color, centered anywhere in the image
+    /// (DeVries & Taylor 2017); 0 for none.
     pub cutout: usize,
-    /// Share of the run, at its end, that only sees what `final_keeps` leaves.
+    /// Fraction of the run, at its end, that uses only what `final_keeps` says.
     pub final_share: f64,
-    /// What is left on in the end of the run.
+    /// What stays on in the final part of the run.
     pub final_keeps: FinalKeeps,
-    /// Rotations and the like.
+    /// Rotation, translation, scale and shear.
     pub affine: Affine,
-    /// Brightness and the like.
+    /// Brightness, contrast and saturation.
     pub colour: Colour,
-    /// Two images in one.
+    /// Mixup and cutmix.
     pub mix: Mix,
 }
 
@@ -53,68 +52,68 @@ impl Default for Augment {
 pub enum Flip {
     /// Never.
     None,
-    /// By a coin of [`Augment::flip_chance`], each image and epoch.
+    /// With probability [`Augment::flip_chance`], for each image and epoch.
     #[default]
     Random,
-    /// By a fair coin in the first epoch, then every other epoch, so that two epochs in a row show an
-    /// image both ways round (airbench, Jordan 2024).
+    /// With probability 0.5 in the first epoch, then alternating, so that two epochs in a row show an image
+    /// in both orientations (airbench, Jordan 2024).
     Alternating,
 }
 
-/// What is left on in the end of a run.
+/// What stays on in the final part of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalKeeps {
-    /// Images come as they are.
+    /// Nothing: images are not augmented.
     #[default]
     Nothing,
-    /// Crops and mirror images go on.
+    /// Crops and mirroring.
     CropAndFlip,
 }
 
-/// A random affine map about the image's middle, as torchvision's `RandomAffine` with bilinear
-/// interpolation; what comes from outside of the image is black.
+/// A random affine map about the image's center, like torchvision's `RandomAffine` with bilinear
+/// interpolation. Areas from outside the image are black.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Affine {
-    /// Chance in 0..1 that an image is mapped.
+    /// Probability, 0 to 1, that an image is mapped.
     pub chance: f64,
-    /// Largest angle in degrees, either way.
+    /// Largest angle in degrees, in either direction.
     pub rotation: f64,
-    /// Largest shift, either way, as a share of the image's height and width.
+    /// Largest shift in either direction, as a fraction of the image's height and width.
     pub translation: f64,
-    /// The size is multiplied by 1 - scale to 1 + scale.
+    /// The size is multiplied by a factor of 1 - scale to 1 + scale.
     pub scale: f64,
-    /// Largest horizontal shear in degrees, either way.
+    /// Largest horizontal shear in degrees, in either direction.
     pub shear: f64,
 }
 
-/// Random factors of an image's colours, as torchvision's `ColorJitter`, in the order given here.
+/// Random factors for an image's colors, like torchvision's `ColorJitter`, applied in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Colour {
-    /// Values are multiplied by 1 - brightness to 1 + brightness.
+    /// Values are multiplied by a factor of 1 - brightness to 1 + brightness.
     pub brightness: f64,
-    /// So are their distances from the image's mean grey.
+    /// Distances from the image's mean gray are multiplied by a factor of 1 - contrast to 1 + contrast.
     pub contrast: f64,
-    /// So are their distances from the pixel's own grey.
+    /// Distances from the pixel's own gray are multiplied by a factor of 1 - saturation to 1 + saturation.
     pub saturation: f64,
 }
 
-/// Two images in one, with a target that is shared in the same proportion.
+/// Mixes two images, and their targets in the same proportion.
 ///
-/// A draw decides between mixup, cutmix and neither. The partner is any image to train on, as it
-/// looks in that epoch, so that a batch's other images have no part in it.
+/// One draw decides between mixup, cutmix and neither. The partner is any training image, augmented as in that
+/// epoch; it does not depend on the other images of the batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mix {
-    /// Chance in 0..1 of a weighted sum of two images (Zhang et al. 2018).
+    /// Probability, 0 to 1, of a weighted sum of two images (Zhang et al. 2018).
     pub mixup_chance: f64,
-    /// Their weights are drawn from Beta(alpha, alpha).
+    /// The weights are drawn from Beta(alpha, alpha).
     pub mixup_alpha: f64,
-    /// Chance in 0..1 of a rectangle out of another image (Yun et al. 2019).
+    /// Probability, 0 to 1, of a rectangle from another image (Yun et al. 2019).
     pub cutmix_chance: f64,
-    /// Its area is drawn from Beta(alpha, alpha).
+    /// The area of the rectangle is drawn from Beta(alpha, alpha).
     pub cutmix_alpha: f64,
 }
 
@@ -124,12 +123,12 @@ impl Default for Mix {
     }
 }
 
-/// The outcome of the draws for one image in one epoch, in the order in which they are applied.
+/// The draws for one image in one epoch, in the order in which they are applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Transform {
     /// The affine map, if any.
     pub affine: Option<AffineDraw>,
-    /// Factors of brightness, contrast and saturation, if any is on.
+    /// Factors of brightness, contrast and saturation, if any of them is on.
     pub colour: Option<[f32; 3]>,
     /// Top edge of the crop within the padded image, `0..=2 * crop_padding`.
     pub row: usize,
@@ -137,8 +136,7 @@ pub struct Transform {
     pub column: usize,
     /// Whether the crop is mirrored left to right.
     pub flip: bool,
-    /// Centre of the square painted over, from the top and from the left as a share of height and
-    /// width.
+    /// Center of the cutout square, as a fraction of the height from the top and of the width from the left.
     pub cutout: Option<[f32; 2]>,
 }
 
@@ -147,26 +145,26 @@ pub struct Transform {
 pub struct AffineDraw {
     /// Degrees.
     pub rotation: f32,
-    /// To the right and down, as a share of width and height.
+    /// Shift right and down, as a fraction of width and height.
     pub translation: [f32; 2],
-    /// Factor of the size.
+    /// Scale factor.
     pub scale: f32,
     /// Degrees.
     pub shear: f32,
 }
 
-/// What an image is mixed with.
+/// How an image is mixed with another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MixDraw {
-    /// The other image, an index in its set.
+    /// Index of the other image in the set.
     pub partner: u32,
-    /// The image's own share of the result, 0 to 1.
+    /// The image's own weight in the result, 0 to 1.
     pub share: f32,
-    /// What cutmix replaces; without one, all pixels are weighted sums.
+    /// The rectangle that cutmix replaces; if `None`, all pixels are weighted sums.
     pub patch: Option<Patch>,
 }
 
-/// A rectangle of pixels, ends excluded.
+/// A rectangle of pixels; `bottom` and `right` are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patch {
     pub top: usize,
@@ -176,13 +174,13 @@ pub struct Patch {
 }
 
 impl Augment {
-    /// Draws for image `index` of its set in `epoch`, a function of nothing but the arguments.
+    /// The draws for image `index` of its set in `epoch`; a pure function.
     ///
-    /// Words of the stream `augment.` of (seed, epoch, index): row, column, flip; of the affine map
-    /// its chance, angle, shift to the right and down, scale and shear; brightness, contrast,
-    /// saturation; row and column of the cutout. Each has its place whatever is switched on, so that
-    /// changing one setting leaves the other draws alone. The coin of [`Flip::Alternating`] is the
-    /// first word of the stream `flip....` of (seed, 0, index).
+    /// They come from the stream `augment.` of (seed, epoch, index), one word each: row, column, flip; chance,
+    /// angle, shift right, shift down, scale and shear of the affine map; brightness, contrast, saturation; row
+    /// and column of the cutout. The order is the same whichever are on, so changing one setting does not
+    /// change the other draws. The coin of [`Flip::Alternating`] is the first word of the stream `flip....` of
+    /// (seed, 0, index).
     pub fn draw(&self, seed: u64, epoch: u64, index: u32) -> Transform {
         let mut rng = KeyedRng::new(b"augment.", seed, epoch, index.into());
         let offsets = self.crop_padding.saturating_mul(2).saturating_add(1);
@@ -219,11 +217,11 @@ impl Augment {
         }
     }
 
-    /// Draws what image `index` of `[height, width]` pixels is mixed with in `epoch`; one of
-    /// `partners`, and none where there are no partners.
+    /// Draws how image `index` of `[height, width]` pixels is mixed in `epoch` with one of `partners`; `None`
+    /// if there are no partners.
     ///
-    /// Words of the stream `mix.....` of (seed, epoch, index): the choice, the partner, row and column
-    /// of the patch, then as many as Beta(alpha, alpha) takes.
+    /// Words of the stream `mix.....` of (seed, epoch, index): the choice, the partner, row and column of the
+    /// patch, then as many as Beta(alpha, alpha) needs.
     pub fn draw_mix(
         &self,
         seed: u64,
@@ -257,7 +255,7 @@ impl Augment {
         Some(MixDraw { partner, share, patch: Some(Patch { top, bottom, left, right }) })
     }
 
-    /// What of this is on in the last part of a run.
+    /// The augmentation in the final part of a run.
     pub fn in_the_end(&self) -> Self {
         let plain = Self { crop_padding: 0, flip: Flip::None, ..Self::default() };
         match self.final_keeps {
@@ -270,8 +268,8 @@ impl Augment {
     }
 }
 
-/// A number from Beta(alpha, alpha), by Jöhnk's method (1964): simple, and quick up to an alpha of
-/// about 4. `libm` gives the same bits on every platform, which the system's `pow` does not.
+/// A sample from Beta(alpha, alpha) by Jöhnk's method (1964), which is simple, and fast up to an alpha of about 4.
+/// `libm` gives the same bits on every platform; the system's `pow` does not.
 fn beta(rng: &mut KeyedRng, alpha: f64) -> f32 {
     loop {
         let [x, y] = [(); 2].map(|()| libm::pow(1.0 - f64::from(rng.uniform(0.0, 1.0)), 1.0 / alpha));
@@ -389,7 +387,7 @@ mod tests {
             }
         }
         assert!((2800..3200).contains(&mixup) && (4800..5200).contains(&cutmix), "{mixup} {cutmix}");
-        assert_eq!(augment.draw_mix(SEED, 0, 0, &[], [32, 16]), None, "nobody to mix with");
+        assert_eq!(augment.draw_mix(SEED, 0, 0, &[], [32, 16]), None, "there is no partner");
         assert_eq!(none().draw_mix(SEED, 0, 0, &partners, [32, 16]), None);
     }
 

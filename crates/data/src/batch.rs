@@ -1,4 +1,4 @@
-//! The order of an epoch, and batches of normalised images with their targets.
+//! The order of an epoch, and batches of normalized images with their targets.
 
 #[cfg(not(target_family = "wasm"))]
 use rayon::prelude::*;
@@ -18,33 +18,32 @@ pub fn epoch_order(indices: &[u32], seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
-/// Augmentation as it is in one epoch.
+/// The augmentation of one epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Augmentation<'a> {
     /// The settings.
     pub augment: &'a Augment,
     /// Seed of the run.
     pub seed: u64,
-    /// From 0.
+    /// The epoch, from 0.
     pub epoch: u64,
-    /// Images that one may be mixed with, usually all that are trained on; with none, nothing is
-    /// mixed.
+    /// Images to mix with, usually all training images; if empty, nothing is mixed.
     pub partners: &'a [u32],
 }
 
-/// What a network should say of an image.
+/// The target that a network is trained on for an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Target {
     /// Class of the image itself.
     pub label: u32,
-    /// Class of the image it is mixed with; its own where there is none.
+    /// Class of the image it is mixed with; its own class if it is not mixed.
     pub other: u32,
-    /// Share of `label`, 0 to 1.
+    /// Weight of `label`, 0 to 1.
     pub share: f32,
 }
 
 impl Target {
-    /// The class with the greater share.
+    /// The class with the greater weight.
     pub fn main(&self) -> u32 {
         if self.share < 0.5 { self.other } else { self.label }
     }
@@ -75,9 +74,9 @@ pub fn targets(set: &ImageSet, indices: &[u32], augmentation: Option<&Augmentati
 /// Overwrites `out` with the images at `indices` as `[indices.len(), 3, H, W]`, each pixel
 /// `(value / 255 - mean) / std`.
 ///
-/// Without `augmentation`, images come as they are. What becomes of an image depends on (seed, epoch,
-/// its index in `set`), not on the batch it is in. The border of a crop is black, that is 0 before
-/// normalisation, as torchvision's `RandomCrop` makes it.
+/// Without `augmentation`, images are only normalized. The result for an image depends on (seed, epoch, its
+/// index in `set`), not on its batch. The border of a crop is black, that is 0 before normalization, like that
+/// of torchvision's `RandomCrop`.
 ///
 /// # Panics
 ///
@@ -126,7 +125,7 @@ fn tables(mean: [f32; 3], std: [f32; 3]) -> Tables {
     std::array::from_fn(|channel| std::array::from_fn(|value| (value as f32 / 255.0 - mean[channel]) / std[channel]))
 }
 
-/// Room that one image after the other is worked on in.
+/// Scratch buffers, reused from image to image.
 #[derive(Default)]
 struct Buffers {
     pixels: Vec<u8>,
@@ -177,7 +176,7 @@ fn fill_image(
     }
 }
 
-/// Mixes `image` with its partner as that looks in the same epoch.
+/// Mixes `image` with its partner, which is augmented as in the same epoch.
 fn blend(
     set: &ImageSet,
     mix: &MixDraw,
@@ -217,14 +216,14 @@ mod tests {
     const MEAN: [f32; 3] = [0.5, 0.25, 0.0];
     const STD: [f32; 3] = [0.5, 0.25, 1.0];
 
-    /// Three images of 4 x 5, each pixel different from its neighbours.
+    /// Three images of 4 x 5 in which each pixel differs from its neighbors.
     fn small() -> ImageSet {
         let images = (0..3 * 3 * 4 * 5).map(|i| (i * 37 % 255 + 1) as u8).collect();
         ImageSet { height: 4, width: 5, images, labels: vec![0, 1, 2] }
     }
 
     fn batch(set: &ImageSet, indices: &[u32], augment: Option<(&Augment, u64, u64)>) -> Vec<f32> {
-        // Stale, and too long: all of it has to be overwritten.
+        // Stale and too long: all of it must be overwritten.
         let mut out = vec![f32::NAN; 10_000];
         let partners: Vec<u32> = (0..set.len() as u32).collect();
         let augmentation =
@@ -233,7 +232,7 @@ mod tests {
         out
     }
 
-    /// The same by the book: pad the image, crop, mirror, normalise, one pixel after the other.
+    /// A simple implementation: pad, crop, mirror and normalize, one pixel at a time.
     fn reference(set: &ImageSet, index: u32, padding: usize, transform: Transform) -> Vec<f32> {
         let mut out = Vec::new();
         for channel in 0..3 {
@@ -267,7 +266,7 @@ mod tests {
     #[test]
     fn every_crop_and_flip_agrees_with_the_one_by_the_book() {
         let set = small();
-        // Also with a border wider than the image, where a crop may hold nothing but border.
+        // One border is wider than the image, so a crop may contain nothing else.
         for padding in [0, 1, 3, 9] {
             let augment = Augment { crop_padding: padding, ..Augment::default() };
             for epoch in 0..60 {
@@ -322,7 +321,7 @@ mod tests {
     fn mixed_images_and_targets_are_shared_in_the_same_proportion() {
         let set = synthetic(30, 0, 0).train;
         let all: Vec<u32> = (0..30).collect();
-        // The partner is mixed as it looks in the epoch itself, mirrored or not.
+        // The partner is augmented as in the same epoch, mirrored or not.
         let plain = Augment { crop_padding: 0, flip: Flip::Alternating, ..Augment::default() };
         for (mixup, cutmix) in [(1.0, 0.0), (0.0, 1.0)] {
             let mut augment = plain.clone();
@@ -371,7 +370,7 @@ mod tests {
         }
     }
 
-    /// Runs that are resumed, or repeated on another machine, rest on these not changing.
+    /// Resumed runs, and runs repeated on another machine, rely on these values.
     #[test]
     fn a_seed_gives_the_same_draws_order_and_batch_for_ever() {
         let augment = Augment::default();

@@ -1,6 +1,6 @@
 //! CIFAR-10 and CIFAR-100 in their binary form (<https://www.cs.toronto.edu/~kriz/cifar.html>).
 //!
-//! A file is a row of records: the label, one byte (CIFAR-100: two, coarse and fine), then 32 x 32 bytes
+//! A file is a sequence of records: the label, one byte (CIFAR-100: two, coarse and fine), then 32 x 32 bytes
 //! each of red, green and blue. That is `[3, 32, 32]`, the layout of an [`ImageSet`].
 
 use std::path::Path;
@@ -10,48 +10,48 @@ use crate::{
     error::DataError,
 };
 
-/// Pixels a side.
+/// Pixels per side.
 pub const SIDE: usize = 32;
 
 /// Bytes of an image.
 const PIXELS: usize = 3 * SIDE * SIDE;
 
-/// One of the sets, as its page describes it.
+/// A dataset of the family, as its web page describes it.
 #[derive(Debug, PartialEq)]
 pub struct Cifar {
-    /// What a dataset made of it is called.
+    /// Name of the dataset made from it.
     pub name: &'static str,
-    /// What people call it.
+    /// Name in prose.
     pub title: &'static str,
     /// The classes; their positions are the labels.
     pub classes: &'static [&'static str],
-    /// Bytes of labels that a record starts with.
+    /// Number of label bytes at the start of a record.
     label_bytes: usize,
-    /// Which of them is the label of `classes`.
+    /// Index of the byte that is the label in `classes`.
     label_at: usize,
-    /// Files to train on, in their order.
+    /// Training files, in order.
     pub train: &'static [&'static str],
-    /// File to test on.
+    /// Test file.
     pub test: &'static str,
-    /// Files that come with those.
+    /// Files with class names that come with them.
     pub names: &'static [&'static str],
-    /// Records of the largest official file.
+    /// Number of records in the largest official file.
     pub most_records: usize,
     /// The folder that the official archive unpacks to.
     pub folder: &'static str,
     /// Name of the official archive.
     pub archive: &'static str,
-    /// Where that is.
+    /// Address of the official archive.
     pub url: &'static str,
-    /// MD5 of the official archive, as the set's page states it.
+    /// MD5 of the official archive, as the dataset's page states it.
     pub md5: &'static str,
-    /// Mean of red, green and blue over the training images, as is usual.
+    /// The usual mean of red, green and blue over the training images.
     pub mean: [f32; 3],
-    /// Standard deviation that goes with it.
+    /// The usual standard deviation of red, green and blue.
     pub std: [f32; 3],
 }
 
-/// Ten classes, 5,000 images each to train on and 1,000 to test on.
+/// Ten classes, each with 5,000 training images and 1,000 test images.
 pub const CIFAR10: Cifar = Cifar {
     name: "cifar10",
     title: "CIFAR-10",
@@ -70,7 +70,7 @@ pub const CIFAR10: Cifar = Cifar {
     std: [0.2470, 0.2435, 0.2616],
 };
 
-/// A hundred classes, 500 images each to train on and 100 to test on.
+/// A hundred classes, each with 500 training images and 100 test images.
 pub const CIFAR100: Cifar = Cifar {
     name: "cifar100",
     title: "CIFAR-100",
@@ -89,7 +89,7 @@ pub const CIFAR100: Cifar = Cifar {
     std: [0.2673, 0.2564, 0.2762],
 };
 
-/// CIFAR-100's images under their twenty superclasses.
+/// CIFAR-100 with its twenty superclasses as labels.
 pub const CIFAR100_COARSE: Cifar = Cifar { name: "cifar100-coarse", classes: &COARSE, label_at: 0, ..CIFAR100 };
 
 #[rustfmt::skip]
@@ -120,14 +120,14 @@ impl Cifar {
         self.label_bytes + PIXELS
     }
 
-    /// Makes the dataset out of the contents of its files, asked for by name and in their order. `path` is
-    /// where they are from, for errors.
+    /// Builds the dataset from the contents of its files. `contents` is called with each file's name, in order;
+    /// `path` is used in errors.
     ///
-    /// Any positive number of records a file will do; the official ones have 10,000 or 50,000.
+    /// A file may have any positive number of records; the official ones have 10,000 or 50,000.
     ///
     /// # Errors
     ///
-    /// Those of `contents`, and those of [`parse`](Self::parse).
+    /// The errors of `contents` and of [`parse`](Self::parse).
     pub fn dataset(
         &self,
         mut contents: impl FnMut(&'static str) -> Result<Vec<u8>, DataError>,
@@ -149,12 +149,12 @@ impl Cifar {
         })
     }
 
-    /// Appends the records of a file to a set of 32 x 32 images; `path` is for the error.
+    /// Appends the records of a file to a set of 32 x 32 images; `path` is used in errors.
     ///
     /// # Errors
     ///
-    /// [`DataError::PartialRecord`] if the file is empty or ends within a record, [`DataError::Label`] if
-    /// a label is none of the classes'.
+    /// [`DataError::PartialRecord`] if the file is empty or ends within a record, [`DataError::Label`] if a
+    /// label is not a class.
     pub fn parse(&self, path: &Path, bytes: &[u8], set: &mut ImageSet) -> Result<(), DataError> {
         let record = self.record_bytes();
         if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_record_of_cifar100_has_a_coarse_and_a_fine_label() {
-        // As in the official files: apples are among fruit and vegetables, worms among the invertebrates.
+        // As in the official files: apples are fruit and vegetables, worms are invertebrates.
         let bytes = [record(&[4, 0], 1), record(&[13, 99], 2)].concat();
         let parsed = |cifar: &Cifar| {
             let mut set = ImageSet::empty(SIDE, SIDE);
@@ -219,7 +219,10 @@ mod tests {
                 let error = cifar.parse(Path::new("x/data.bin"), &bytes, &mut set).unwrap_err();
                 let message = error.to_string();
                 assert!(message.contains("data.bin") && message.contains(cifar.title), "{message}");
-                assert!(message.contains(&format!("{length} bytes, not a positive multiple of {record}")), "{message}");
+                assert!(
+                    message.contains(&format!("{length} bytes is not a positive multiple of {record}")),
+                    "{message}"
+                );
             }
         }
     }
@@ -229,11 +232,11 @@ mod tests {
         let mut set = ImageSet::empty(SIDE, SIDE);
         let bytes = [record(&[9], 0), record(&[10], 0)].concat();
         let error = CIFAR10.parse(Path::new("test_batch.bin"), &bytes, &mut set).unwrap_err().to_string();
-        assert!(error.starts_with("test_batch.bin: record 1 has label 10, and labels are 0 to 9"), "{error}");
+        assert!(error.starts_with("test_batch.bin: record 1 has label 10, but labels are 0 to 9"), "{error}");
         let bytes = record(&[20, 99], 0);
         CIFAR100.parse(Path::new("test.bin"), &bytes, &mut set).unwrap();
         let error = CIFAR100_COARSE.parse(Path::new("test.bin"), &bytes, &mut set).unwrap_err().to_string();
-        assert!(error.contains("label 20, and labels are 0 to 19"), "{error}");
+        assert!(error.contains("label 20, but labels are 0 to 19"), "{error}");
     }
 
     #[test]

@@ -1,27 +1,26 @@
-//! Corrupted images, to see how a network does on others than those it was trained for: five of the corruptions
-//! of CIFAR-10-C (Hendrycks & Dietterich 2019, <https://arxiv.org/abs/1903.12261>) with the strengths that its
-//! authors made it with.
+//! Corrupted images, to measure robustness: five of the corruptions of CIFAR-10-C (Hendrycks & Dietterich 2019,
+//! <https://arxiv.org/abs/1903.12261>) with the strengths of its authors.
 //!
-//! Those are for images of 32 pixels a side; larger ones are corrupted by the same amounts. Noise is drawn from
-//! [`random`](crate::random), and no other image or thread changes it.
+//! The strengths are meant for images of 32 x 32 pixels; larger images are corrupted by the same amounts. Noise
+//! is drawn from [`random`](crate::random) and does not depend on other images or threads.
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 use rayon::prelude::*;
 
 use crate::{dataset::ImageSet, decode::decode_image, random::KeyedRng};
 
-/// Something that happens to images.
+/// A kind of corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corruption {
-    /// Added to every value by itself.
+    /// Independent noise added to every value.
     GaussianNoise,
-    /// Borders go on as their outermost pixels.
+    /// Blur; beyond the border, the outermost pixels repeat.
     GaussianBlur,
-    /// Added to the value of hue, saturation and value.
+    /// A constant added to the V of HSV.
     Brightness,
-    /// Less of each channel's distance from its mean.
+    /// Each channel moved toward its mean.
     Contrast,
-    /// Compression with half the resolution in colour, and back.
+    /// JPEG compression with half the color resolution.
     Jpeg,
 }
 
@@ -29,7 +28,7 @@ impl Corruption {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::GaussianNoise, Self::GaussianBlur, Self::Brightness, Self::Contrast, Self::Jpeg];
 
-    /// As CIFAR-10-C names it, but for `jpeg`.
+    /// The name in CIFAR-10-C, except for `jpeg`.
     pub fn name(self) -> &'static str {
         match self {
             Self::GaussianNoise => "gaussian_noise",
@@ -40,8 +39,8 @@ impl Corruption {
         }
     }
 
-    /// At severities 1 to 5: standard deviations as shares of 255, those in pixels, a share of 255, a factor, and a
-    /// quality.
+    /// Strength at severities 1 to 5. In the order of the variants: standard deviation as a fraction of 255,
+    /// standard deviation in pixels, fraction of 255, factor, and JPEG quality.
     fn strengths(self) -> [f64; SEVERITIES] {
         match self {
             Self::GaussianNoise => [0.04, 0.06, 0.08, 0.09, 0.10],
@@ -53,10 +52,10 @@ impl Corruption {
     }
 }
 
-/// Strengths of each corruption, from 1.
+/// Number of severities; they count from 1.
 pub const SEVERITIES: usize = 5;
 
-/// The set with every image corrupted. Noise is a function of (seed, severity, index of the image).
+/// Returns the set with every image corrupted. Noise is a function of (seed, severity, index of the image).
 ///
 /// # Panics
 ///
@@ -84,10 +83,10 @@ pub fn corrupt(set: &ImageSet, corruption: Corruption, severity: usize, seed: u6
     corrupted
 }
 
-/// Adds normal noise with that standard deviation.
+/// Adds normal noise with this standard deviation.
 fn add_noise(image: &mut [u8], deviation: f64, mut rng: KeyedRng) {
     for pair in image.chunks_mut(2) {
-        // Box and Muller's transform of two uniform numbers; the first is not 0.
+        // The Box-Muller transform of two uniform numbers; the first is not 0.
         let radius = (-2.0 * libm::log(1.0 - f64::from(rng.uniform(0.0, 1.0)))).sqrt();
         let angle = std::f64::consts::TAU * f64::from(rng.uniform(0.0, 1.0));
         for (value, normal) in pair.iter_mut().zip([radius * libm::cos(angle), radius * libm::sin(angle)]) {
@@ -103,7 +102,7 @@ fn blur(plane: &mut [u8], [height, width]: [usize; 2], deviation: f64) {
     let sum: f64 = kernel.iter().sum();
     kernel.iter_mut().for_each(|weight| *weight /= sum);
 
-    // Along an axis of `length` values, `value` giving those.
+    // Along an axis of `length` values, which `value` returns.
     let filtered = |at: usize, length: usize, value: &dyn Fn(usize) -> f64| -> f64 {
         let weighted = (-radius..)
             .zip(&kernel)
@@ -119,7 +118,7 @@ fn blur(plane: &mut [u8], [height, width]: [usize; 2], deviation: f64) {
     }
 }
 
-/// Adds to the largest of each pixel's channels and scales the others with it, which keeps hue and saturation.
+/// Adds to the largest channel of each pixel and scales the others with it, which keeps hue and saturation.
 fn brighten(image: &mut [u8], more: f64) {
     let plane = image.len() / 3;
     for at in 0..plane {
@@ -132,14 +131,14 @@ fn brighten(image: &mut [u8], more: f64) {
     }
 }
 
-/// Brings one channel nearer to its mean.
+/// Moves one channel toward its mean.
 fn flatten(plane: &mut [u8], factor: f64) {
     let total: u64 = plane.iter().map(|value| u64::from(*value)).sum();
     let mean = total as f64 / plane.len() as f64;
     plane.iter_mut().for_each(|value| *value = byte((f64::from(*value) - mean) * factor + mean));
 }
 
-/// Through a JPEG file of that quality with 4:2:0 sampling, as libjpeg writes them by default.
+/// Encodes and decodes a JPEG of this quality with 4:2:0 sampling, libjpeg's default.
 fn compress(image: &mut [u8], [height, width]: [usize; 2], quality: u8) {
     let plane = height * width;
     let pixels: Vec<u8> = (0..plane).flat_map(|at| [0, 1, 2].map(|channel| image[channel * plane + at])).collect();
@@ -147,7 +146,7 @@ fn compress(image: &mut [u8], [height, width]: [usize; 2], quality: u8) {
     let mut encoder = Encoder::new(&mut file, quality);
     encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-    // Sets are made of squares of up to 1024 pixels a side, which JPEG has no trouble with.
+    // Images are squares of at most 1024 pixels per side, which fit in a JPEG.
     encoder.encode(&pixels, width as u16, height as u16, ColorType::Rgb).expect("an image that fits a JPEG");
     image.copy_from_slice(&decode_image(&file, height).expect("a JPEG that was just written"));
 }
@@ -190,7 +189,7 @@ mod tests {
         let count = noisy.images.len() as f64;
         let mean = differences().sum::<f64>() / count;
         let deviation = (differences().map(|d| (d - mean).powi(2)).sum::<f64>() / count).sqrt();
-        // Cutting down takes half a level off the mean.
+        // Truncation lowers the mean by half a level.
         assert!((mean + 0.5).abs() < 0.3 && (deviation - 25.5).abs() < 0.3, "{mean} {deviation}");
         let beyond = differences().filter(|d| (d - mean).abs() > 2.0 * deviation).count() as f64 / count;
         assert!((beyond - 0.0455).abs() < 0.005, "{beyond} of it beyond two deviations");
@@ -218,8 +217,8 @@ mod tests {
                 let pairs = corrupted.images.iter().zip(&expected.images);
                 let largest = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
                 let (off, changed) = (distance(&corrupted, &expected), distance(&set, &expected));
-                // JPEG's colours are interpolated by other filters; the others differ where a value lies at the edge
-                // of a level.
+                // JPEG decoders use different filters for colors; the others differ where a value is at the edge of a
+                // level.
                 let limit = if corruption == Corruption::Jpeg { 0.2 * changed } else { 1.0 };
                 assert!(off < limit, "{corruption:?} {severity}: {off} off, where the picture changed by {changed}");
                 assert!(corruption == Corruption::Jpeg || largest <= 1, "{corruption:?} {severity}: {largest}");

@@ -1,4 +1,4 @@
-//! The store: images as bytes, and what is known about them.
+//! Images in memory as bytes, with labels and statistics.
 
 use std::{fmt, path::PathBuf};
 
@@ -8,7 +8,7 @@ use crate::{decode::DecodeError, split::balanced_subset};
 
 /// RGB images of one size with their labels.
 ///
-/// `images.len() == labels.len() * 3 * height * width` holds for every set this crate makes.
+/// `images.len() == labels.len() * 3 * height * width` holds for every set that this crate makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSet {
     /// Height of each image in pixels.
@@ -32,7 +32,7 @@ impl ImageSet {
         self.labels.len()
     }
 
-    /// Whether there is no image.
+    /// Whether the set has no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -66,31 +66,31 @@ impl ImageSet {
     }
 }
 
-/// A named set of training images, maybe with test images.
+/// Named training images, optionally with test images.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     /// `cifar10`, `cifar100`, `cifar100-coarse`, `synthetic`, or the name of the folder or archive.
     pub name: String,
     /// Class names; their positions are the labels.
     pub classes: Vec<String>,
-    /// Images to train on. Validation is [split](crate::split) off from these.
+    /// Training images. Validation images are [split](crate::split()) off from these.
     pub train: ImageSet,
-    /// Images for the one test at the end, of the same size as those of `train`.
+    /// Images for the test at the end, of the same size as those of `train`.
     pub test: Option<ImageSet>,
     /// Mean of red, green and blue over the training images, of pixels scaled to 0 to 1.
     pub mean: [f32; 3],
-    /// Standard deviation that goes with [`mean`](Self::mean), never 0.
+    /// Standard deviation of red, green and blue, scaled like [`mean`](Self::mean); never 0.
     pub std: [f32; 3],
-    /// What was left out while loading.
+    /// Files that were not used.
     pub report: LoadReport,
 }
 
 impl Dataset {
     /// SHA-256, in hexadecimal, of the class names, shapes, labels and pixels of train and test.
     ///
-    /// Two datasets of the same digest train the same model. Name, statistics and report don't count.
+    /// Two datasets with the same digest train the same model. Name, statistics and report are not included.
     pub fn digest(&self) -> String {
-        // Lengths come before contents so that no two datasets give the same stream of bytes.
+        // Lengths come before contents, so that different datasets never give the same stream of bytes.
         let mut hash = Sha256::new_with_prefix(b"kiln dataset 1");
         hash.update((self.classes.len() as u64).to_le_bytes());
         for class in &self.classes {
@@ -111,8 +111,8 @@ impl Dataset {
         hex(&hash.finalize())
     }
 
-    /// Keeps `limit` training images and a fifth as many test images (but one a class at least), as
-    /// many of each class as possible, chosen by `seed`. Statistics stay those of the whole set.
+    /// Keeps `limit` training images and a fifth as many test images (at least one per class). Classes are as
+    /// balanced as possible, and `seed` selects the images. Statistics remain those of the whole set.
     pub fn limit(&mut self, limit: usize, seed: u64) {
         self.train = self.train.select(&balanced_subset(&self.train.labels, limit, seed));
         if let Some(test) = &mut self.test {
@@ -124,9 +124,9 @@ impl Dataset {
 
 /// Mean and standard deviation of each channel over all pixels of a set, scaled to 0 to 1.
 ///
-/// Exact up to the last rounding: counted in a histogram, so the order of the images is no matter. A
-/// deviation below one grey level (images of one colour, or no images) is raised to 1/255, so that
-/// dividing by it is safe.
+/// Computed from a histogram, so the result does not depend on the order of the images and is exact up to the
+/// final rounding. A deviation below one gray level (images of one color, or no images) is raised to 1/255, so
+/// that dividing by it is safe.
 pub fn channel_statistics(set: &ImageSet) -> ([f32; 3], [f32; 3]) {
     let mut histogram = [[0u64; 256]; 3];
     if !set.is_empty() {
@@ -150,23 +150,23 @@ pub fn channel_statistics(set: &ImageSet) -> ([f32; 3], [f32; 3]) {
     (mean, std)
 }
 
-/// What was left out while loading. [`Display`](fmt::Display) gives one line that sums it up.
+/// Files that were not used while loading. [`Display`](fmt::Display) gives a summary in one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Image files that were tried.
+    /// Number of image files that were read.
     pub files: usize,
-    /// Those of them that could not be used, by path.
+    /// Those that could not be used, by path.
     pub skipped: Vec<Skipped>,
-    /// Files that were not tried, as their names don't end like an image's. Hidden ones don't count.
+    /// Number of files without an image extension, which were not read. Hidden files are not counted.
     pub ignored: usize,
 }
 
 /// An image file that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// The file, or the member of an archive.
+    /// The file, or the archive's member.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub error: DecodeError,
 }
 
@@ -202,13 +202,13 @@ impl fmt::Display for LoadReport {
             }
         }
         if self.ignored > 0 {
-            write!(f, "; left out {} that are not named like images", self.ignored)?;
+            write!(f, "; ignored {} without an image extension", self.ignored)?;
         }
         Ok(())
     }
 }
 
-/// Lower-case hexadecimal of some bytes.
+/// Bytes as lowercase hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -288,7 +288,7 @@ mod tests {
         assert!(!line.contains('\n'));
 
         report.ignored = 2;
-        assert!(report.to_string().ends_with("; left out 2 that are not named like images"));
+        assert!(report.to_string().ends_with("; ignored 2 without an image extension"));
         let clean = LoadReport { files: 5, ..LoadReport::default() };
         assert_eq!((clean.to_string().as_str(), clean.is_clean()), ("read all 5 files", true));
     }

@@ -1,4 +1,4 @@
-//! Downloads that are checked, resumed when cut, and there as a whole or not at all.
+//! Downloads that are verified, resumed after an interruption, and appear only when complete.
 
 use std::{
     fmt,
@@ -17,30 +17,30 @@ use ureq::{
 
 use crate::{dataset::hex, progress::Progress};
 
-/// Largest file that is downloaded: 1 GiB.
+/// Maximum size of a download: 1 GiB.
 pub const MAX_BYTES: u64 = 1 << 30;
 
-/// Requests for one file before giving up; each continues where the last one was cut.
+/// Number of requests for one file before giving up; each resumes where the previous one stopped.
 const ATTEMPTS: usize = 4;
 
-/// Redirects followed for one request.
+/// Maximum number of redirects per request.
 const MAX_REDIRECTS: usize = 5;
 
-/// Time to find the server's address. With [`CONNECT_TIMEOUT`] it bounds how long a machine without a
-/// network is kept waiting.
+/// Timeout for name resolution. Together with [`CONNECT_TIMEOUT`] it limits the wait on a machine without a
+/// network.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time to connect, TLS included.
+/// Timeout for connecting, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time without a byte from a server that is connected.
+/// Maximum time without a byte from a connected server.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a file has to be, as a checksum in hexadecimal.
+/// The expected checksum of a file, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Digest {
-    /// MD5, for files whose authors state no other. Guards against accidents, not against attackers:
-    /// that is left to https.
+    /// MD5, for files whose authors publish no other. It protects against accidents; https protects against
+    /// attackers.
     Md5(String),
     /// SHA-256.
     Sha256(String),
@@ -51,7 +51,7 @@ impl Digest {
     ///
     /// # Errors
     ///
-    /// [`DownloadError::Digest`] if its contents are others, [`DownloadError::Io`] if it can't be read.
+    /// [`DownloadError::Digest`] if the digest differs, [`DownloadError::Io`] if the file cannot be read.
     pub fn check(&self, path: &Path) -> Result<(), DownloadError> {
         let (found, expected) = match self {
             Self::Md5(expected) => (file_digest::<Md5>(path), expected),
@@ -89,24 +89,24 @@ fn file_digest<D: md5::Digest>(path: &Path) -> io::Result<String> {
 /// Why a download failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// An address that is not https; or http, and not on this machine.
-    #[error("refused to download from {url}: only https addresses are used")]
+    /// An address that is neither https nor http on this machine.
+    #[error("refused to download from {url}: only https addresses are allowed")]
     Insecure {
         /// The address.
         url: String,
     },
 
-    /// No answer.
+    /// The server did not respond.
     #[error("cannot reach {url}: {reason}")]
     Unreachable {
         /// The address.
         url: String,
-        /// What the network said.
+        /// The network's error.
         reason: String,
     },
 
-    /// An answer other than the file.
-    #[error("{url} answered with {status} instead of the file")]
+    /// The server responded with something other than the file.
+    #[error("{url} responded with {status} instead of the file")]
     Status {
         /// The address.
         url: String,
@@ -114,50 +114,49 @@ pub enum DownloadError {
         status: String,
     },
 
-    /// A redirect to nowhere, or one too many.
+    /// A redirect without an address, or too many of them.
     #[error("{url} redirects {problem}")]
     Redirect {
         /// The address.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with the redirect.
         problem: &'static str,
     },
 
-    /// More bytes than are downloaded.
+    /// The file is larger than [`MAX_BYTES`].
     #[error("refused to download {url}: it is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge {
         /// The address.
         url: String,
     },
 
-    /// The connection was cut again and again.
+    /// The connection was interrupted on every attempt.
     #[error(
-        "the download of {url} was cut after {received} bytes ({reason}); they are kept in {}, start \
-         again to go on from there",
+        "the download of {url} was interrupted after {received} bytes ({reason}); they are kept in {}: start \
+         again to resume",
         part.display()
     )]
     Cut {
         /// The address.
         url: String,
-        /// Bytes there now.
+        /// Bytes received so far.
         received: u64,
-        /// The file they are in.
+        /// The file that contains them.
         part: PathBuf,
-        /// What the network said.
+        /// The network's error.
         reason: String,
     },
 
-    /// Another process is at it.
-    #[error("another process is downloading to {}: wait for it to end", part.display())]
+    /// Another process is downloading the file.
+    #[error("another process is downloading to {}: wait until it finishes", part.display())]
     Locked {
         /// The file being written.
         part: PathBuf,
     },
 
-    /// The file is not the one expected.
+    /// A file on disk has the wrong digest.
     #[error(
-        "{} is not the file expected: it should have {expected}, and has {found}; remove it to get \
-         it anew",
+        "{} is not the expected file: expected {expected}, found {found}; delete it to download it again",
         path.display()
     )]
     Digest {
@@ -169,10 +168,10 @@ pub enum DownloadError {
         found: String,
     },
 
-    /// The bytes received are not the file expected.
+    /// The downloaded file has the wrong digest.
     #[error(
-        "what {url} sent is not the file expected: it should have {expected}, and has {found}; it \
-         was removed, start again to get it anew"
+        "{url} sent a file other than the expected one: expected {expected}, found {found}; it was deleted, start \
+         again to download it again"
     )]
     WrongFile {
         /// The address.
@@ -186,11 +185,11 @@ pub enum DownloadError {
     /// A file or folder could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `create`, ..
+        /// The operation, as a verb: `read`, `create`, ..
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -201,15 +200,15 @@ impl DownloadError {
     }
 }
 
-/// Downloads `url` to `destination`, which appears complete and with the right digest, or not at all.
+/// Downloads `url` to `destination`, which appears only when it is complete and has the right digest.
 ///
-/// The bytes go to `<destination>.part`, which stays when the connection is cut; the next attempt, in
-/// this call or in a later one, asks for the rest only. Addresses are https, also those of redirects;
-/// http is for servers on this machine. A destination that exists is left as it is.
+/// The bytes go to `<destination>.part`, which is kept if the connection is interrupted; the next attempt, in this
+/// call or a later one, requests only the rest. Addresses must be https, including those of redirects; http is
+/// allowed only on this machine. An existing destination is not changed.
 ///
 /// # Errors
 ///
-/// Any [`DownloadError`]. Without a network this takes less than 10 seconds.
+/// Any [`DownloadError`]. Without a network it is returned in less than 10 seconds.
 pub fn download(
     url: &str,
     digest: &Digest,
@@ -234,13 +233,13 @@ pub fn download(
         TryLockError::WouldBlock => DownloadError::Locked { part: part.clone() },
         TryLockError::Error(source) => DownloadError::io("lock", &part)(source),
     })?;
-    // Another process may have finished between our look and our lock.
+    // Another process may have finished the download before this one got the lock.
     if destination.exists() {
         return Ok(());
     }
 
     if let Err(error) = fetch(url, &mut file, &part, progress) {
-        // Nothing to go on from: leave no trace. Failing that is not worth another error.
+        // There is nothing to resume from: leave no file. A failure here is not worth another error.
         if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
             let _ = fs::remove_file(&part);
         }
@@ -256,13 +255,13 @@ pub fn download(
     sync_folder(folder).map_err(DownloadError::io("write", folder))
 }
 
-/// Makes what was created or renamed in a folder survive a power cut.
+/// Syncs a folder, so that created and renamed files survive a power failure.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Windows can't open folders as files, and writes such changes through by itself.
+    // Windows cannot open folders as files, and writes such changes to disk by itself.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Completes `file`, with as many requests as that takes.
+/// Completes `file`, with up to [`ATTEMPTS`] requests.
 fn fetch(url: &str, file: &mut File, part: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), DownloadError> {
     let mut reason = String::new();
     for _ in 0..ATTEMPTS {
@@ -270,12 +269,12 @@ fn fetch(url: &str, file: &mut File, part: &Path, progress: &mut dyn FnMut(Progr
         let response = request(url, received)?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT if continues_at(&response, received) => {}
-            // Asked for the rest or not, this is all of it.
+            // The whole file, even if only the rest was requested.
             StatusCode::OK => restart(file).map_err(DownloadError::io("write", part))?,
-            // What is there doesn't fit the file on the server.
+            // The partial file does not match the file on the server.
             status @ (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) if received > 0 => {
                 restart(file).map_err(DownloadError::io("write", part))?;
-                reason = format!("asked to go on from byte {received}, the server answered {status}");
+                reason = format!("the server responded with {status} to a request to resume at byte {received}");
                 continue;
             }
             status => return Err(DownloadError::Status { url: url.into(), status: status.to_string() }),
@@ -294,7 +293,7 @@ fn restart(file: &mut File) -> io::Result<()> {
     file.rewind()
 }
 
-/// Whether a response is the rest of the file from byte `received`.
+/// Whether a response is the rest of the file from byte `received` on.
 fn continues_at(response: &Response<Body>, received: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     response.status() == StatusCode::PARTIAL_CONTENT
@@ -342,16 +341,16 @@ fn copy(
     }
 }
 
-/// Asks for `url` from byte `received` on. Redirects are followed here and not by the client, so that
-/// each address is checked.
+/// Requests `url` from byte `received` on. Redirects are followed here, not by the client, so that each address is
+/// checked.
 fn request(url: &str, received: u64) -> Result<Response<Body>, DownloadError> {
     let mut address = url.to_string();
     let mut secure = false;
     for _ in 0..=MAX_REDIRECTS {
         let uri = check_address(&address, secure)?;
-        // From https there is no way back, not even to this machine.
+        // After https, http is not allowed, not even on this machine.
         secure = uri.scheme_str() == Some("https");
-        // The digest is that of the bytes as they lie on the server.
+        // The digest is of the bytes as stored on the server.
         let mut request = client(secure).get(&address).header(header::ACCEPT_ENCODING, "identity");
         if received > 0 {
             request = request.header(header::RANGE, format!("bytes={received}-"));
@@ -373,13 +372,13 @@ fn request(url: &str, received: u64) -> Result<Response<Body>, DownloadError> {
                 let authority = uri.authority().map_or("", |authority| authority.as_str());
                 format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("https"))
             }
-            _ => return Err(DownloadError::Redirect { url: address, problem: "to no address" }),
+            _ => return Err(DownloadError::Redirect { url: address, problem: "without an address" }),
         };
     }
     Err(DownloadError::Redirect { url: url.into(), problem: "too many times" })
 }
 
-/// Refuses every address but https ones, and (unless `secure`) http ones of this machine.
+/// Refuses every address except https and, unless `secure`, http on this machine.
 fn check_address(url: &str, secure: bool) -> Result<Uri, DownloadError> {
     let insecure = || DownloadError::Insecure { url: url.into() };
     let uri: Uri = url.parse().map_err(|_| insecure())?;
@@ -401,7 +400,7 @@ fn client(secure: bool) -> Agent {
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(STALL_TIMEOUT))
         .timeout_per_read(Some(STALL_TIMEOUT));
-    // A proxy is for the outside; http is for this machine only.
+    // http is only for this machine, so it never uses a proxy.
     if secure { config.build().into() } else { config.proxy(None).build().into() }
 }
 

@@ -2,71 +2,74 @@
 
 use std::{io, path::PathBuf};
 
-/// Why a dataset could not be made. Each message says what was tried, what failed and what to do.
+/// Why a dataset could not be loaded. Each message says what failed and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file or folder could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `create`, ..
+        /// The operation, as a verb: `read`, `create`, ..
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
     /// The path is neither a folder nor an archive.
     #[error(
-        "{} is neither a folder nor a .tar.gz archive: give a folder with train/<class>/*.jpg or \
-         <class>/*.jpg, a folder with the binary files of CIFAR-10 or CIFAR-100, or a .tar.gz of one of these",
+        "{} is neither a folder nor a .tar.gz archive; supported are a folder with train/<class>/*.jpg or \
+         <class>/*.jpg, a folder with the binary files of CIFAR-10 or CIFAR-100, and a .tar.gz of one of these",
         path.display()
     )]
     UnknownKind {
-        /// The path given.
+        /// The path.
         path: PathBuf,
     },
 
-    /// No image, and nothing of CIFAR-10 or CIFAR-100 either.
+    /// There are no images, and no files of CIFAR-10 or CIFAR-100.
     #[error(
-        "no images found in {}: expected train/<class>/*.jpg (and, if there is one, \
-         test/<class>/*.jpg), or <class>/*.jpg, or CIFAR-10's data_batch_1.bin .. test_batch.bin, or CIFAR-100's train.bin and test.bin; \
-         files may end in {}",
+        "no images found in {}: expected train/<class>/*.jpg (optionally with test/<class>/*.jpg), or \
+         <class>/*.jpg, or CIFAR-10's data_batch_1.bin .. test_batch.bin, or CIFAR-100's train.bin and test.bin; \
+         supported file extensions: {}",
         path.display(),
         crate::EXTENSIONS.join(", ")
     )]
     NoImages {
-        /// The folder or archive given.
+        /// The folder or archive.
         path: PathBuf,
     },
 
-    /// A class without a single image that can be read.
+    /// A class without a readable image.
     #[error(
-        "class `{class}` in {} has no image that can be read: {reason}; repair its files or remove \
-         the class",
+        "class `{class}` in {} has no readable image: {reason}; repair its files or remove the class",
         path.display()
     )]
     EmptyClass {
         /// The class.
         class: String,
-        /// The folder of its part of the dataset, train or test.
+        /// The folder of its part of the dataset: train or test.
         path: PathBuf,
-        /// What happened to the first file of the class.
+        /// Why the first file of the class failed.
         reason: String,
     },
 
     /// A class whose name has control characters or is longer than 1024 bytes.
-    #[error("class {class:?} in {} has a name with control characters, or too long a one: rename its folder", path.display())]
+    #[error(
+        "the name of class {class:?} in {} has control characters or is longer than 1024 bytes: rename its folder",
+        path.display()
+    )]
     ClassName {
-        /// The folder or archive given.
+        /// The folder or archive.
         path: PathBuf,
-        /// The name's start.
+        /// The start of the name.
         class: String,
     },
 
-    /// An archive of which most files cannot be used.
+    /// Most files of an archive cannot be used.
     #[error(
-        "{useless} of the first {files} image files in {} cannot be decoded: it is damaged, or no archive of images",
+        "{useless} of the first {files} image files in {} cannot be decoded: the archive is damaged or is not one \
+         of images",
         path.display()
     )]
     Useless {
@@ -78,13 +81,13 @@ pub enum DataError {
         files: usize,
     },
 
-    /// Nothing to tell apart.
+    /// There is only one class.
     #[error(
-        "{} has one class only, `{class}`: a classifier needs at least two folders of images",
+        "{} has only one class, `{class}`: a classifier needs at least two folders of images",
         path.display()
     )]
     OneClass {
-        /// The folder or archive given.
+        /// The folder or archive.
         path: PathBuf,
         /// The only class.
         class: String,
@@ -93,24 +96,24 @@ pub enum DataError {
     /// The classes of test/ and train/ differ.
     #[error(
         "the classes of test/ and train/ differ in {}: only in train/ [{}], only in test/ [{}]; \
-         give both the same folders, or remove test/",
+         use the same folders in both, or remove test/",
         path.display(),
         only_train.join(", "),
         only_test.join(", ")
     )]
     ClassMismatch {
-        /// The folder or archive given.
+        /// The folder or archive.
         path: PathBuf,
-        /// Classes that test lacks.
+        /// Classes that test does not have.
         only_train: Vec<String>,
-        /// Classes that train lacks.
+        /// Classes that train does not have.
         only_test: Vec<String>,
     },
 
     /// A file of CIFAR-10 or CIFAR-100 whose size is not a whole number of records.
     #[error(
-        "{} is cut off or is no {set} binary file: it has {bytes} bytes, not a positive multiple \
-         of {record}; get it anew",
+        "{} is cut off or not a {set} binary file: its size of {bytes} bytes is not a positive multiple of \
+         {record}; download it again",
         path.display()
     )]
     PartialRecord {
@@ -120,40 +123,40 @@ pub enum DataError {
         bytes: usize,
         /// Bytes of a record.
         record: usize,
-        /// What the file should be of.
+        /// The dataset that the file should be part of.
         set: &'static str,
     },
 
-    /// A record of CIFAR-10 or CIFAR-100 whose label is none of the classes'.
+    /// A record of CIFAR-10 or CIFAR-100 with a label that is not a class.
     #[error(
-        "{}: record {record} has label {label}, and labels are 0 to {last}; the file is damaged or of \
-         another dataset, get it anew",
+        "{}: record {record} has label {label}, but labels are 0 to {last}; the file is damaged or from \
+         another dataset: download it again",
         path.display()
     )]
     Label {
         /// The file.
         path: PathBuf,
-        /// Number of the record in its file, from 0.
+        /// Index of the record in its file, from 0.
         record: usize,
         /// The label found.
         label: u8,
-        /// The last label there is.
+        /// The highest valid label.
         last: usize,
     },
 
-    /// An archive or folder of CIFAR-10 or CIFAR-100 that lacks one of its files.
-    #[error("{} lacks {file}: remove it and get it anew", path.display())]
+    /// An archive or folder of CIFAR-10 or CIFAR-100 with a file missing.
+    #[error("{} is incomplete, {file} is missing: delete it and download it again", path.display())]
     MissingFile {
         /// The folder or archive.
         path: PathBuf,
-        /// The file that should be in it.
+        /// The missing file.
         file: &'static str,
     },
 
-    /// An archive with a member that an honest one doesn't have.
+    /// An archive with a member that a genuine archive does not have.
     #[error(
-        "refused to unpack {}: its member `{member}` {problem}; nothing was written, get the archive \
-         from its official address",
+        "refused to unpack {}: its member `{member}` {problem}; nothing was written. Get the archive from \
+         its official address",
         path.display()
     )]
     UnsafeArchive {
@@ -165,43 +168,43 @@ pub enum DataError {
         problem: String,
     },
 
-    /// An archive could not be downloaded, or what is there is not what was asked for.
+    /// An archive could not be downloaded, or the file on disk has the wrong digest.
     #[cfg(not(target_family = "wasm"))]
     #[error(transparent)]
     Download(#[from] crate::DownloadError),
 
-    /// A set is not on disk and the network may not be used.
+    /// A dataset is not on disk, and downloads are disabled.
     #[error(
-        "{set} is not in {} and downloads are switched off: allow them, or put {archive} there",
+        "{set} is not in {}, and downloads are disabled: allow downloads, or put {archive} there",
         path.display()
     )]
     Offline {
-        /// The folder where datasets are kept.
+        /// The folder that datasets are kept in.
         path: PathBuf,
-        /// What was asked for.
+        /// The dataset.
         set: &'static str,
         /// Name of its archive.
         archive: &'static str,
     },
 
-    /// A size to which images can't be brought.
-    #[error("image size {size} is not in 1 to {max}", max = crate::decode::MAX_IMAGE_SIZE)]
+    /// An image size outside the supported range.
+    #[error("image size is {size}; it must be 1 to {max}", max = crate::decode::MAX_IMAGE_SIZE)]
     ImageSize {
-        /// The size asked for, in pixels a side.
+        /// The requested size, in pixels per side.
         size: usize,
     },
 
     /// A limit that leaves nothing to train on.
-    #[error("a limit of 0 images leaves nothing to train on: give at least 1, or no limit")]
+    #[error("a limit of 0 images leaves nothing to train on: use at least 1, or no limit")]
     ZeroLimit,
 
-    /// A validation share that can't be taken out of the training images.
+    /// A validation split that cannot be taken from the training images.
     #[error(
-        "cannot take {asked} of {images} images for validation: give a fraction in 0 to 1 (1 \
-         excluded), or fewer images than there are"
+        "cannot use {asked} of {images} images for validation: choose a fraction of at least 0 and below 1, \
+         or fewer images than there are"
     )]
     Validation {
-        /// What was asked for.
+        /// The request.
         asked: String,
         /// Number of images there are.
         images: usize,
@@ -210,7 +213,7 @@ pub enum DataError {
 
 #[cfg(not(target_family = "wasm"))]
 impl DataError {
-    /// For `map_err` behind a file operation: `.map_err(DataError::io("read", path))`.
+    /// For `map_err` after a file operation: `.map_err(DataError::io("read", path))`.
     pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }
     }

@@ -1,6 +1,6 @@
-//! Datasets for Kiln: where images come from, how they are split, and how a batch is made.
+//! Datasets for Kiln: loading images, splitting them, and making batches.
 //!
-//! The way of an image through this crate:
+//! The path of an image through this crate:
 //!
 //! ```text
 //! download -> archive -> cifar ─┐
@@ -11,13 +11,13 @@
 //! Two promises hold everywhere:
 //!
 //! * **Every random draw is a function of (seed, epoch, sample index)**, see [`random`]. The order of
-//!   the samples, the number of threads, a resume in the middle of an epoch and the platform don't
+//!   the samples, the number of threads, a resume in the middle of an epoch and the platform do not
 //!   change what a sample looks like.
-//! * **What comes from outside is not trusted**: archives, image headers and servers are bounded in
-//!   size, and an error says which file it was and what to do.
+//! * **Input is not trusted**: archives, image headers and downloads have size limits, and an error
+//!   names the file and what to do.
 //!
-//! The crate knows neither models nor tensors, and never prints. Modules that need files, threads or
-//! the network are left out on wasm.
+//! The crate has no models and no tensors, and it never prints. Modules that need files, threads or
+//! the network are not compiled for wasm.
 
 mod augment;
 mod batch;

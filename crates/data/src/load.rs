@@ -1,4 +1,4 @@
-//! From what the user asked for to a dataset.
+//! Loads the dataset that the user asked for.
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -15,16 +15,16 @@ use crate::{
     synthetic::synthetic,
 };
 
-/// Pictures in the synthetic set, to train on and to test on.
+/// Number of training and test images in the synthetic set.
 const SYNTHETIC_SIZES: (usize, usize) = (4000, 1000);
 
 /// Where images come from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Source {
-    /// CIFAR-10 if it is on disk or can be downloaded, else the synthetic set.
+    /// CIFAR-10 if it is on disk or can be downloaded, otherwise the synthetic set.
     #[default]
     Auto,
-    /// This set from [`LoadOptions::data_dir`], downloaded first where it is missing.
+    /// This set from [`LoadOptions::data_dir`], downloaded first if it is missing.
     Cifar(&'static Cifar),
     /// The set's binary files in this folder.
     CifarFolder(&'static Cifar, PathBuf),
@@ -32,18 +32,17 @@ pub enum Source {
     Folder(PathBuf),
     /// A `.tar.gz` of one of these, CIFAR-100 with its fine labels.
     Archive(PathBuf),
-    /// The ten classes drawn in code.
+    /// Ten classes of images drawn in code.
     Synthetic,
 }
 
 impl Source {
-    /// What a path given by the user is: a folder with the binary files of CIFAR-10 or CIFAR-100 (or with
-    /// the folder of those in it), any other folder, or a `.tar.gz` archive.
+    /// Detects the kind of a path: a folder with the binary files of CIFAR-10 or CIFAR-100 (or a folder that
+    /// contains their folder), any other folder, or a `.tar.gz` archive.
     ///
     /// # Errors
     ///
-    /// [`DataError::Io`] if there is nothing at the path, [`DataError::UnknownKind`] if it is another
-    /// kind of file.
+    /// [`DataError::Io`] if the path does not exist, [`DataError::UnknownKind`] for any other file.
     pub fn from_path(path: &Path) -> Result<Self, DataError> {
         let metadata = path.metadata().map_err(DataError::io("open", path))?;
         if metadata.is_dir() {
@@ -73,24 +72,24 @@ pub struct LoadOptions {
     pub source: Source,
     /// Folder that downloads are kept in.
     pub data_dir: PathBuf,
-    /// Pixels a side to which the images of a folder are brought, 1 to 1024; 32 if not given.
+    /// Size in pixels per side that a folder's images are resized to, 1 to 1024; 32 by default.
     pub image_size: Option<usize>,
-    /// Whether to leave the network alone.
+    /// Download nothing.
     pub offline: bool,
-    /// Use only so many training images and a fifth as many test images, see [`Dataset::limit`].
+    /// Use only this many training images and a fifth as many test images, see [`Dataset::limit`].
     pub limit: Option<usize>,
-    /// Seed of the synthetic set and of the choice that `limit` makes.
+    /// Seed of the synthetic set and of the subset that `limit` selects.
     pub seed: u64,
-    /// Where to download a set's archive from, rather than from its official address.
+    /// Where to download a set's archive from instead of its official address.
     pub mirror: Option<Mirror>,
 }
 
-/// Another address of an archive.
+/// An alternative address of an archive.
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    /// Where it is.
+    /// The address.
     pub url: String,
-    /// What it has to be.
+    /// The digest that the file must have.
     pub digest: Digest,
 }
 
@@ -108,19 +107,19 @@ impl Default for LoadOptions {
     }
 }
 
-/// A dataset, with what the user should be told about it.
+/// A dataset and a note about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The dataset.
     pub dataset: Dataset,
-    /// One line for the user if another dataset was taken than CIFAR-10.
+    /// One line that explains why the synthetic set replaced CIFAR-10.
     pub note: Option<String>,
 }
 
 /// Loads a dataset.
 ///
-/// Only [`Source::Auto`] falls back on the synthetic set, and only if CIFAR-10 is neither there nor
-/// to be had; files that are there but damaged are an error.
+/// Only [`Source::Auto`] falls back to the synthetic set, and only if CIFAR-10 is neither on disk nor
+/// downloadable. Damaged files are an error.
 ///
 /// # Errors
 ///
@@ -145,8 +144,7 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result
             Ok(folder) => read(&CIFAR10, &folder)?,
             Err(reason) => {
                 note = Some(format!(
-                    "CIFAR-10 is neither in {}/ nor downloadable ({reason}): training on the \
-                     procedural synthetic set; pass --data DIR to use your own images",
+                    "CIFAR-10 is neither in {}/ nor downloadable ({reason}): using the procedural synthetic set",
                     options.data_dir.display()
                 ));
                 drawn()
@@ -174,7 +172,7 @@ impl Dataset {
     }
 }
 
-/// What an archive holds.
+/// What an archive contains.
 enum ArchiveKind {
     /// The binary files of one of these.
     Cifar(&'static Cifar),
@@ -182,7 +180,7 @@ enum ArchiveKind {
     Images,
 }
 
-/// Tells what an archive holds by the first member that shows it.
+/// Detects what an archive contains by the first member that shows it.
 fn archive_kind(path: &Path) -> Result<ArchiveKind, DataError> {
     let mut kind = None;
     archive::visit(path, |member, _| {
@@ -196,7 +194,7 @@ fn archive_kind(path: &Path) -> Result<ArchiveKind, DataError> {
     kind.ok_or_else(|| DataError::NoImages { path: path.into() })
 }
 
-/// The folder of a set's binary files, made from the archive if need be, and the archive from the network.
+/// The folder of a set's binary files. Unpacks the archive if needed, and downloads the archive if needed.
 fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, DataError> {
     let folder = options.data_dir.join(set.folder);
     if folder.is_dir() {
@@ -206,7 +204,7 @@ fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(Progress)
     let Mirror { url, digest } = options.mirror.clone().unwrap_or_else(official);
     let archive = options.data_dir.join(set.archive);
     if archive.is_file() {
-        // Put there by hand, or left by a run that was stopped before it could unpack it.
+        // Placed there by hand, or left by a run that stopped before it unpacked the archive.
         digest.check(&archive)?;
     } else if options.offline {
         return Err(DataError::Offline { path: options.data_dir.clone(), set: set.title, archive: set.archive });
@@ -224,7 +222,7 @@ fn read(set: &Cifar, folder: &Path) -> Result<Dataset, DataError> {
         if !path.is_file() {
             return Err(DataError::MissingFile { path: folder.into(), file: name });
         }
-        // A larger one is refused by its length, once that is known to be more than there may be.
+        // One byte more than the largest valid file is enough to refuse a larger one.
         let most = (set.most_records * set.record_bytes()) as u64 + 1;
         let mut bytes = vec![];
         let read = std::fs::File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));

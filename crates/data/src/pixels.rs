@@ -1,17 +1,16 @@
-//! What augmentation does to pixels.
+//! Applies augmentation to pixels.
 //!
-//! The results are the same on every platform: of the operations on real numbers only those are used
-//! that IEEE 754 defines to the last bit, and `libm` for the rest.
+//! The results are the same on every platform: floating-point code uses only operations that IEEE 754 defines to
+//! the last bit, and `libm` for the rest.
 
 use crate::augment::{AffineDraw, Transform};
 
-/// An image with its channels side by side, the fourth of them empty, in a border of zeros: one pixel
-/// above and to the left, two below and to the right.
+/// An image with interleaved channels, the fourth of them empty, in a border of zeros: one pixel at the top and left,
+/// two at the bottom and right.
 pub(crate) type Bordered = Vec<[f32; 4]>;
 
-/// Overwrites `out` with an image `[3, H, W]` after an affine map about its middle, interpolated
-/// bilinearly; black where the map takes something from outside of the image. `bordered` is overwritten
-/// too, and worth keeping for the next image.
+/// Overwrites `out` with an image `[3, H, W]` after an affine map about its center, with bilinear interpolation.
+/// Areas from outside the image are black. `bordered` is a scratch buffer to reuse for the next image.
 pub(crate) fn warp(
     pixels: &[u8],
     [height, width]: [usize; 2],
@@ -30,7 +29,7 @@ pub(crate) fn warp(
         }
     }
 
-    // Where an output pixel comes from: back by the shift, the rotation, the shear and the scale.
+    // The source of an output pixel: the inverse of the shift, the rotation, the shear and the scale.
     let angle = f64::from(draw.rotation).to_radians();
     let (sine, cosine) = (libm::sin(angle) as f32, libm::cos(angle) as f32);
     let slope = libm::tan(f64::from(draw.shear).to_radians()) as f32;
@@ -48,8 +47,7 @@ pub(crate) fn warp(
         let y = row as f32 - centre[1] - shift[1];
         for column in 0..width {
             let x = column as f32 - centre[0] - shift[0];
-            // Within the border, whatever is outside: there it is as black. Casts of what is not negative
-            // round down.
+            // Clamped to the border, which is black like everything outside. Casts of nonnegative numbers round down.
             let from_x = (xx * x + xy * y + centre[0] + 1.0).clamp(0.0, width as f32 + 1.0);
             let from_y = (yx * x + yy * y + centre[1] + 1.0).clamp(0.0, height as f32 + 1.0);
             let (left, top) = (from_x as usize, from_y as usize);
@@ -74,8 +72,8 @@ pub(crate) fn warp(
     }
 }
 
-/// Changes an image `[3, H, W]` by factors of brightness, contrast and saturation, one after the other
-/// and each cut to 0..255.
+/// Multiplies brightness, contrast and saturation of an image `[3, H, W]` by factors, in this order, and clamps each
+/// result to 0..255.
 pub(crate) fn jitter(pixels: &mut [u8], [brightness, contrast, saturation]: [f32; 3]) {
     let (red, rest) = pixels.split_at_mut(pixels.len() / 3);
     let (green, blue) = rest.split_at_mut(red.len());
@@ -96,7 +94,7 @@ pub(crate) fn jitter(pixels: &mut [u8], [brightness, contrast, saturation]: [f32
     }
 }
 
-/// A thousand times a pixel's brightness to the eye (ITU-R BT.601).
+/// A thousand times a pixel's luma (ITU-R BT.601).
 fn grey(red: u8, green: u8, blue: u8) -> u32 {
     299 * u32::from(red) + 587 * u32::from(green) + 114 * u32::from(blue)
 }
@@ -105,13 +103,12 @@ fn table(value: impl Fn(f32) -> f32) -> [u8; 256] {
     std::array::from_fn(|index| byte(value(index as f32)))
 }
 
-/// Rounded, and cut to 0..255 as casts are.
+/// Rounded, and clamped to 0..255 by the cast.
 fn byte(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
-/// Writes the crop of one channel `[H, W]` out of its padded form, mirrored or not, through the
-/// channel's table.
+/// Writes a crop of one padded channel `[H, W]`, mirrored or not, through the channel's table.
 pub(crate) fn crop(
     pixels: &[u8],
     width: usize,
@@ -121,7 +118,7 @@ pub(crate) fn crop(
     out: &mut [f32],
 ) {
     let height = pixels.len() / width;
-    // Part of an output row that comes from the image; the rest is border.
+    // The part of an output row that comes from the image; the rest is border.
     let left = padding.saturating_sub(transform.column).min(width);
     let source = transform.column.saturating_sub(padding).min(width);
     let inside = width - left.max(source);
@@ -144,11 +141,11 @@ pub(crate) fn crop(
     }
 }
 
-/// Paints a square of normalised pixels `[3, H, W]` with the mean colour, which is 0. `centre` is a
-/// share of height and width; what of the square lies outside is cut off.
+/// Fills a square of normalized pixels `[3, H, W]` with the mean color, which is 0. `centre` is a fraction of height
+/// and width. The part of the square outside the image is ignored.
 pub(crate) fn cutout(image: &mut [f32], [height, width]: [usize; 2], side: usize, centre: [f32; 2]) {
     let ends = |centre: f32, length: usize| {
-        // The pixel at which the square's middle lies; of an even side, the first beyond it.
+        // The pixel at the square's center; if the side is even, the first one after it.
         let middle = (centre * length as f32) as usize;
         ((middle + side.div_ceil(2)).min(length), middle.saturating_sub(side / 2))
     };

@@ -1,13 +1,13 @@
-//! What a long load says while it goes on.
+//! Progress of loading a dataset.
 
-/// How far loading is.
+/// How far loading has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Bytes received of an archive, also those of an earlier attempt.
+    /// Bytes of an archive received, including those of an earlier attempt.
     Downloading {
         /// Bytes so far.
         received: u64,
-        /// Bytes in all, if the server said.
+        /// Total bytes, if the server sent it.
         total: Option<u64>,
     },
     /// The archive is complete and is being checked and unpacked.
@@ -16,7 +16,7 @@ pub enum Progress {
     Decoding {
         /// Files so far.
         done: usize,
-        /// Files in all; unknown while an archive is being read.
+        /// Total files; unknown while an archive is being read.
         total: Option<usize>,
     },
 }

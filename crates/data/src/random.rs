@@ -1,17 +1,16 @@
-//! Random numbers that are a function of what they are for.
+//! Random numbers that depend only on what they are used for.
 //!
 //! Each use draws from its own ChaCha8 stream. The 32-byte ChaCha key is
 //!
 //! ```text
-//! bytes  0..8   domain: what is drawn, 8 ASCII bytes, e.g. `augment.`
+//! bytes  0..8   domain: the purpose, 8 ASCII bytes, such as `augment.`
 //! bytes  8..16  seed of the run                  (u64, little-endian)
-//! bytes 16..24  epoch, or 0 where there is none  (u64, little-endian)
+//! bytes 16..24  epoch, or 0 if there is none     (u64, little-endian)
 //! bytes 24..32  sample index in its image set    (u64, little-endian)
 //! ```
 //!
-//! so a draw depends on nothing that came before it: not on the batch, the worker or the platform.
-//! Numbers are made from the raw 32-bit words here, and not with `rand`'s distributions, because those
-//! may give other values in another version.
+//! so a draw does not depend on earlier draws, the batch, the thread or the platform. Numbers are made from the raw
+//! 32-bit words here instead of with `rand`'s distributions, whose values may change between versions.
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -23,7 +22,7 @@ use rand_chacha::{
 pub struct KeyedRng(ChaCha8Rng);
 
 impl KeyedRng {
-    /// The stream of this key; the layout stands in the [module's documentation](self).
+    /// The stream of this key; see the [module's documentation](self) for the layout.
     pub fn new(domain: &[u8; 8], seed: u64, epoch: u64, index: u64) -> Self {
         let mut key = [0; 32];
         key[0..8].copy_from_slice(domain);
@@ -33,9 +32,9 @@ impl KeyedRng {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// A whole number in `0..bound`, from one 32-bit word; 0 when `bound` is 0.
+    /// An integer in `0..bound`, from one 32-bit word; 0 if `bound` is 0.
     ///
-    /// Multiply and shift: some results are likelier than others by at most `bound` / 2^32.
+    /// Multiply and shift: some results are more likely than others, by at most `bound` / 2^32.
     pub fn below(&mut self, bound: u32) -> u32 {
         ((u64::from(self.0.next_u32()) * u64::from(bound)) >> 32) as u32
     }
@@ -45,20 +44,20 @@ impl KeyedRng {
         self.below(2) == 1
     }
 
-    /// Whether something of that chance in 0..1 happens, from one 32-bit word.
+    /// `true` with probability `chance`, 0 to 1, from one 32-bit word.
     pub fn chance(&mut self, chance: f64) -> bool {
-        // From above, so that a chance of a half is [`coin`](Self::coin) to the bit.
+        // Compared from above, so that a chance of 0.5 equals [`coin`](Self::coin) exactly.
         f64::from(self.uniform(0.0, 1.0)) >= 1.0 - chance
     }
 
-    /// A real number in `[low, high)`, one of 2^24 equally spaced ones, from one 32-bit word.
+    /// A number in `[low, high)`, one of 2^24 equally spaced values, from one 32-bit word.
     pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
         const STEP: f32 = 1.0 / (1 << 24) as f32;
         let unit = (self.0.next_u32() >> 8) as f32 * STEP;
         low + (high - low) * unit
     }
 
-    /// Puts `items` into a random order (Fisher–Yates), one word an item.
+    /// Shuffles `items` (Fisher–Yates) with one word per item.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last as u32 + 1) as usize;

@@ -1,40 +1,40 @@
-//! Taking validation images out of the training images, and smaller sets out of large ones.
+//! Splits validation images off the training images, and takes balanced subsets.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{error::DataError, random::KeyedRng};
 
-/// How many training images are kept for validation. In a recipe: a fraction such as `0.1`, or a
-/// whole number of images such as `5000`.
+/// How many training images are held out for validation. In a recipe, this is a fraction such as `0.1` or a number
+/// of images such as `5000`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Validation {
-    /// A number of images, less than there are. `0` for none.
+    /// A number of images, below the total. `0` for none.
     Count(usize),
-    /// A fraction of the images, in 0 to 1 (1 excluded).
+    /// A fraction of the images in `[0, 1)`.
     Fraction(f32),
 }
 
-/// Indices of training images, for training proper and for validation.
+/// Indices of the images for training and for validation.
 ///
-/// Both are sorted, share none, and together are all.
+/// Both lists are sorted. Together they contain every image exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// Images to train on.
     pub train: Vec<u32>,
-    /// Images to choose the best epoch by.
+    /// Images that select the best epoch.
     pub validation: Vec<u32>,
 }
 
-/// Takes validation images out of the images with these `labels` `[N]`, as many of each class as its
-/// share (rounded by largest remainder), which ones by `seed`.
+/// Splits validation images off the images with these `labels` `[N]`, in proportion to the size of each class
+/// (rounded by largest remainder). `seed` selects the images.
 ///
-/// A class keeps at least one image to train on, even if validation then gets fewer than asked for. A
-/// pure function of its arguments.
+/// A class keeps at least one training image, even if validation then gets fewer images than requested. This is a
+/// pure function.
 ///
 /// # Errors
 ///
-/// [`DataError::Validation`] if the fraction is not in `[0, 1)` or the count not below `N`.
+/// [`DataError::Validation`] if the fraction is not in `[0, 1)` or the count is not below `N`.
 pub fn split(labels: &[u32], validation: Validation, seed: u64) -> Result<Split, DataError> {
     let refused = |asked: String| DataError::Validation { asked, images: labels.len() };
     let count = match validation {
@@ -56,8 +56,8 @@ pub fn split(labels: &[u32], validation: Validation, seed: u64) -> Result<Split,
     Ok(Split { train, validation })
 }
 
-/// At most `limit` indices of the images with these `labels` `[N]`, sorted, as many of each class as
-/// possible, which ones by `seed`.
+/// At most `limit` sorted indices of the images with these `labels` `[N]`, with the classes as balanced as possible.
+/// `seed` selects the images.
 pub fn balanced_subset(labels: &[u32], limit: usize, seed: u64) -> Vec<u32> {
     let classes = shuffled_by_class(labels, b"subset..", seed);
     let rounds = classes.iter().map(Vec::len).max().unwrap_or(0);
@@ -83,8 +83,8 @@ fn shuffled_by_class(labels: &[u32], domain: &[u8; 8], seed: u64) -> Vec<Vec<u32
     members
 }
 
-/// How many of each class make up `count` in all: proportional, by largest remainder, and always
-/// fewer than the class has.
+/// How many images of each class add up to `count`: in proportion to the class, by largest remainder, and always fewer
+/// than the class has.
 fn shares(classes: &[Vec<u32>], count: usize) -> Vec<usize> {
     let total = classes.iter().map(Vec::len).sum::<usize>().max(1);
     let mut shares: Vec<usize> = classes.iter().map(|c| c.len() * count / total).collect();

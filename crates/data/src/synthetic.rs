@@ -1,11 +1,11 @@
-//! Ten classes of pictures drawn in code: a dataset that is always at hand.
+//! Ten classes of pictures drawn in code: a dataset that needs no files.
 //!
-//! A picture is one shape or pattern. Its place, size, direction, two colours, light and noise are
-//! random and drawn alike for every class, so that only the form tells the classes apart. Mirroring
-//! and small shifts keep the class, as with photographs.
+//! A picture shows one shape or pattern. Its position, size, direction, two colors, light and noise are random, with
+//! the same distribution for every class, so only the form distinguishes the classes. Mirroring and small shifts keep
+//! the class, as with photographs.
 //!
-//! The pictures are the same on every platform: of the operations on real numbers only those are used
-//! that IEEE 754 defines to the last bit (no sine, no logarithm).
+//! The pictures are the same on every platform: floating-point code uses only operations that IEEE 754 defines to the
+//! last bit (no sine, no logarithm).
 
 use crate::{
     dataset::{Dataset, ImageSet, LoadReport, channel_statistics},
@@ -26,13 +26,13 @@ pub const SYNTHETIC_CLASSES: [&str; 10] = [
     "checkerboard",
 ];
 
-/// Pixels a side of the pictures in [`synthetic`].
+/// Pixels per side of the pictures in [`synthetic`].
 const SIDE: usize = 32;
 
-/// A dataset of `train` and `test` pictures of 32 x 32 pixels, the classes in turn.
+/// A dataset of `train` training and `test` test pictures of 32 x 32 pixels; the classes alternate.
 ///
-/// A pure function: a picture is drawn from the stream `synth.tr` or `synth.te` of (seed, 0, its
-/// index), so a longer set begins with the shorter one. With `test` 0 there is no test set.
+/// This is a pure function: a picture is drawn from the stream `synth.tr` or `synth.te` of (seed, 0, its index), so a
+/// longer set starts with the shorter one. If `test` is 0, there is no test set.
 pub fn synthetic(train: usize, test: usize, seed: u64) -> Dataset {
     let train = draw_set(b"synth.tr", train, seed);
     let (mean, std) = channel_statistics(&train);
@@ -70,7 +70,7 @@ fn draw_set(domain: &[u8; 8], count: usize, seed: u64) -> ImageSet {
     ImageSet { height: SIDE, width: SIDE, images, labels }
 }
 
-/// A point or direction in the picture, whose sides are 1 long; x to the right, y down.
+/// A point or direction in the picture, whose sides have length 1; x points right, y down.
 #[derive(Clone, Copy)]
 struct Vector {
     x: f32,
@@ -91,8 +91,8 @@ impl Vector {
         Self { x: self.x / length, y: self.y / length }
     }
 
-    /// A direction, all equally likely. Taken from within the unit disc, as sine and cosine differ in
-    /// the last bit from platform to platform.
+    /// A uniformly random direction. Sampled from the unit disc, because sine and cosine differ in the last bit
+    /// between platforms.
     fn direction(rng: &mut KeyedRng) -> Self {
         loop {
             let v = Self { x: rng.uniform(-1.0, 1.0), y: rng.uniform(-1.0, 1.0) };
@@ -103,28 +103,27 @@ impl Vector {
     }
 }
 
-/// Everything about a picture that is drawn at random, apart from noise.
+/// The random parameters of a picture, except for the noise.
 struct Scene {
     centre: Vector,
     radius: f32,
     /// Direction of the shape's own x axis.
     turn: Vector,
-    /// Width of a pattern's light and dark stripe together.
+    /// Width of one light and one dark stripe together.
     period: f32,
     phase: [f32; 2],
     colours: [[f32; 3]; 2],
-    /// Brightness gained from the middle to the edge, in this direction.
+    /// Increase of brightness from the center to the edge in this direction.
     light: Vector,
     noise: f32,
 }
 
 impl Scene {
-    /// The same number of draws of the same kind for every class, so that nothing but the form
-    /// depends on it.
+    /// Draws the same number of values of the same kind for every class, so that only the form depends on the class.
     fn draw(rng: &mut KeyedRng) -> Self {
         let centre = Vector { x: rng.uniform(0.38, 0.62), y: rng.uniform(0.38, 0.62) };
         let radius = rng.uniform(0.26, 0.42);
-        // Up to 22 degrees either way: a square on its corner is hard to tell from a disc at 32 pixels.
+        // Up to 22 degrees in either direction: a square on its corner looks like a disc at 32 pixels.
         let turn = Vector { x: 1.0, y: rng.uniform(-0.4, 0.4) }.normalised();
         let period = rng.uniform(0.16, 0.34);
         let phase = [rng.uniform(0.0, 1.0), rng.uniform(0.0, 1.0)];
@@ -136,16 +135,16 @@ impl Scene {
         Self { centre, radius, turn, period, phase, colours, light, noise }
     }
 
-    /// How much of a pixel of side `pixel` at `at` is covered by the class's form, 0 to 1.
+    /// The fraction, 0 to 1, of a pixel of side `pixel` at `at` that the class's form covers.
     fn coverage(&self, class: usize, at: Vector, pixel: f32) -> f32 {
         let from_centre = Vector { x: at.x - self.centre.x, y: at.y - self.centre.y };
-        // In the shape's own frame, where its radius is 1.
+        // In the shape's own coordinates, where its radius is 1.
         let p = Vector {
             x: from_centre.dot(self.turn) / self.radius,
             y: from_centre.dot(Vector { x: -self.turn.y, y: self.turn.x }) / self.radius,
         };
         let (x, y) = (p.x.abs(), p.y.abs());
-        // The edge is as soft as a pixel is wide.
+        // The edge is one pixel wide.
         let soft = |distance: f32| (0.5 - distance / pixel).clamp(0.0, 1.0);
         let shape = |distance: f32| soft(distance * self.radius);
         let stripes = |along: Vector, phase: f32| {
@@ -158,12 +157,12 @@ impl Scene {
             2 => shape(nth_largest(p, &TRIANGLE, 0) - 0.6),
             3 => shape((p.length() - 0.78).abs() - 0.22),
             4 => shape((x - 1.0).max(y - 0.3).min((y - 1.0).max(x - 0.3))),
-            // A point of the star may be beyond one of its five edges, but not beyond two.
+            // A point in the star may be outside one of its five edges, but not outside two.
             5 => shape(nth_largest(p, &PENTAGON, 1) - 0.38),
             6 => stripes(self.tilted(0.0, 1.0), self.phase[0]),
             7 => stripes(self.tilted(1.0, 0.0), self.phase[0]),
             8 => {
-                // Rising or falling: mirroring turns one into the other.
+                // Rising or falling, because mirroring turns one into the other.
                 let side = if self.phase[1] < 0.5 { -HALF_ROOT } else { HALF_ROOT };
                 stripes(self.tilted(HALF_ROOT, side), self.phase[0])
             }
@@ -176,7 +175,7 @@ impl Scene {
         }
     }
 
-    /// The direction (x, y), turned by up to 8 degrees either way.
+    /// The direction (x, y), rotated by up to 8 degrees in either direction.
     fn tilted(&self, x: f32, y: f32) -> Vector {
         let tilt = self.turn.y * 0.38;
         Vector { x: x - tilt * y, y: y + tilt * x }.normalised()
@@ -186,7 +185,7 @@ impl Scene {
 /// Half the square root of 2: the sine of 45 degrees.
 const HALF_ROOT: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Directions of the edges of a triangle, and of a pentagon or five-pointed star.
+/// Normals of the edges of a triangle, and of a pentagon or five-pointed star.
 const TRIANGLE: [[f32; 2]; 3] = [[0.0, 1.0], [0.866_025_4, -0.5], [-0.866_025_4, -0.5]];
 const PENTAGON: [[f32; 2]; 5] = [
     [0.0, 1.0],
@@ -203,7 +202,7 @@ fn nth_largest<const N: usize>(p: Vector, directions: &[[f32; 2]; N], n: usize) 
     distances[n]
 }
 
-/// Two colours that differ enough to be told apart under the noise.
+/// Two colors that differ enough to be distinguished despite the noise.
 fn contrasting_colours(rng: &mut KeyedRng) -> [[f32; 3]; 2] {
     loop {
         let colours = [(); 2].map(|()| [(); 3].map(|()| rng.uniform(0.05, 0.95)));
@@ -225,10 +224,10 @@ fn draw_picture(class: usize, rng: &mut KeyedRng, size: usize, pixels: &mut [u8]
         let light = 1.0 + scene.light.dot(Vector { x: at.x - 0.5, y: at.y - 0.5 }) * 2.0;
         for channel in 0..3 {
             let [shape, ground] = scene.colours.map(|colour| colour[channel]);
-            // Four uniform numbers are close enough to a normal one; this sum deviates by 1.
+            // The sum of four uniform numbers is close enough to normal; its standard deviation is 1.
             let noise: f32 = (0..4).map(|_| rng.uniform(-0.866, 0.866)).sum();
             let value = (ground + (shape - ground) * coverage) * light + noise * scene.noise;
-            // `as` keeps what is beyond black and white at black and white.
+            // `as` clamps to black and white.
             pixels[channel * plane + position] = (value * 255.0 + 0.5) as u8;
         }
     }
@@ -263,7 +262,7 @@ mod tests {
 
     #[test]
     fn colours_do_not_tell_the_class() {
-        // Nearest mean colour of the class: a guess is right one time in ten.
+        // Classifies by the nearest mean color of a class: guessing is right one time in ten.
         let mean_colour = |image: &[u8]| -> [f32; 3] {
             std::array::from_fn(|channel| {
                 let plane = &image[channel * 1024..][..1024];

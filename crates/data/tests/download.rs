@@ -1,5 +1,5 @@
-//! CIFAR-10 and CIFAR-100 from a server to a dataset: a small HTTP server on this machine plays the good, the bad
-//! and the cut connection, and archives made here play the honest and the hostile.
+//! CIFAR-10 and CIFAR-100 from a server to a dataset, with a small local HTTP server that can interrupt connections or
+//! misbehave, and with archives that are valid or hostile.
 
 use std::{
     fs,
@@ -27,29 +27,29 @@ const RECORD: usize = 3073;
 /// What the server does with a request for the file.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// The file, or the part asked for.
+    /// The file, or the requested part.
     Honest,
-    /// The file from its start, whatever part is asked for.
+    /// The file from its start, whatever part is requested.
     IgnoreRange,
-    /// As `Honest`, but closing the connection after so many bytes.
+    /// As `Honest`, but closes the connection after this many bytes.
     CutAfter(usize),
     /// This status and nothing else.
     Status(&'static str),
     /// A redirect to this address.
     Redirect(&'static str),
-    /// A header that announces so many bytes.
+    /// A header that announces this many bytes.
     Announce(u64),
 }
 
-/// A server for one file on a port of its own. It stops when the test's process ends.
+/// A server for one file on its own port. It stops when the test's process ends.
 struct Server {
     url: String,
-    /// `Range` of each request, in the order they came.
+    /// `Range` of each request, in order.
     ranges: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl Server {
-    /// Answers the first request by the first of `answers` and so on, and the rest by the last.
+    /// Answers the first request with the first of `answers` and so on, and the rest with the last.
     fn start(file: Vec<u8>, answers: &[Answer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/file.tar.gz", listener.local_addr().unwrap());
@@ -58,7 +58,7 @@ impl Server {
         thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let answer = answers[number.min(answers.len() - 1)];
-                // The client hanging up early is part of some tests.
+                // In some tests the client hangs up early.
                 let _ = serve(stream.unwrap(), &file, answer, &seen);
             }
         });
@@ -119,14 +119,14 @@ fn serve(mut stream: TcpStream, file: &[u8], answer: Answer, seen: &Mutex<Vec<Op
 
 // -------------------------------------------------------------------------------------- archives
 
-/// A member of an archive: its name as it stands in the header, type, and contents.
+/// A member of an archive: its name in the header, type and contents.
 type Member = (String, EntryType, Vec<u8>);
 
 fn records(label: u8, count: usize) -> Vec<u8> {
     (0..count).flat_map(|number| [vec![label], vec![number as u8; RECORD - 1]].concat()).collect()
 }
 
-/// What the official archive has, with 10 records a file instead of 10,000.
+/// The members of the official archive, with 10 records per file instead of 10,000.
 fn official() -> Vec<Member> {
     let mut members = vec![("cifar-10-batches-bin/".into(), EntryType::Directory, vec![])];
     let mut file = |name: &str, contents: Vec<u8>| {
@@ -145,7 +145,7 @@ fn tar_gz(members: &[Member]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     for (name, kind, contents) in members {
         let mut header = Header::new_gnu();
-        // Past `set_path`, which would refuse the names that a hostile archive has.
+        // Without `set_path`, which would refuse the names of a hostile archive.
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         header.set_entry_type(*kind);
         header.set_mode(0o644);
@@ -175,7 +175,7 @@ fn files_in(folder: &Path) -> Vec<String> {
 
 // -------------------------------------------------------------------------------------- download
 
-/// Downloads `file` from a server with these answers into an empty folder.
+/// Downloads `file` from a server with these answers to an empty folder.
 fn fetch(file: &[u8], answers: &[Answer]) -> (Result<(), DownloadError>, Server, TempDir) {
     let server = Server::start(file.to_vec(), answers);
     let folder = tempfile::tempdir().unwrap();
@@ -184,7 +184,7 @@ fn fetch(file: &[u8], answers: &[Answer]) -> (Result<(), DownloadError>, Server,
     (result, server, folder)
 }
 
-/// Bytes without a pattern, more than a buffer holds.
+/// Bytes without a pattern, more than fit in a buffer.
 fn large_file() -> Vec<u8> {
     (0u32..300_000).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
@@ -201,7 +201,7 @@ fn a_download_reports_its_progress_and_leaves_one_file() {
     assert_eq!(files_in(destination.parent().unwrap()), ["file"]);
     let all = file.len() as u64;
     assert_eq!(last, Some(Progress::Downloading { received: all, total: Some(all) }));
-    // A second time, there is nothing to do.
+    // The second time there is nothing to do.
     download(&server.url, &sha256(&file), &destination, &mut |_| {}).unwrap();
     assert_eq!(server.ranges().len(), 1);
 }
@@ -222,7 +222,7 @@ fn what_was_received_is_kept_for_the_next_call() {
     let file = large_file();
     let (result, _, folder) = fetch(&file, &[Answer::CutAfter(1000)]);
     let message = result.unwrap_err().to_string();
-    assert!(message.contains("cut after 4000 bytes"), "{message}");
+    assert!(message.contains("interrupted after 4000 bytes"), "{message}");
     assert!(message.contains("file.part") && message.contains("start again"), "{message}");
     assert_eq!(files_in(folder.path()), ["file.part"]);
 
@@ -261,7 +261,7 @@ fn the_wrong_file_is_removed_and_both_digests_are_named() {
     let digest = Digest::Md5("0123456789abcdef0123456789abcdef".into());
     let error = download(&server.url, &digest, &folder.path().join("file"), &mut |_| {}).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("MD5 0123456789abcdef") && message.contains("it was removed"), "{message}");
+    assert!(message.contains("MD5 0123456789abcdef") && message.contains("it was deleted"), "{message}");
     assert!(files_in(folder.path()).is_empty());
 }
 
@@ -349,7 +349,8 @@ fn members_that_leave_the_folder_condemn_the_archive() {
 
 #[test]
 fn links_and_devices_condemn_the_archive() {
-    for (kind, word) in [(EntryType::Symlink, "link"), (EntryType::Link, "link"), (EntryType::Fifo, "no regular file")]
+    for (kind, word) in
+        [(EntryType::Symlink, "link"), (EntryType::Link, "link"), (EntryType::Fifo, "not a regular file")]
     {
         let mut members = official();
         members[1] = ("cifar-10-batches-bin/data_batch_1.bin".into(), kind, vec![]);
@@ -370,14 +371,14 @@ fn a_member_larger_than_an_official_one_condemns_the_archive() {
 fn a_member_that_comes_twice_condemns_the_archive() {
     let mut members = official();
     members.push(members[1].clone());
-    assert!(refusal(&members).contains("is there twice"));
+    assert!(refusal(&members).contains("appears twice"));
 }
 
 #[test]
 fn a_missing_member_is_named() {
     let mut members = official();
     members.retain(|(name, ..)| !name.ends_with("data_batch_3.bin"));
-    assert!(refusal(&members).contains("lacks data_batch_3.bin"));
+    assert!(refusal(&members).contains("data_batch_3.bin is missing"));
 }
 
 #[test]
@@ -416,7 +417,7 @@ fn cifar10_is_downloaded_once_and_read_from_disk_afterwards() {
     assert_eq!(server.ranges().len(), 1);
 }
 
-/// What CIFAR-100's official archive has, with 6 and 4 records rather than 50,000 and 10,000.
+/// The members of CIFAR-100's official archive, with 6 and 4 records instead of 50,000 and 10,000.
 fn official_cifar100() -> Vec<Member> {
     let records = |labels: [u8; 2], count| {
         (0..count).flat_map(|number| [labels.to_vec(), vec![number; RECORD - 1]].concat()).collect()
@@ -450,7 +451,7 @@ fn cifar100_is_downloaded_once_for_its_fine_and_its_coarse_labels() {
     assert_eq!(server.ranges().len(), 1);
     assert_ne!(digests[0], digests[1]);
 
-    // By their path: the fine labels.
+    // A path alone means the fine labels.
     let path = folder.path().join("cifar-100-binary.tar.gz");
     let unpacked = folder.path().join("cifar-100-binary");
     for (path, expected) in [
@@ -486,11 +487,11 @@ fn an_archive_in_place_is_used_without_the_network() {
     let mut options = options(&server, &archive, folder.path(), Source::Cifar(&CIFAR10));
     options.offline = true;
     let message = load(&options, &mut |_| {}).unwrap_err().to_string();
-    assert!(message.contains("switched off"), "{message}");
+    assert!(message.contains("downloads are disabled"), "{message}");
 
     fs::write(folder.path().join("cifar-10-binary.tar.gz"), b"something else").unwrap();
     let message = load(&options, &mut |_| {}).unwrap_err().to_string();
-    assert!(message.contains("is not the file expected"), "{message}");
+    assert!(message.contains("is not the expected file"), "{message}");
 
     fs::write(folder.path().join("cifar-10-binary.tar.gz"), &archive).unwrap();
     assert_eq!(load(&options, &mut |_| {}).unwrap().dataset.train.len(), 50);
@@ -505,7 +506,7 @@ fn auto_falls_back_with_one_line_and_a_named_dataset_does_not() {
     let loaded = load(&options, &mut |_| {}).unwrap();
     let note = loaded.note.unwrap();
     assert!(note.starts_with("CIFAR-10 is neither in ") && note.contains("503"), "{note}");
-    assert!(note.ends_with("pass --data DIR to use your own images") && !note.contains('\n'), "{note}");
+    assert!(note.ends_with("): using the procedural synthetic set") && !note.contains('\n'), "{note}");
     assert_eq!(loaded.dataset.name, "synthetic");
     assert_eq!((loaded.dataset.train.len(), loaded.dataset.test.unwrap().len()), (4000, 1000));
 
@@ -521,7 +522,7 @@ fn auto_does_not_hide_that_files_in_place_are_damaged() {
     fs::write(batches.join("data_batch_1.bin"), records(0, 1)).unwrap();
     let options = LoadOptions { data_dir: folder.path().into(), ..LoadOptions::default() };
     let message = load(&options, &mut |_| {}).unwrap_err().to_string();
-    assert!(message.contains("lacks data_batch_2.bin"), "{message}");
+    assert!(message.contains("data_batch_2.bin is missing"), "{message}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! CIFAR-10 as image files, where there is a copy: set `KILN_CIFAR10_FOLDER` to a folder or `.tar.gz`
-//! with `train/<class>/` and `test/<class>/`.
+//! Loads CIFAR-10 from image files if there is a copy: set `KILN_CIFAR10_FOLDER` to a folder or `.tar.gz` with
+//! `train/<class>/` and `test/<class>/`.
 
 use std::{
     io::Write,
@@ -12,7 +12,7 @@ use kiln_data::{Affine, Augment, Augmentation, Colour, LoadOptions, Mix, Source,
 #[test]
 fn all_of_cifar10_decodes_in_seconds() {
     let Some(path) = std::env::var_os("KILN_CIFAR10_FOLDER") else {
-        // Past the capture of output, so that it is seen.
+        // Written directly to stderr, because the test harness captures output.
         let _ = writeln!(std::io::stderr(), "skipped: KILN_CIFAR10_FOLDER is not set");
         return;
     };
@@ -55,11 +55,11 @@ fn all_of_cifar10_decodes_in_seconds() {
     });
     let _ = writeln!(
         std::io::stderr(),
-        "decoded 60,000 images in {decoding:.2?}; batches take {an_image:.2?} an image with crop and flip, {at_most:.2?} \
-         with every augmentation; digest {}",
+        "decoded 60,000 images in {decoding:.2?}; batches take {an_image:.2?} per image with crop and flip, \
+         {at_most:.2?} with every augmentation; digest {}",
         dataset.digest()
     );
-    // Generous, for machines that are busy with something else.
+    // Generous, for busy machines.
     assert!(decoding < Duration::from_secs(60), "{decoding:?}");
     assert!(an_image < Duration::from_micros(100), "{an_image:?}");
 }

@@ -156,6 +156,7 @@ pub struct Shared<'a> {
 
 // Safety: whoever takes parts sees to it that they do not overlap.
 unsafe impl Send for Shared<'_> {}
+// Safety: as above.
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {

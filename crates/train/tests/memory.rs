@@ -18,11 +18,13 @@ static IN_USE: AtomicIsize = AtomicIsize::new(0);
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         IN_USE.fetch_add(layout.size() as isize, Relaxed);
+        // Safety: the caller's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         IN_USE.fetch_sub(layout.size() as isize, Relaxed);
+        // Safety: the caller's.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

@@ -1,4 +1,4 @@
-//! Memory shared by all threads that decode: one that needs more than is left waits for the others.
+//! The memory budget that all decoding threads share. A thread that needs more than is left waits for the others.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -7,11 +7,11 @@ use super::MAX_MEMORY;
 static LEFT: Mutex<u64> = Mutex::new(MAX_MEMORY);
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// A part of the memory; given back when it is dropped.
+/// A share of the budget, returned on drop.
 pub(super) struct Share(u64);
 
 impl Share {
-    /// Waits until `bytes` are left, [`MAX_MEMORY`] at most.
+    /// Waits until `bytes` (at most [`MAX_MEMORY`]) are available, and takes them.
     pub(super) fn take(bytes: u64) -> Self {
         let bytes = bytes.min(MAX_MEMORY);
         let left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,65 +1,65 @@
-//! Memory that decoding a file takes at most, from its headers alone.
+//! An upper bound of the memory for decoding a file, from its headers.
 //!
-//! The figures follow the source of the decoders behind the `image` crate (zune-jpeg 0.5, png 0.18,
-//! gif 0.14, image-webp 0.2); `tests/hostile.rs` measures them on files made to be as bad as they can.
+//! The figures follow the source of the decoders behind the `image` crate (zune-jpeg 0.5, png 0.18, gif 0.14,
+//! image-webp 0.2); `tests/hostile.rs` measures them on worst-case files.
 
 use image::ImageFormat;
 
-/// Scans of a JPEG: an ordinary one has ten at most, and each can cost a walk over the whole picture.
+/// Maximum number of scans of a JPEG. An ordinary one has at most ten, and each can cost a pass over the picture.
 const MAX_SCANS: usize = 500;
 
-/// Most that text and profiles of a PNG may take when they are unpacked.
+/// Maximum size of a PNG's text and profiles after decompression.
 pub(super) const PNG_CHUNKS: u64 = 8 << 20;
-/// Deflate makes no more of a byte.
+/// Maximum number of bytes that deflate makes from one byte.
 const INFLATED: u64 = 1032;
 
-/// Bytes for every byte of a lossless WebP stream: twelve of them can ask for a prefix code's table of
-/// 1024 entries, and its header for 65,536 groups of five.
+/// Memory per byte of a lossless WebP stream: twelve bytes can request a prefix code table of 1024 entries, and the
+/// header can request 65,536 groups of five tables.
 const WEBP_CODES: u64 = 350;
 const MOST_WEBP_CODES: u64 = 65_536 * 5 * 4_200;
 
-/// Bytes that decoding `file` takes beside the file itself, with `output` bytes of decoded pixels.
+/// Bytes for decoding `file`, without the file itself and with `output` bytes of decoded pixels.
 pub(super) fn of(file: &[u8], format: ImageFormat, [width, height]: [u32; 2], output: u64) -> u64 {
     let (pixels, len) = (u64::from(width) * u64::from(height), file.len() as u64);
     let working = match format {
-        // The decoder copies the file, and its parts before the picture again and again.
+        // The decoder copies the file once, and the parts before the picture several times.
         ImageFormat::Jpeg => match Jpeg::read(file) {
             Ok(jpeg) => jpeg.working_bytes() + len + 3 * jpeg.scan as u64,
             Err(_) => 8 * pixels + 4 * len,
         },
         ImageFormat::Png => PNG_CHUNKS.min(INFLATED * len),
         ImageFormat::WebP => WebP::read(file).working_bytes(pixels, len),
-        // Indices into the palette.
+        // Palette indices.
         ImageFormat::Gif => pixels,
         _ => 0,
     };
     output + working
 }
 
-/// What matters of a JPEG's segments before its first scan.
+/// The relevant parts of a JPEG's segments before its first scan.
 struct Jpeg {
     width: u64,
     height: u64,
     /// Horizontal and vertical sampling factors of each component.
     sampling: Vec<[u64; 2]>,
-    /// Coefficients of the whole picture are kept until the last scan.
+    /// Whether the coefficients of the whole picture are kept until the last scan.
     keeps_coefficients: bool,
     /// Where the first scan starts.
     scan: usize,
 }
 
-/// Why [`Jpeg::read`] finds no scan.
+/// Why [`Jpeg::read`] found no scan.
 enum NoScan {
-    /// The file ends before.
+    /// The file ends before the scan.
     Ends,
-    /// The segments are not laid out as expected.
+    /// The layout of the segments is unexpected.
     Strange,
 }
 
 impl Jpeg {
     /// Walks from segment to segment up to the first scan.
     fn read(file: &[u8]) -> Result<Self, NoScan> {
-        // Behind the start-of-image marker.
+        // After the start-of-image marker.
         let (mut at, mut frame) = (2, None);
         loop {
             let &[0xFF, marker, high, low] = file.get(at..at + 4).ok_or(NoScan::Ends)? else {
@@ -84,7 +84,7 @@ impl Jpeg {
         };
         let number = |bytes| u64::from(u16::from_be_bytes(bytes));
         let sampling = rest.chunks_exact(3).map(|part| [part[1] >> 4, part[1] & 15].map(u64::from)).collect();
-        // Components that come in scans of their own are kept too.
+        // Components in separate scans are kept too.
         let keeps_coefficients = marker == 0xC2 || file.get(at + 4) != Some(&components);
         Ok(Self { width: number([w1, w0]), height: number([h1, h0]), sampling, keeps_coefficients, scan: at })
     }
@@ -95,43 +95,43 @@ impl Jpeg {
         let units = self.width.div_ceil(8 * h) * self.height.div_ceil(8 * v);
         let blocks: u64 = self.sampling.iter().map(|[h, v]| h * v).sum();
         let coefficients = if self.keeps_coefficients { units * blocks * 64 * 2 } else { 0 };
-        // Rows of blocks, and of what they are enlarged to.
+        // Rows of blocks, before and after upsampling.
         coefficients + self.width * h * v * 64 * self.sampling.len() as u64
     }
 }
 
-/// Whether a JPEG has an end-of-image marker behind the start of its picture data.
+/// Whether a JPEG has an end-of-image marker after the start of its picture data.
 ///
-/// Segments are followed by their lengths, so that the end marker of a thumbnail within one doesn't
-/// count. Data behind the marker is allowed; cameras put some there.
+/// Segments are skipped by their length, so the end marker of an embedded thumbnail does not count. Data after
+/// the marker is allowed, because cameras put some there.
 pub(super) fn jpeg_is_complete(file: &[u8]) -> bool {
     match Jpeg::read(file) {
         Ok(jpeg) => file[jpeg.scan..].windows(2).any(|pair| pair == [0xFF, 0xD9]),
         Err(NoScan::Ends) => false,
-        // The verdict is the decoder's.
+        // The decoder decides.
         Err(NoScan::Strange) => true,
     }
 }
 
-/// Whether a JPEG has more scans than any program writes.
+/// Whether a JPEG has more than [`MAX_SCANS`] scans.
 pub(super) fn jpeg_has_too_many_scans(file: &[u8]) -> bool {
     file.windows(2).filter(|pair| *pair == [0xFF, 0xDA]).count() > MAX_SCANS
 }
 
-/// Whether every chunk of a WebP is there: the decoder takes memory by what their headers say.
+/// Whether every chunk of a WebP is complete. The decoder allocates memory by the sizes in their headers.
 pub(super) fn webp_is_complete(file: &[u8]) -> bool {
     WebP::read(file).is_complete
 }
 
-/// What matters of a WebP's chunks.
+/// The relevant parts of a WebP's chunks.
 #[derive(Default)]
 struct WebP {
     is_complete: bool,
-    /// A picture of one chunk, without alpha or animation; else how it is stored.
+    /// How the picture is stored, if it is one chunk without alpha or animation.
     simple: Option<Storage>,
-    /// Bytes of the lossless streams, those in an animation's first frame among them.
+    /// Total bytes of the lossless streams, including those of an animation's first frame.
     lossless: u64,
-    /// Of the largest lossy frame: it may say another size than the picture.
+    /// Pixels of the largest lossy frame, whose size can differ from the picture's.
     lossy_pixels: u64,
 }
 
@@ -156,7 +156,7 @@ impl WebP {
         webp
     }
 
-    /// Whether no chunk is cut off.
+    /// Returns whether all chunks are complete.
     fn walk(&mut self, mut chunks: &[u8]) -> bool {
         while let Some((header, rest)) = chunks.split_at_checked(8) {
             let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
@@ -173,7 +173,7 @@ impl WebP {
                 }
                 _ => {}
             }
-            // Padded to an even length.
+            // Chunks are padded to an even length.
             chunks = rest.get(length.next_multiple_of(2)..).unwrap_or_default();
         }
         true
@@ -181,13 +181,13 @@ impl WebP {
 
     fn working_bytes(&self, pixels: u64, len: u64) -> u64 {
         let tables = (self.lossless * WEBP_CODES).min(MOST_WEBP_CODES);
-        // Y, U and V of whole blocks; the decoder copies the partitions.
+        // Y, U and V in whole blocks; the decoder copies the partitions.
         let lossy = 2 * self.lossy_pixels + len;
         match self.simple {
             Some(Storage::Lossy) => lossy,
-            // RGBA, and the data of the transforms.
+            // RGBA and the transforms' data.
             Some(Storage::Lossless) => 5 * pixels + tables,
-            // Alpha as a lossless picture of its own; canvas and frame of an animation.
+            // Alpha is a separate lossless picture; an animation has a canvas and a frame.
             None => 10 * pixels + lossy + tables,
         }
     }

@@ -1,11 +1,10 @@
-//! The middle square of an image, brought to another size a row at a time: what a large picture takes
-//! beside its pixels is a few rows.
+//! Resizes a square image row by row, so that a large picture needs only a few rows of extra memory.
 
 use image::RgbImage;
 
-/// Makes `size` x `size` pixels of `side` x `side`, whose rows of RGB `row` puts into the buffer it gets.
+/// Resizes `side` x `side` pixels to `size` x `size`. `row` appends an RGB row of the source to its buffer.
 ///
-/// The triangle filter of PIL's and the `image` crate's `resize`, and the very numbers of the latter.
+/// This is the triangle filter of `resize` in PIL and in the `image` crate, with exactly the latter's results.
 pub(super) fn resize(side: u32, size: u32, mut row: impl FnMut(u32, &mut Vec<u8>)) -> RgbImage {
     let mut pixels = Vec::with_capacity(3 * (size * size) as usize);
     let mut source = vec![];
@@ -36,7 +35,7 @@ pub(super) fn resize(side: u32, size: u32, mut row: impl FnMut(u32, &mut Vec<u8>
     RgbImage::from_raw(size, size, pixels).expect("size rows of size pixels")
 }
 
-/// The pixels of a line that make one of another, and their shares.
+/// The source pixels of an output pixel along one axis, and their weights.
 struct Taps {
     start: u32,
     weights: Vec<f32>,

@@ -399,6 +399,7 @@ unsafe fn multiply<S: Simd, M: MultiplyAdd<S>, const V: usize, const P: usize>(
         for k in k..runs.len {
             // Safety: as above.
             unsafe { product.multiply_add(simd, x.map(|x| *x.add(k)), weight, &mut sums) };
+            // Safety: at most one past the last weight.
             weight = unsafe { weight.add(width) };
         }
     }

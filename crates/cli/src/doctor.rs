@@ -15,15 +15,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kiln_infer::check::relative_error;
 use kiln_kernels::device::{self, DeviceRequest, SelectedDevice, choose};
+use kiln_kernels::self_test::{Case, F16_LIMIT, Found, LIMIT, cases};
 use kiln_train::run_dir::write_whole;
 use serde_json::{Value, json};
 
 use crate::args::{DoctorArgs, Examined};
 use crate::machine;
-
-mod cases;
-
-use cases::{Case, F16_LIMIT, Found, LIMIT, cases};
 
 /// How long a device may take over one operator.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -84,8 +81,7 @@ fn examine(request: DeviceRequest) -> Result<()> {
     for case in cases(&chosen) {
         println!("{}", json!({"start": case.name}));
         let found = catch_unwind(AssertUnwindSafe(|| case.run(&chosen)));
-        let found =
-            found.map_err(|panic| message(&*panic)).and_then(|found| found.map_err(|error| format!("{error:#}")));
+        let found = found.map_err(|panic| message(&*panic)).and_then(|found| found.map_err(|error| error.to_string()));
         if let Ok(found) = &found {
             first += found.first;
         }

@@ -20,6 +20,7 @@ mod fork;
 mod gpu_backend;
 mod launch;
 pub mod pool;
+pub mod self_test;
 pub mod sgd;
 
 pub use add_relu::add_relu;

@@ -19,8 +19,6 @@ mod loss;
 mod lr_find;
 mod metrics;
 mod predictions;
-#[cfg(feature = "burn")]
-mod range_test;
 pub mod recipe;
 mod recovery;
 #[cfg(not(target_family = "wasm"))]
@@ -45,14 +43,14 @@ pub use ema::Ema;
 pub use gradients::{ParameterGradients, gradients};
 #[cfg(feature = "burn")]
 pub use loss::{cross_entropy, mixed_targets, soft_targets};
+#[cfg(feature = "burn")]
+pub use lr_find::RangeTest;
 pub use lr_find::{LrFind, LrPoint};
 pub use metrics::{
     Averages, Bin, Calibration, ClassMetrics, Corrupted, EvaluationReport, Interval, Intervals, Metrics, MetricsError,
     Temperature, TemperatureError, TemperatureScaling, temperature,
 };
 pub use predictions::{Evaluation, Predictions};
-#[cfg(feature = "burn")]
-pub use range_test::RangeTest;
 pub use recipe::{Recipe, RecipeError};
 pub use recovery::{MAX_SKIPPED, Recovery};
 #[cfg(feature = "burn")]

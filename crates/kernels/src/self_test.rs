@@ -1,17 +1,17 @@
-//! What `kiln doctor` runs: every operator of `kiln_kernels`, with the answers of its reference in
-//! double precision. A new operator gets a function here and a line in [`cases`].
+//! Every operator on a device, with the answers of its reference in double precision: what `kiln doctor` runs. A new
+//! operator gets a function here and a line in [`cases`].
 
+use std::error::Error;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use crate::augment::{Change, Images};
+use crate::conv2d::Geometry;
+use crate::device::{OperatorPath, SelectedDevice, multiplies};
+use crate::{Precision, add_relu, conv2d};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_infer::augment::{levels, reference as augment_reference};
 use kiln_infer::check::noise;
 use kiln_infer::{Conv2d, CpuExecutor, GpuExecutor, Norm, Operator, Plan, Step, Value};
-use kiln_kernels::augment::{Change, Images};
-use kiln_kernels::conv2d::Geometry;
-use kiln_kernels::device::{OperatorPath, SelectedDevice, multiplies};
-use kiln_kernels::{Precision, add_relu, conv2d};
 
 /// Runs that are timed, after one that is not.
 const RUNS: usize = 5;
@@ -24,6 +24,10 @@ pub const F16_LIMIT: f64 = 1e-2;
 /// Of pictures.
 const MEAN: [f32; 3] = [0.5, 0.25, 0.1];
 const STD: [f32; 3] = [0.5, 0.25, 0.3];
+
+/// What a driver or burn says when it does not give an answer.
+pub type Failure = Box<dyn Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Failure>;
 
 /// An operator on one set of inputs.
 pub struct Case {
@@ -55,9 +59,9 @@ impl Case {
     }
 
     /// Without anything to run.
-    #[cfg(test)]
+    #[doc(hidden)]
     pub fn answering(name: &str, expected: Vec<f64>) -> Self {
-        let run = Box::new(|_: &SelectedDevice| anyhow::bail!("nothing to run"));
+        let run = Box::new(|_: &SelectedDevice| Err("nothing to run".into()));
         Self { name: name.to_owned(), expected: vec![("forward", expected)], limit: LIMIT, run }
     }
 }
@@ -141,7 +145,7 @@ fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
         limit: LIMIT,
         run: differentiable(vec![x, gamma, beta], grad, move |inputs| {
             let [x, gamma, beta] = take(inputs);
-            let made = kiln_kernels::batch_norm_train(x.reshape(shape), gamma, beta, EPSILON, relu);
+            let made = crate::batch_norm_train(x.reshape(shape), gamma, beta, EPSILON, relu);
             vec![made.output.reshape([-1]), made.mean, made.variance]
         }),
     }
@@ -160,7 +164,7 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
         limit: LIMIT,
         run: forward_only(vec![x, gamma, beta, mean, variance], move |inputs| {
             let [x, gamma, beta, mean, variance] = take(inputs);
-            vec![kiln_kernels::batch_norm(x.reshape(shape), gamma, beta, mean, variance, EPSILON, true).reshape([-1])]
+            vec![crate::batch_norm(x.reshape(shape), gamma, beta, mean, variance, EPSILON, true).reshape([-1])]
         }),
     }
 }
@@ -183,7 +187,7 @@ fn group_normalisation(shape: [usize; 4], groups: usize, relu: bool) -> Case {
         limit: LIMIT,
         run: differentiable(vec![x, gamma, beta], grad, move |inputs| {
             let [x, gamma, beta] = take(inputs);
-            vec![kiln_kernels::group_norm(x.reshape(shape), gamma, beta, groups, EPSILON, relu).reshape([-1])]
+            vec![crate::group_norm(x.reshape(shape), gamma, beta, groups, EPSILON, relu).reshape([-1])]
         }),
     }
 }
@@ -218,7 +222,7 @@ fn average_pool(shape: [usize; 4]) -> Case {
         limit: LIMIT,
         run: differentiable(vec![x], grad, move |inputs| {
             let [x] = take(inputs);
-            vec![kiln_kernels::global_average_pool(x.reshape(shape)).reshape([-1])]
+            vec![crate::global_average_pool(x.reshape(shape)).reshape([-1])]
         }),
     }
 }
@@ -274,7 +278,7 @@ fn plan_on_gpu(precision: Precision) -> Case {
         expected: vec![("forward", kiln_infer::reference::run(&plan, &image))],
         limit: if precision == Precision::F32 { LIMIT } else { F16_LIMIT },
         run: Box::new(move |chosen| {
-            let adapter = chosen.adapter.as_ref().context("the device has no adapter")?.for_inference();
+            let adapter = chosen.adapter.as_ref().ok_or("the device has no adapter")?.for_inference();
             let start = Instant::now();
             let executor = pollster::block_on(GpuExecutor::new(&adapter, &plan, precision))?;
             let (made, [first, later]) = timed(start, || Ok(pollster::block_on(executor.run(&image))?.0))?;
@@ -352,7 +356,7 @@ fn differentiable(
             device.sync()?;
             let backward = milliseconds(start);
             made = outputs.into_iter().map(Tensor::inner).collect();
-            made.extend(gradients.context("burn gave no gradient")?);
+            made.extend(gradients.ok_or("burn gave no gradient")?);
             if run == 0 {
                 first = forward + backward;
             } else {
@@ -387,7 +391,7 @@ fn tensor(values: &[f32], device: &Device) -> Tensor<1> {
 
 fn read(tensor: Tensor<1>) -> Result<Vec<f32>> {
     let values = tensor.into_data().try_into_vec::<f32>();
-    values.map_err(|error| anyhow::anyhow!("the device's answer is not f32: {error:?}"))
+    values.map_err(|error| format!("the device's answer is not f32: {error:?}").into())
 }
 
 fn take<const N: usize>(inputs: Vec<Tensor<1>>) -> [Tensor<1>; N] {

@@ -42,6 +42,8 @@ bash tests/workflows.sh
 # One profile for everything: the dependencies are compiled once.
 step "tests"
 cargo test --release --workspace
+step "the examples run"
+bash tests/examples.sh
 step "lints"
 cargo clippy --release --workspace --all-targets -- -D warnings
 step "the cuda feature compiles"

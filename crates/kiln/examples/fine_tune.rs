@@ -4,8 +4,6 @@
 //!
 //! BUNDLE is a `model.safetensors` of an earlier run, or one of `web/models`.
 
-use std::time::Duration;
-
 use kiln::train::recipe::Model;
 use kiln::{Bundle, Dataset, Recipe, Run, RunEvent, RunOptions};
 
@@ -19,11 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         model.width = bundle.metadata.architecture.width();
     }
     recipe.training.image_size = bundle.metadata.image_size;
+    recipe.training.epochs = 5;
     recipe.optimizer.lr /= 10.0;
 
     let data = Dataset::open(&photos, recipe.training.image_size)?;
-    let budget = Some(Duration::from_secs(600));
-    let mut run = Run::start(recipe, &data, RunOptions { initial: Some(bundle), budget, ..RunOptions::default() })?;
+    let mut run = Run::start(recipe, &data, RunOptions { initial: Some(bundle), ..RunOptions::default() })?;
     while let Some(event) = run.next()? {
         match event {
             RunEvent::Epoch { metrics, .. } => println!("epoch {}: loss {:.3}", metrics.epoch, metrics.train_loss),

@@ -20,8 +20,8 @@ const RISING: f64 = 0.005;
 pub struct History {
     /// Finished epochs.
     pub epochs: usize,
-    /// The epoch whose weights were kept, and its accuracy: on validation images if there are any, otherwise on training
-    /// images.
+    /// The epoch whose weights were kept, and its accuracy: on validation images if there are any, otherwise on
+    /// training images.
     pub best_epoch: usize,
     pub best_accuracy: f64,
     pub validated: bool,
@@ -81,8 +81,8 @@ impl History {
                 let side = if gap < 0.0 { "below" } else { "above" };
                 let verdict = if overfitting { "yes" } else { "no" };
                 sentences.push(format!(
-                    "Overfitting: {verdict}. In the last epoch training accuracy is {} {side} validation accuracy; more \
-                     than {:.0} points above counts as overfitting.",
+                    "Overfitting: {verdict}. In the last epoch training accuracy is {} {side} validation accuracy; \
+                     more than {:.0} points above counts as overfitting.",
                     points(gap.abs()),
                     100.0 * OVERFITTING_GAP
                 ));
@@ -267,8 +267,8 @@ pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
         (true, false) => "The network is underconfident",
     };
     let mut sentences = vec![format!(
-        "{verdict}: its mean confidence is {}, and {} of its predictions are correct. The expected calibration error, the \
-         average distance between confidence and accuracy, is {} (below {:.0} points counts as well calibrated).",
+        "{verdict}: its mean confidence is {}, and {} of its predictions are correct. The expected calibration error, \
+         the average distance between confidence and accuracy, is {} (below {:.0} points counts as well calibrated).",
         percent(confidence),
         percent(accuracy),
         points(error),
@@ -287,8 +287,8 @@ pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
     }
     sentences.push(match &evaluation.temperature {
         Temperature::Fitted(scaling) => format!(
-            "Dividing the logits by a temperature of {:.3}, fitted on {}, changes the calibration error from {} to {} and \
-             the loss from {:.4} to {:.4} nats. It changes no prediction.",
+            "Dividing the logits by a temperature of {:.3}, fitted on {}, changes the calibration error from {} to {} \
+             and the loss from {:.4} to {:.4} nats. It changes no prediction.",
             scaling.temperature,
             count(scaling.fitted_on, "validation image", "validation images"),
             points(error),
@@ -345,9 +345,9 @@ pub fn examples(predictions: &Predictions, confusion: &Confusion, most: usize) -
     surest(predictions, (0..predictions.len()).filter(is_one).collect(), most)
 }
 
-/// Indices of images for the cells of the confusion matrix, at most `most`: the most confident prediction of every cell,
-/// then the next of every cell, so that small cells are complete. Cells come row by row, and the images of a cell are
-/// sorted from the most confident. A cell has up to 200 images if they are errors, 40 if they are correct.
+/// Indices of images for the cells of the confusion matrix, at most `most`: the most confident prediction of every
+/// cell, then the next of every cell, so that small cells are complete. Cells come row by row, and the images of a cell
+/// are sorted from the most confident. A cell has up to 200 images if they are errors, 40 if they are correct.
 pub fn cell_examples(predictions: &Predictions, most: usize) -> Vec<usize> {
     let mut cells = BTreeMap::<_, Vec<usize>>::new();
     for index in 0..predictions.len() {
@@ -383,8 +383,8 @@ pub(crate) fn throughput(run: &Run) -> Option<String> {
     Some(match rates.len() {
         1 => format!("Training processed {mean:.0} images per second."),
         _ => format!(
-            "Training processed {mean:.0} images per second on average, from {slowest:.0} in the slowest epoch to {fastest:.0} in \
-             the fastest."
+            "Training processed {mean:.0} images per second on average, from {slowest:.0} in the slowest epoch to \
+             {fastest:.0} in the fastest."
         ),
     })
 }

@@ -70,8 +70,8 @@ struct Explored {
     step: [u32; 2],
     /// Images in a row of the sheet.
     columns: u32,
-    /// For each cell that is not empty: label, prediction, number of images, then the confidences in percent of the images
-    /// in the sheet.
+    /// For each cell that is not empty: label, prediction, number of images, then the confidences in percent of the
+    /// images in the sheet.
     cells: Vec<Vec<usize>>,
 }
 

@@ -164,8 +164,8 @@ pub(crate) fn rate(value: f64) -> String {
     if (1e-3..1e4).contains(&rounded.abs()) || rounded == 0.0 { format!("{rounded}") } else { format!("{rounded:e}") }
 }
 
-/// 1, 2, 2.5 or 5 times a power of ten, so that at most about `most` steps fit in `length`; a multiple of `whole` unless
-/// that is 0.
+/// 1, 2, 2.5 or 5 times a power of ten, so that at most about `most` steps fit in `length`; a multiple of `whole`
+/// unless that is 0.
 fn step(length: f64, most: usize, whole: f64) -> f64 {
     let least = (length / most as f64).max(whole);
     let power = 10.0_f64.powf(least.log10().floor());
@@ -242,7 +242,8 @@ impl Chart {
     }
 }
 
-/// Draws colors and their meaning below a title, in as many lines as they need. Returns the y of the last line's middle.
+/// Draws colors and their meaning below a title, in as many lines as they need. Returns the y of the last line's
+/// middle.
 pub(crate) fn legend(drawing: &mut Drawing, entries: &[(Colour, String)], width: f64) -> f64 {
     let mut y = if entries.is_empty() { 16.0 } else { 36.0 };
     let mut x = MARGIN;

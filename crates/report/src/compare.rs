@@ -211,8 +211,8 @@ fn aligned(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// Figures of several runs: their curves, and, for those that were evaluated, confusion matrices, reliability and scores
-/// by class.
+/// Figures of several runs: their curves, and, for those that were evaluated, confusion matrices, reliability and
+/// scores by class.
 ///
 /// # Panics
 ///
@@ -240,8 +240,8 @@ const BESIDE: [(&str, &str); 7] = [
     ("filters", "First-layer filters"),
 ];
 
-/// `compare.html`: the tables, the overlaid figures, and the figures of each run side by side. `pictures` returns a figure
-/// of a run's report as SVG, by the index of the run and the file's name.
+/// `compare.html`: the tables, the overlaid figures, and the figures of each run side by side. `pictures` returns a
+/// figure of a run's report as SVG, by the index of the run and the file's name.
 pub fn page(
     comparison: &Comparison,
     figures: &[Figure],
@@ -343,8 +343,8 @@ fn classes(scored: &[(&str, &EvaluationReport)]) -> Option<Figure> {
     Some(Figure {
         name: "classes",
         title: "F1 of each class".to_owned(),
-        caption: "The harmonic mean of precision and recall, one bar per run, with the last run's value as a number. Classes \
-                  are sorted by their average, worst first."
+        caption: "The harmonic mean of precision and recall, one bar per run, with the last run's value as a number. \
+                  Classes are sorted by their average, worst first."
             .to_owned(),
         panels: class_bars(&labels, &series),
         columns: 2,

@@ -1,5 +1,5 @@
-//! The network's features in two dimensions: t-SNE (van der Maaten and Hinton 2008) with Barnes-Hut trees (van der Maaten
-//! 2014).
+//! The network's features in two dimensions: t-SNE (van der Maaten and Hinton 2008) with Barnes-Hut trees (van der
+//! Maaten 2014).
 
 use bhtsne::Neighbor;
 use kiln_train::Predictions;
@@ -80,8 +80,8 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
-/// The first two principal components of each row by power iteration, scaled to a standard deviation of 1e-4, which t-SNE
-/// starts with. `None` if the rows do not differ or are not finite.
+/// The first two principal components of each row by power iteration, scaled to a standard deviation of 1e-4, which
+/// t-SNE starts with. `None` if the rows do not differ or are not finite.
 fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
     let width = rows[0].len();
     let mut mean = vec![0.0_f64; width];
@@ -160,9 +160,9 @@ pub fn embedding(embedding: &Embedding, predictions: &Predictions) -> Figure {
         name: "t-sne",
         title: "Features of the test images (t-SNE)".to_owned(),
         caption: format!(
-            "The features before the last layer for {}, placed by t-SNE: images with similar features are close together, \
-             but distances between clusters mean little. Names are at the center of their class{}. {} of these \
-             predictions are wrong.",
+            "The features before the last layer for {}, placed by t-SNE: images with similar features are close \
+             together, but distances between clusters mean little. Names are at the center of their class{}. {} of \
+             these predictions are wrong.",
             count(places.len(), "test image", "test images"),
             if predictions.classes.len() > CLASSES.len() { " if there is room; colors repeat" } else { "" },
             percent(share)

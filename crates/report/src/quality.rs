@@ -1,4 +1,5 @@
-//! Figures of an evaluation: confusion matrix, scores by class, reliability, robustness, and the learning-rate range test.
+//! Figures of an evaluation: confusion matrix, scores by class, reliability, robustness, and the learning-rate range
+//! test.
 
 use kiln_train::{Bin, Calibration, EvaluationReport, LrFind, Metrics, Temperature};
 use serde::Serialize;
@@ -28,12 +29,12 @@ pub fn confusion(metrics: &Metrics) -> Figure {
     let large = names.len() > NAMED_CLASSES;
     let caption = match large {
         false => {
-            "Rows are true classes, columns are predictions; empty cells are 0. Color strength follows the square root of \
-             the number."
+            "Rows are true classes, columns are predictions; empty cells are 0. Color strength follows the square root \
+             of the number."
         }
         true => {
-            "Rows are true classes, columns are predictions, both in the order of the dataset, with a tick at every tenth. \
-             Color strength follows the square root of the number. The table lists the most frequent confusions."
+            "Rows are true classes, columns are predictions, both in the order of the dataset, with a tick at every \
+             tenth. Color strength follows the square root of the number. The table lists the most frequent confusions."
         }
     };
     Figure {
@@ -58,8 +59,8 @@ pub(crate) fn confusions(scored: &[(&str, &EvaluationReport)]) -> Figure {
         name: "confusion",
         title: "Confusion matrices".to_owned(),
         caption:
-            "Percent of each class's images. Rows are true classes, columns are predictions. Color strength follows the \
-                  square root of the number."
+            "Percent of each class's images. Rows are true classes, columns are predictions. Color strength follows \
+                  the square root of the number."
                 .to_owned(),
         panels: scored.iter().map(panel).collect(),
         columns: 2,
@@ -162,15 +163,16 @@ pub fn classes(metrics: &Metrics) -> Figure {
     Figure {
         name: "classes",
         title: "Classes".to_owned(),
-        caption: "Precision is the share of a class's predictions that are correct, recall is the share of its images that are \
-                  classified correctly, and F1 is their harmonic mean, also shown as a number. The worst class comes first."
+        caption: "Precision is the share of a class's predictions that are correct, recall is the share of its images \
+                  that are classified correctly, and F1 is their harmonic mean, also shown as a number. The worst class \
+                  comes first."
             .to_owned(),
         panels: class_bars(&names, &series),
         columns: 2,
     }
 }
 
-/// A name, its colour, and its value in 0..1 for each class.
+/// A name, its color, and its value in 0..1 for each class.
 pub(crate) type Series = (String, Colour, Vec<Option<f64>>);
 
 /// A row of bars for each class, in two panels if there are many classes.
@@ -228,9 +230,10 @@ pub fn reliability(evaluation: &EvaluationReport) -> Figure {
     Figure {
         name: "reliability",
         title: "Reliability".to_owned(),
-        caption: "Predictions in 15 bins by confidence. Blue is accuracy, light blue its part above the mean confidence, and \
-                  orange the part of the confidence above the accuracy. On the dashed line, confidence equals accuracy. ECE \
-                  is the expected calibration error. The lower charts show the share of predictions in each bin."
+        caption: "Predictions in 15 bins by confidence. Blue is accuracy, light blue its part above the mean \
+                  confidence, and orange the part of the confidence above the accuracy. On the dashed line, confidence \
+                  equals accuracy. ECE is the expected calibration error. The lower charts show the share of \
+                  predictions in each bin."
             .to_owned(),
         panels,
         columns,
@@ -273,8 +276,7 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
         title: format!("Confidence histogram, {title}"),
         size: [400.0, 150.0],
         x: axis("confidence (%)"),
-        y: Axis::over("% of predictions", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin)))
-            .starting_at_zero(),
+        y: Axis::over("share (%)", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin))).starting_at_zero(),
         bars: filled.iter().map(|bin| bar(bin, SOFT, 0.8, 0.0, share(bin))).collect(),
         lines: vec![],
         rules: vec![],
@@ -314,7 +316,8 @@ pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
     (!names.is_empty()).then(|| Figure {
         name: "robustness",
         title: "Robustness".to_owned(),
-        caption: "The same images with corruptions of CIFAR-10-C (Hendrycks and Dietterich 2019); severity 0 means no corruption."
+        caption: "The same images with corruptions of CIFAR-10-C (Hendrycks and Dietterich 2019); severity 0 means no \
+                  corruption."
             .to_owned(),
         panels: vec![chart.draw()],
         columns: 1,

@@ -38,7 +38,7 @@ function byNumber(a, b, descending) {
 }
 
 /**
- * Shows the images of the chosen cell. It is chosen in the panel's lists, or in the matrix with a click or the arrow keys.
+ * Shows the images of a cell, which is chosen in the panel's lists or in the matrix with a click or the arrow keys.
  * See cells.rs for `panel.dataset.matrix`.
  */
 function explore(panel, svg) {
@@ -94,7 +94,8 @@ function explore(panel, svg) {
   }
 
   function description(label, answer, count, here) {
-    const what = label === answer ? `${names[label]}, predicted correctly` : `${names[label]}, predicted as ${names[answer]}`;
+    const how = label === answer ? "correctly" : `as ${names[answer]}`;
+    const what = `${names[label]}, predicted ${how}`;
     const all = rows[label].reduce((sum, cell) => sum + cell.count, 0);
     const share = all > 0 ? ` (${((100 * count) / all).toFixed(1)} %)` : "";
     const order = here > 1 ? " The most confident come first." : "";

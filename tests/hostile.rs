@@ -181,7 +181,7 @@ fn files_without_an_end_are_not_read() {
     type Make<'a> = &'a dyn Fn(&Path);
     let kinds: [(&str, Make); 4] = [("sparse", &sparse), ("pipe", &pipe), ("folder", &folder_of), ("zeros", &zeros)];
     // A run's folder without one of its text files is none.
-    let reasons = ["107374182400 bytes", "no regular file", "is a folder", "is no run", "No such file"];
+    let reasons = ["107374182400 bytes", "no regular file", "is a folder", "is not a run folder", "No such file"];
     for (file, commands) in [
         ("model.safetensors", &[&["predict", "--model", "run/model.safetensors", "a.png"][..], &["eval", "run"]][..]),
         ("last.ckpt", &[&["train", "--resume", "run", "--dataset", "synthetic"]]),

@@ -29,7 +29,13 @@ fn training_ends_with_a_report_of_what_was_trained() {
     let html = page(&run);
     let accuracy = format!("<strong>{:.2} %</strong>", 100.0 * finished["test_accuracy"].as_f64().unwrap());
     assert!(html.contains(&accuracy), "{accuracy}");
-    for heading in ["What was trained", "How training went", "How good it is", "What it confuses", "What it sees"] {
+    for heading in [
+        "What was trained",
+        "How training went",
+        "How accurate it is",
+        "Which classes it confuses",
+        "What the network sees",
+    ] {
         assert!(html.contains(heading), "{heading}");
     }
     let evaluation: serde_json::Value =
@@ -92,11 +98,11 @@ fn without_its_images_a_run_is_reported_by_its_numbers() {
     let printed = succeeds(&report(&[]));
     assert!(printed.contains("Missing:") && printed.contains("--data PATH"), "{printed}");
     let html = page(&folder.path().join("run"));
-    assert!(html.contains("What is missing") && html.contains("How good it is"), "{html}");
+    assert!(html.contains("What is missing") && html.contains("How accurate it is"), "{html}");
     fails(&report(&["--data", "pets"]), 1, &["pets"]);
     fs::remove_file(folder.path().join("run/evaluation.json")).unwrap();
     succeeds(&report(&[]));
-    assert!(!page(&folder.path().join("run")).contains("How good it is"));
+    assert!(!page(&folder.path().join("run")).contains("How accurate it is"));
 }
 
 #[test]
@@ -109,7 +115,7 @@ fn a_run_that_did_not_end_is_reported_and_what_is_no_run_is_not() {
     assert!(printed["missing"][0].as_str().unwrap().contains("did not reach its end"), "{printed}");
     assert_eq!(printed["report"], "run/report.html");
 
-    fails(&report("nowhere"), 1, &["nowhere is no run", "kiln train"]);
+    fails(&report("nowhere"), 1, &["nowhere is not a run folder"]);
     fs::write(folder.path().join("run/metrics.jsonl"), "").unwrap();
     fails(&report("run"), 1, &["no finished epoch"]);
     fs::write(folder.path().join("run/metrics.jsonl"), "{\"epoch\":").unwrap();
@@ -163,7 +169,7 @@ fn several_runs_are_reported_one_by_one_and_beside_each_other() {
     assert!(both.contains(r#"alt="Features (t-SNE) of two""#));
     fails(&report(&["one", "--out", "both"]), 1, &["name two or more"]);
     fs::remove_file(folder.path().join("one/report.html")).unwrap();
-    fails(&report(&["one", "nowhere"]), 1, &["nowhere is no run"]);
+    fails(&report(&["one", "nowhere"]), 1, &["nowhere is not a run folder"]);
     assert!(!folder.path().join("one/report.html").exists(), "nothing is computed for nothing");
 }
 
@@ -192,6 +198,6 @@ fn runs_are_compared_in_a_table_and_in_pictures() {
         serde_json::from_slice(&fs::read(folder.path().join("fast/evaluation.json")).unwrap()).unwrap();
     assert_eq!(printed["comparison"]["runs"][1]["evaluation"]["accuracy"], evaluation["metrics"]["accuracy"]);
     assert_eq!(printed["comparison"]["differences"][0]["values"], serde_json::json!(["0.01", "0.1"]));
-    fails(&compare(&["slow", "nowhere"]), 1, &["nowhere is no run"]);
+    fails(&compare(&["slow", "nowhere"]), 1, &["nowhere is not a run folder"]);
     fails(&compare(&["slow"]), 2, &["2"]);
 }

@@ -83,17 +83,17 @@ test("the table of classes sorts in both directions, by mouse and by keyboard", 
 async function explorer(page) {
   const panel = page.locator(".cells");
   const { grid, cells } = JSON.parse(await panel.getAttribute("data-matrix"));
-  const names = await panel.getByLabel("Class").locator("option").allTextContents();
+  const names = await panel.getByLabel("True class").locator("option").allTextContents();
   const middle = (label, answer) => page.locator(".matrix svg").evaluate((svg, [x, y]) => {
     const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
     return [at.x, at.y];
   }, [grid.left + (answer + 0.5) * grid.cell, grid.top + (label + 0.5) * grid.cell]);
   const isShown = async ([label, answer, count, ...confidences]) => {
-    const answered = label === answer ? "recognised" : `taken for ${names[answer]}`;
+    const answered = label === answer ? "predicted correctly" : `predicted as ${names[answer]}`;
     const what = `${names[label]}, ${answered}: ${count} of`;
     const said = await panel.getByRole("status").textContent();
     assert.ok(said.startsWith(what), `'${said}' instead of '${what}'`);
-    assert.equal(said.includes("left out"), confidences.length < count, said);
+    assert.equal(said.includes("not shown"), confidences.length < count, said);
     assert.deepEqual(await panel.locator("li").allTextContents(), confidences.map((confidence) => `${confidence} %`));
   };
   return { panel, cells, names, middle, isShown };
@@ -128,8 +128,8 @@ for (const [name, options] of Object.entries({ desktop: {}, phone: PHONE })) {
       await isShown(cells.find((cell) => cell[0] === label && cell[1] === answer) ?? [label, answer, 0]);
     }
     const [from, to] = errors[0];
-    await panel.getByLabel("Class").selectOption(names[from]);
-    await panel.getByLabel("Answer").selectOption(`${to}`);
+    await panel.getByLabel("True class").selectOption(names[from]);
+    await panel.getByLabel("Prediction").selectOption(`${to}`);
     await isShown(errors[0]);
 
     // When zoomed in, the matrix stays in its frame and the selected cell stays in view.

@@ -151,7 +151,7 @@ fn compress(image: &mut [u8], [height, width]: [usize; 2], quality: u8) {
     image.copy_from_slice(&decode_image(&file, height).expect("a JPEG that was just written"));
 }
 
-/// Cut to 0..255, and down to whole levels as the authors' conversion does.
+/// Clamped to 0..255 and truncated to an integer, like the authors' conversion.
 fn byte(value: f64) -> u8 {
     value as u8
 }
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(corrupt(&fewer, Corruption::GaussianNoise, 5, 7).images, noisy.image(0));
     }
 
-    /// What scikit-image and Pillow make of one picture, as CIFAR-10-C's authors use them.
+    /// Compares with what scikit-image and Pillow, which CIFAR-10-C's authors use, make of one picture.
     #[test]
     fn blur_brightness_contrast_and_jpeg_are_those_of_the_authors() {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/metrics/corruptions.json");

@@ -1,4 +1,4 @@
-//! What the numbers say, in sentences that the numbers choose.
+//! The written analysis: sentences that depend on the numbers.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,32 +9,33 @@ use kiln_train::{Bin, EpochMetrics, EvaluationReport, Metrics, Predictions, Temp
 use crate::Run;
 use crate::words::{count, grouped, list, percent, points};
 
-/// Training accuracy this far above validation counts as overfitting.
+/// Training accuracy this far above validation accuracy counts as overfitting.
 pub const OVERFITTING_GAP: f64 = 0.05;
 
-/// Rise of the accuracy at the end beyond which a run is called unfinished.
+/// If the accuracy rises by more than this at the end, a longer run is suggested.
 const RISING: f64 = 0.005;
 
-/// What a run's history amounts to.
+/// A summary of a run's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     /// Finished epochs.
     pub epochs: usize,
-    /// The epoch whose weights were kept, and its accuracy, on validation images if there are any.
+    /// The epoch whose weights were kept, and its accuracy: on validation images if there are any, otherwise on
+    /// training images.
     pub best_epoch: usize,
     pub best_accuracy: f64,
     pub validated: bool,
-    /// From the first epoch's accuracy to the best one's.
+    /// The best epoch's accuracy minus the first epoch's.
     pub improvement: f64,
-    /// Training less validation accuracy in the last epoch.
+    /// Training minus validation accuracy in the last epoch.
     pub gap: Option<f64>,
-    /// Whether that is more than [`OVERFITTING_GAP`].
+    /// Whether the gap is more than [`OVERFITTING_GAP`].
     pub overfitting: Option<bool>,
-    /// Epoch of the least validation loss, and by what share the last epoch's is above it.
+    /// Epoch of the lowest validation loss, and how far the last epoch's loss is above it, as a fraction.
     pub least_loss: Option<(usize, f64)>,
-    /// How much higher the last epoch's accuracy is than that a tenth of the epochs before it; of ten epochs or more.
+    /// How far the accuracy rose over the last tenth of the epochs, if there are ten or more.
     pub late_rise: Option<f64>,
-    /// Epochs with a loss or an accuracy that is no number.
+    /// Epochs with a loss or an accuracy that is not finite.
     pub broken: Vec<usize>,
 }
 
@@ -71,7 +72,7 @@ impl History {
         }
     }
 
-    /// The printed analysis.
+    /// The analysis in sentences.
     pub fn sentences(&self, recipe: &Recipe) -> Vec<String> {
         let on = if self.validated { "validation" } else { "training" };
         let mut sentences = vec![];
@@ -80,21 +81,22 @@ impl History {
                 let side = if gap < 0.0 { "below" } else { "above" };
                 let verdict = if overfitting { "yes" } else { "no" };
                 sentences.push(format!(
-                    "Overfitting: {verdict}. In the last epoch training accuracy is {} {side} validation accuracy; more \
-                     than {:.0} points above counts as overfitting.",
+                    "Overfitting: {verdict}. In the last epoch training accuracy is {} {side} validation accuracy; \
+                     more than {:.0} points above counts as overfitting.",
                     points(gap.abs()),
                     100.0 * OVERFITTING_GAP
                 ));
                 if !overfitting && is_augmented(recipe) {
                     sentences.push(
-                        "Training images are scored as they are trained on, augmented, which is harder: on plain ones the \
-                         gap would likely be wider."
+                        "Training accuracy is measured on augmented images, which are harder: on plain images the gap \
+                         would likely be wider."
                             .to_owned(),
                     );
                 }
             }
             _ => sentences.push(
-                "Overfitting: unknown, for want of validation images to compare the training accuracy with.".to_owned(),
+                "Overfitting: unknown, because there are no validation images to compare the training accuracy with."
+                    .to_owned(),
             ),
         }
         if self.epochs > 1 && self.improvement.is_finite() {
@@ -117,15 +119,15 @@ impl History {
         }
         if let Some((epoch, above)) = self.least_loss.filter(|(_, above)| *above > 0.05) {
             sentences.push(format!(
-                "Validation loss was least in epoch {epoch} and ended {:.0} % above that: what the network learned later \
-                 made its confidence worse.",
+                "Validation loss was lowest in epoch {epoch} and ended {:.0} % above that: later training made the \
+                 network's confidence worse.",
                 100.0 * above
             ));
         }
         if !self.broken.is_empty() {
             let epochs: Vec<String> = self.broken.iter().map(usize::to_string).collect();
             sentences.push(format!(
-                "Some numbers of {} {} are missing, since they were not finite; curves have gaps there.",
+                "Some numbers of {} {} are missing because they were not finite; the curves have gaps there.",
                 if epochs.len() == 1 { "epoch" } else { "epochs" },
                 list(&epochs)
             ));
@@ -134,7 +136,7 @@ impl History {
     }
 }
 
-/// Whether training images are harder than plain ones.
+/// Whether augmentation makes training images harder than plain ones.
 fn is_augmented(recipe: &Recipe) -> bool {
     let augment = &recipe.augment;
     augment.crop_padding > 0
@@ -145,7 +147,7 @@ fn is_augmented(recipe: &Recipe) -> bool {
         || augment.colour != Default::default()
 }
 
-/// Images of one class that were taken for another.
+/// Number of images of one class that were predicted as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confusion {
     pub label: usize,
@@ -153,7 +155,7 @@ pub struct Confusion {
     pub images: usize,
 }
 
-/// The most frequent confusions, at most `most`, the greatest first.
+/// The most frequent confusions, at most `most`, sorted from the most frequent.
 pub fn confusions(confusion: &[Vec<usize>], most: usize) -> Vec<Confusion> {
     let cells = confusion.iter().enumerate().flat_map(|(label, row)| {
         row.iter().enumerate().map(move |(predicted, &images)| Confusion { label, predicted, images })
@@ -164,12 +166,12 @@ pub fn confusions(confusion: &[Vec<usize>], most: usize) -> Vec<Confusion> {
     found
 }
 
-/// How well, with what certainty, and on which classes worst.
+/// Accuracy with its interval, and the best and worst classes.
 pub(crate) fn quality(evaluation: &EvaluationReport) -> Vec<String> {
     let (metrics, intervals) = (&evaluation.metrics, &evaluation.intervals);
     let mut sentences = vec![format!(
-        "{} of {} of {} ({}) are recognised; with other images of the same kind, {} to {} would be expected ({:.0} % \
-         bootstrap interval).",
+        "{} of {} of {} ({}) are classified correctly; on other images of the same kind, {} to {} would be expected \
+         ({:.0} % bootstrap interval).",
         percent(metrics.accuracy),
         count(metrics.samples, "image", "images"),
         evaluation.dataset,
@@ -179,20 +181,23 @@ pub(crate) fn quality(evaluation: &EvaluationReport) -> Vec<String> {
         100.0 * intervals.level
     )];
     if let Some(flipped) = &evaluation.flip_tta {
-        sentences.push(format!("Averaged over mirror images it is {}.", percent(flipped.accuracy)));
+        sentences.push(format!(
+            "With predictions averaged over each image and its mirror image, the accuracy is {}.",
+            percent(flipped.accuracy)
+        ));
     }
     let mut ranked: Vec<_> = metrics.classes.iter().filter_map(|class| Some((class.f1?, class))).collect();
     ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
     if let [(worst, low), .., (best, high)] = ranked[..] {
         sentences.push(format!(
-            "Best told from the others is {} (F1 {best:.3}), worst {} (F1 {worst:.3}).",
+            "The best class is {} (F1 {best:.3}), the worst is {} (F1 {worst:.3}).",
             high.class, low.class
         ));
     }
     let worst = evaluation.corruptions.iter().min_by(|a, b| a.accuracy.total_cmp(&b.accuracy));
     if let Some(worst) = worst {
         sentences.push(format!(
-            "Of the corruptions it suffers most from {} of severity {}: {} are recognised then.",
+            "The most harmful corruption is {} at severity {}, with an accuracy of {}.",
             worst.corruption.replace('_', " "),
             worst.severity,
             percent(worst.accuracy)
@@ -201,19 +206,19 @@ pub(crate) fn quality(evaluation: &EvaluationReport) -> Vec<String> {
     let empty: Vec<String> =
         metrics.classes.iter().filter(|class| class.support == 0).map(|class| class.class.clone()).collect();
     if !empty.is_empty() {
-        let (verb, them) = if empty.len() == 1 { ("has", "it") } else { ("have", "them") };
+        let (verb, they) = if empty.len() == 1 { ("has", "it has") } else { ("have", "they have") };
         let names = capitalised(&shortened(&empty));
-        sentences.push(format!("{names} {verb} no image here, so that nothing is said about {them}."));
+        sentences.push(format!("{names} {verb} no images here, so {they} no scores."));
     }
     sentences
 }
 
-/// What is taken for what.
+/// Which classes are confused with each other.
 pub(crate) fn confusion(metrics: &Metrics) -> Vec<String> {
     let errors =
         metrics.samples - (0..metrics.classes.len()).map(|class| metrics.confusion[class][class]).sum::<usize>();
     if errors == 0 {
-        return vec!["No image is taken for another class.".to_owned()];
+        return vec!["No image is misclassified.".to_owned()];
     }
     let name = |class: usize| &metrics.classes[class].class;
     let tops = confusions(&metrics.confusion, 3);
@@ -222,7 +227,7 @@ pub(crate) fn confusion(metrics: &Metrics) -> Vec<String> {
         .map(|&Confusion { label, predicted, images }| {
             let support = metrics.classes[label].support;
             format!(
-                "{} is taken for {} in {} of {} ({}).",
+                "{} is predicted as {} in {} of {} ({}).",
                 capitalised(name(label)),
                 name(predicted),
                 images,
@@ -235,8 +240,8 @@ pub(crate) fn confusion(metrics: &Metrics) -> Vec<String> {
     let back = metrics.confusion[top.predicted][top.label];
     if errors > 1 {
         sentences.push(format!(
-            "{} and {} alone make {} of all {} errors.",
-            capitalised(name(top.label)),
+            "Confusions between {} and {} make up {} of all {} errors.",
+            name(top.label),
             name(top.predicted),
             percent((top.images + back) as f64 / errors as f64),
             grouped(errors),
@@ -245,7 +250,7 @@ pub(crate) fn confusion(metrics: &Metrics) -> Vec<String> {
     sentences
 }
 
-/// Whether confidence can be trusted.
+/// Whether the confidence is reliable.
 pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
     let calibration = &evaluation.metrics.calibration;
     let weight = |bins: &[Bin], value: fn(&Bin) -> f64| {
@@ -258,12 +263,12 @@ pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
     let error = calibration.expected_calibration_error;
     let verdict = match (error > CALIBRATED, confidence > accuracy) {
         (false, _) => "The network is well calibrated",
-        (true, true) => "The network is too sure of itself",
-        (true, false) => "The network is less sure than it could be",
+        (true, true) => "The network is overconfident",
+        (true, false) => "The network is underconfident",
     };
     let mut sentences = vec![format!(
-        "{verdict}: its mean confidence is {}, and {} of its answers are right; confidence and accuracy are {} apart on \
-         average (the expected calibration error; below {:.0} points a network is called calibrated here).",
+        "{verdict}: its mean confidence is {}, and {} of its predictions are correct. The expected calibration error, \
+         the average distance between confidence and accuracy, is {} (below {:.0} points counts as well calibrated).",
         percent(confidence),
         percent(accuracy),
         points(error),
@@ -274,16 +279,16 @@ pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
     if samples > 0 {
         let right = weight(&sure, |bin| bin.accuracy);
         sentences.push(format!(
-            "Of {} given with more than {:.0} % confidence, {} are right.",
-            count(samples, "answer", "answers"),
+            "Of {} with more than {:.0} % confidence, {} are correct.",
+            count(samples, "prediction", "predictions"),
             100.0 * sure[0].lower,
             percent(right)
         ));
     }
     sentences.push(match &evaluation.temperature {
         Temperature::Fitted(scaling) => format!(
-            "Dividing the logits by a temperature of {:.3}, fitted on {}, brings the error from {} to {} and the loss from \
-             {:.4} to {:.4} nats. It changes no answer.",
+            "Dividing the logits by a temperature of {:.3}, fitted on {}, changes the calibration error from {} to {} \
+             and the loss from {:.4} to {:.4} nats. It changes no prediction.",
             scaling.temperature,
             count(scaling.fitted_on, "validation image", "validation images"),
             points(error),
@@ -296,12 +301,12 @@ pub(crate) fn calibration(evaluation: &EvaluationReport) -> Vec<String> {
     sentences
 }
 
-/// Expected calibration error below which a network is called calibrated.
+/// An expected calibration error up to this counts as well calibrated.
 const CALIBRATED: f64 = 0.02;
 
-/// Which answers are surer than they are right, by the class that is given as the answer.
+/// The predicted class for which the network is most overconfident.
 pub(crate) fn overconfidence(predictions: &Predictions) -> Option<String> {
-    // Of each class: answers, right ones, and the sum of their confidence.
+    // For each class: predictions, correct ones, and the sum of the confidences.
     let mut answers = vec![(0_usize, 0_usize, 0.0); predictions.classes.len()];
     for index in 0..predictions.len() {
         let answer = predictions.predicted(index);
@@ -311,28 +316,28 @@ pub(crate) fn overconfidence(predictions: &Predictions) -> Option<String> {
         *confidence += predictions.probabilities(index)[answer];
     }
     let gap = |&(given, right, confidence): &(usize, usize, f64)| (confidence - right as f64) / given as f64;
-    // Of fewer answers the mean says little.
+    // The mean of fewer predictions says little.
     let frequent = answers.iter().enumerate().filter(|(_, (given, ..))| *given >= 20);
     let (class, answer) = frequent.max_by(|a, b| gap(a.1).total_cmp(&gap(b.1)))?;
     let &(given, right, confidence) = answer;
     (gap(answer) > 0.0).then(|| {
         format!(
-            "It trusts itself too far most of all where it says {}: {} of {} are right, at a mean confidence of {}.",
+            "It is most overconfident when it predicts {}: {} of {} are correct, at a mean confidence of {}.",
             predictions.classes[class],
             percent(right as f64 / given as f64),
-            count(given, "such answer", "such answers"),
+            count(given, "such prediction", "such predictions"),
             percent(confidence / given as f64)
         )
     })
 }
 
-/// Indices of the wrong answers, the surest first, at most `most`.
+/// Indices of the wrong predictions, most confident first, at most `most`.
 pub fn confident_errors(predictions: &Predictions, most: usize) -> Vec<usize> {
     let wrong = (0..predictions.len()).filter(|&index| predictions.predicted(index) != predictions.labels[index]);
     surest(predictions, wrong.collect(), most)
 }
 
-/// Indices of the images of such a confusion, the surest first, at most `most`.
+/// Indices of the images of a confusion, most confident first, at most `most`.
 pub fn examples(predictions: &Predictions, confusion: &Confusion, most: usize) -> Vec<usize> {
     let is_one = |index: &usize| {
         predictions.labels[*index] == confusion.label && predictions.predicted(*index) == confusion.predicted
@@ -340,9 +345,9 @@ pub fn examples(predictions: &Predictions, confusion: &Confusion, most: usize) -
     surest(predictions, (0..predictions.len()).filter(is_one).collect(), most)
 }
 
-/// Indices of images for the cells of the confusion matrix, at most `most`: of every cell the surest answer, then of
-/// every cell the next, so that a small one is there whole. Cells come row by row, a cell's images the surest first.
-/// Of errors a cell has up to 200 images, of right answers 40.
+/// Indices of images for the cells of the confusion matrix, at most `most`: the most confident prediction of every
+/// cell, then the next of every cell, so that small cells are complete. Cells come row by row, and the images of a cell
+/// are sorted from the most confident. A cell has up to 200 images if they are errors, 40 if they are correct.
 pub fn cell_examples(predictions: &Predictions, most: usize) -> Vec<usize> {
     let mut cells = BTreeMap::<_, Vec<usize>>::new();
     for index in 0..predictions.len() {
@@ -353,7 +358,7 @@ pub fn cell_examples(predictions: &Predictions, most: usize) -> Vec<usize> {
         let surest = surest(predictions, images, if cell.0 == cell.1 { 40 } else { 200 });
         surest.into_iter().enumerate().map(move |(rank, index)| (rank, size, cell, index))
     });
-    // Where not even every cell can have its next, the larger ones do.
+    // If there is no room for the next image of every cell, larger cells come first.
     let mut chosen: Vec<_> = ranked.collect();
     chosen.sort();
     chosen.truncate(most);
@@ -368,7 +373,7 @@ fn surest(predictions: &Predictions, indices: Vec<usize>, most: usize) -> Vec<us
     ranked.into_iter().take(most).map(|(_, index)| index).collect()
 }
 
-/// How fast, and how evenly.
+/// The speed of training, and how much it varied.
 pub(crate) fn throughput(run: &Run) -> Option<String> {
     let rates: Vec<f64> =
         run.history.iter().map(|epoch| epoch.images_per_second).filter(|rate| rate.is_finite()).collect();
@@ -376,14 +381,15 @@ pub(crate) fn throughput(run: &Run) -> Option<String> {
     let fastest = rates.iter().copied().reduce(f64::max)?;
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
     Some(match rates.len() {
-        1 => format!("Training took {mean:.0} images a second."),
+        1 => format!("Training processed {mean:.0} images per second."),
         _ => format!(
-            "Training took {mean:.0} images a second on average, from {slowest:.0} in the slowest epoch to {fastest:.0} in the fastest."
+            "Training processed {mean:.0} images per second on average, from {slowest:.0} in the slowest epoch to \
+             {fastest:.0} in the fastest."
         ),
     })
 }
 
-/// At most five of the names.
+/// A list of at most five names.
 fn shortened(names: &[String]) -> String {
     match names.len() {
         0..=5 => list(names),

@@ -1,4 +1,4 @@
-//! The images behind the cells of a confusion matrix, for the script of the page (`report.js`).
+//! The images in the cells of a confusion matrix, for the page's script (`report.js`).
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,30 +11,30 @@ use serde::Serialize;
 
 use crate::quality::Grid;
 
-/// Larger images are reduced to this many pixels a side.
+/// Larger images are reduced to this many pixels per side.
 const SIDE: u32 = 64;
-/// Images that a page takes: of CIFAR-10 they are a megabyte of JPEG, and would be five of PNG.
+/// Maximum number of images in a page. For CIFAR-10 they take one megabyte as JPEG; PNG would take five.
 const MOST: usize = 2000;
 const MOST_PIXELS: usize = MOST * 32 * 32;
-/// Of JPEG. Without subsampled colours, errors of 32 x 32 pixels are not to be seen at it.
+/// JPEG quality. Without chroma subsampling, its errors are not visible on 32 x 32 pixels.
 const QUALITY: u8 = 90;
-/// Side of a block of JPEG: images that share none keep their colours to themselves.
+/// Side of a JPEG block. Images that share no block do not affect each other's colors.
 const BLOCK: u32 = 8;
 
 /// A small image in a cell of the confusion matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CellImage {
-    /// Its class and the answer to it, indices into the classes.
+    /// Its class and the prediction, indices into the classes.
     pub label: usize,
     pub predicted: usize,
-    /// Probability of the answer, 0..1.
+    /// Probability of the prediction, 0..1.
     pub confidence: f64,
-    /// Of the same size as all others.
+    /// The image, of the same size as all others.
     pub image: RgbImage,
 }
 
 impl CellImage {
-    /// The image that `predictions` have at `index`.
+    /// The image with the prediction at `index`.
     pub fn new(image: &RgbImage, predictions: &Predictions, index: usize) -> Self {
         let predicted = predictions.predicted(index);
         let confidence = predictions.probabilities(index)[predicted];
@@ -46,36 +46,36 @@ impl CellImage {
         Self { label: predictions.labels[index], predicted, confidence, image }
     }
 
-    /// How many images of that size a page takes.
+    /// Maximum number of images of this size in a page.
     pub fn most(width: usize, height: usize) -> usize {
         let [width, height] = reduced(width as u32, height as u32);
         (MOST_PIXELS / (width * height).max(1) as usize).min(MOST)
     }
 }
 
-/// A size in pixels, brought down to [`SIDE`] with its proportions.
+/// A size in pixels, reduced to at most [`SIDE`] with the same aspect ratio.
 fn reduced(width: u32, height: u32) -> [u32; 2] {
     let longer = width.max(height);
     [width, height].map(|side| if longer > SIDE { (side * SIDE / longer).max(1) } else { side })
 }
 
-/// What the script is told. Images lie in the sheet row by row, in the order of the cells and, in a cell, of their
+/// The data for the script. Images are in the sheet row by row, in the order of the cells and, within a cell, of their
 /// confidences.
 #[derive(Serialize)]
 struct Explored {
     grid: Grid,
     /// Width and height of an image.
     image: [u32; 2],
-    /// From one image of the sheet to the next, across and down.
+    /// Distance from one image of the sheet to the next, across and down.
     step: [u32; 2],
     /// Images in a row of the sheet.
     columns: u32,
-    /// Label, answer and number of images of each cell that is not empty, then the confidences of those in the sheet
-    /// in per cent.
+    /// For each cell that is not empty: label, prediction, number of images, then the confidences in percent of the
+    /// images in the sheet.
     cells: Vec<Vec<usize>>,
 }
 
-/// What the script shows beside the matrix; hidden without it. `images` are in the order of `cell_examples`.
+/// The panel beside the matrix, hidden without the script. `images` are in the order of `cell_examples`.
 pub(crate) fn explorer(metrics: &Metrics, grid: Grid, images: &[CellImage]) -> Markup {
     let mut cells = vec![];
     let mut rest = images;
@@ -97,29 +97,29 @@ pub(crate) fn explorer(metrics: &Metrics, grid: Grid, images: &[CellImage]) -> M
         div.cells data-matrix=(told) hidden {
             p { "Choose a cell here, or in the matrix with a click or the arrow keys." }
             div.choice {
-                label { "Class " select {
+                label { "True class " select {
                     @for (index, class) in metrics.classes.iter().enumerate() { option value=(index) { (class.class) } }
                 } }
-                label { "Answer " select {} }
+                label { "Prediction " select {} }
                 label { "Zoom " input type="range" min="1" max="8" step="0.5" value="1"; }
             }
             p role="status" {}
             @if images.is_empty() {
-                p { "The images themselves are missing." }
+                p { "The images are not available." }
             } @else {
-                ul tabindex="0" aria-label="Images of the cell" {}
+                ul tabindex="0" aria-label="Images in this cell" {}
                 img src=(sheet(images, step, columns)) alt="" hidden;
             }
         }
     }
 }
 
-/// All images in one, as a data URI.
+/// All images in one sheet, as a data URI.
 fn sheet(images: &[CellImage], [across, down]: [u32; 2], columns: u32) -> String {
     let rows = (images.len() as u32).div_ceil(columns);
     let whole = RgbImage::from_fn(columns * across, rows * down, |x, y| {
         let at = y / down * columns + x / across;
-        // Beyond an image its border goes on to the end of the block.
+        // The border pixels of an image repeat up to the end of the block.
         images.get(at as usize).map_or(image::Rgb([128; 3]), |CellImage { image, .. }| {
             *image.get_pixel((x % across).min(image.width() - 1), (y % down).min(image.height() - 1))
         })
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Four images of three classes: 0 taken for 0 and twice for 1, 2 for 2; their shades tell them apart.
+    /// Four images of three classes: 0 predicted once as 0 and twice as 1, 2 predicted as 2. Their shades differ.
     fn images() -> (Metrics, Vec<CellImage>) {
         let predictions = Predictions {
             classes: ["a", "b", "c"].map(str::to_owned).to_vec(),
@@ -159,7 +159,7 @@ mod tests {
         let told = html.split_once("data-matrix=\"").unwrap().1.split_once('"').unwrap().0.replace("&quot;", "\"");
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         assert_eq!(told["grid"], serde_json::json!({"left": 30.0, "top": 20.0, "cell": 15.0}));
-        // Per cent of e^2 / (e^2 + 2) and the like.
+        // e^2 / (e^2 + 2) and so on, in percent.
         assert_eq!(told["cells"], serde_json::json!([[0, 0, 1, 79], [0, 1, 2, 96, 91], [2, 2, 1, 58]]));
 
         let data = html.split_once("data:image/jpeg;base64,").unwrap().1.split_once('"').unwrap().0;

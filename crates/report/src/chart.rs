@@ -1,4 +1,4 @@
-//! A panel with axes: lines, bars and marks.
+//! A panel with axes, lines, bars and marks.
 
 use std::ops::Range;
 
@@ -6,20 +6,20 @@ use crate::drawing::{Anchor, Drawing, Point, Text};
 use crate::figure::Panel;
 use crate::theme::{Colour, INK, LARGE, LINE, SMALL, SOFT, fitted, text_width};
 
-/// What is drawn between two axes.
+/// A chart with two axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
     pub title: String,
-    /// In CSS pixels.
+    /// Size in CSS pixels.
     pub size: [f64; 2],
     pub x: Axis,
     pub y: Axis,
     pub bars: Vec<Bar>,
     pub lines: Vec<Line>,
     pub rules: Vec<Rule>,
-    /// Values with a ring around them.
+    /// Points marked with a ring.
     pub marks: Vec<[f64; 2]>,
-    /// Colours and what they stand for, below the title.
+    /// Colors and their meaning, below the title.
     pub legend: Vec<(Colour, String)>,
 }
 
@@ -27,16 +27,16 @@ pub(crate) struct Chart {
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     pub name: &'static str,
-    /// Of the values, widened to something with a length where they have none.
+    /// Range of the values, widened if its length would be 0.
     pub range: Range<f64>,
     pub scale: Scale,
 }
 
-/// How values lie along an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
-    /// With ticks at whole numbers alone.
+    /// Linear, with ticks only at whole numbers.
     Whole,
     Log,
 }
@@ -44,15 +44,15 @@ pub(crate) enum Scale {
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub colour: Colour,
-    /// In CSS pixels.
+    /// Width in CSS pixels.
     pub width: f64,
-    /// Values that are no numbers, or outside the axes, leave a gap.
+    /// Points that are not finite or outside the axes leave a gap.
     pub points: Vec<[f64; 2]>,
-    /// Whether each value has a dot.
+    /// Whether each point has a dot.
     pub dots: bool,
 }
 
-/// A filled rectangle from corner to corner, in the axes' values.
+/// A filled rectangle between two corners, in values of the axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
     pub colour: Colour,
@@ -61,24 +61,24 @@ pub(crate) struct Bar {
     pub to: [f64; 2],
 }
 
-/// A dashed line across.
+/// A dashed line across the plot.
 #[derive(Clone, Debug)]
 pub(crate) enum Rule {
-    /// At that height, with a text at its end.
+    /// At this y value, with a text at its end.
     Horizontal(f64, String),
-    /// At that place, with a text at its top.
+    /// At this x value, with a text at its top.
     Vertical(f64, String),
     /// From corner to corner.
     Diagonal,
 }
 
-/// Between a chart's edge and what is drawn in it.
+/// Distance between a chart's edge and its contents.
 const MARGIN: f64 = 8.0;
-/// Right of the plot, where the last tick's text ends.
+/// Room to the right of the plot for the end of the last tick's text.
 const RIGHT: f64 = 18.0;
 
 impl Axis {
-    /// An axis over the finite ones of `values`, a twentieth wider at both ends.
+    /// An axis over the finite `values`, extended by a twentieth at both ends.
     pub fn over(name: &'static str, scale: Scale, values: impl Iterator<Item = f64>) -> Self {
         let usable = |value: &f64| value.is_finite() && (scale != Scale::Log || *value > 0.0);
         let mut range = f64::INFINITY..f64::NEG_INFINITY;
@@ -90,7 +90,7 @@ impl Axis {
             range = 0.0..1.0;
         }
         let length = range.end - range.start;
-        // Of one value, or of values that differ in their last digits alone, too.
+        // Also for one value, or for values that differ only in their last digits.
         let room = match length > 1e-9 * range.end.abs() {
             true => 0.05 * length,
             false if scale == Scale::Log => 0.5,
@@ -103,7 +103,7 @@ impl Axis {
         Self { name, range, scale }
     }
 
-    /// The same, no lower than 0 and no higher than `most`.
+    /// The same axis, limited to 0..`most`.
     pub fn within(mut self, most: f64) -> Self {
         let range = self.range.start.max(0.0)..self.range.end.min(most);
         if range.end > range.start {
@@ -112,25 +112,25 @@ impl Axis {
         self
     }
 
-    /// The same, from 0.
+    /// The same axis, starting at 0.
     pub fn starting_at_zero(mut self) -> Self {
         self.range.start = 0.0;
         self.range.end = self.range.end.max(f64::MIN_POSITIVE);
         self
     }
 
-    /// Where a value lies, 0 at the start of the axis and 1 at its end.
+    /// Position of a value: 0 at the start of the axis, 1 at its end.
     fn share(&self, value: f64) -> f64 {
         let place = |value: f64| if self.scale == Scale::Log { value.log10() } else { value };
         (place(value) - place(self.range.start)) / (place(self.range.end) - place(self.range.start))
     }
 
-    /// Whether a value is on the axis; a rounding error is no reason to leave one out.
+    /// Whether a value is on the axis, with tolerance for rounding errors.
     fn has(&self, value: f64) -> bool {
         (-1e-9..=1.0 + 1e-9).contains(&self.share(value))
     }
 
-    /// At most about that many values to be named, and the distance between them on a linear axis.
+    /// At most about `most` values for ticks, and the distance between them on a linear axis.
     fn ticks(&self, most: usize) -> (Vec<f64>, f64) {
         match self.scale {
             Scale::Log => (log_ticks(&self.range, most), 0.0),
@@ -144,13 +144,13 @@ impl Axis {
         }
     }
 
-    /// A tick in words, on a linear axis with as many digits as its steps need.
+    /// The text of a tick. On a linear axis it has as many digits as the step needs.
     fn text(&self, value: f64, step: f64) -> String {
         match self.scale {
             Scale::Log => rate(value),
             _ => {
                 let decimals = (-step.log10()).ceil().max(0.0) as usize;
-                // 0.25 needs one digit more than its size says.
+                // A step of 0.25 needs one digit more than its magnitude suggests.
                 let exact = (step * 10.0_f64.powi(decimals as i32)).fract() < 1e-6;
                 format!("{value:.*}", if exact { decimals } else { decimals + 1 })
             }
@@ -164,7 +164,7 @@ pub(crate) fn rate(value: f64) -> String {
     if (1e-3..1e4).contains(&rounded.abs()) || rounded == 0.0 { format!("{rounded}") } else { format!("{rounded:e}") }
 }
 
-/// 1, 2, 2.5 or 5 times a power of ten, so that at most about `most` of them make `length`; a multiple of `whole`
+/// 1, 2, 2.5 or 5 times a power of ten, so that at most about `most` steps fit in `length`; a multiple of `whole`
 /// unless that is 0.
 fn step(length: f64, most: usize, whole: f64) -> f64 {
     let least = (length / most as f64).max(whole);
@@ -174,8 +174,7 @@ fn step(length: f64, most: usize, whole: f64) -> f64 {
     steps.into_iter().find(fits).unwrap_or(10.0 * power)
 }
 
-/// Powers of ten in the range; also their double and fivefold, or their ninefold and all between, where
-/// the range has few.
+/// Powers of ten in the range. If there are few, also their multiples by 2 and 5, or by 1.5 to 9.
 fn log_ticks(range: &Range<f64>, most: usize) -> Vec<f64> {
     let decades = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
     let every = |factors: &[f64], stride: usize| -> Vec<f64> {
@@ -188,7 +187,7 @@ fn log_ticks(range: &Range<f64>, most: usize) -> Vec<f64> {
     found.unwrap_or_else(|| every(&[1.0], (range.end / range.start).log10() as usize / most + 1))
 }
 
-/// Where the axes enclose, in a panel.
+/// The area of a panel between the axes.
 struct Plot<'a> {
     chart: &'a Chart,
     at: Point,
@@ -196,7 +195,7 @@ struct Plot<'a> {
 }
 
 impl Chart {
-    /// Draws it.
+    /// Draws the chart.
     pub fn draw(&self) -> Panel {
         let mut drawing = Drawing::default();
         let top = self.header(&mut drawing);
@@ -235,7 +234,7 @@ impl Chart {
         Panel { label: self.title.clone(), size: self.size, drawing }
     }
 
-    /// Title and legend; the height that they take.
+    /// Draws title and legend, and returns their height.
     fn header(&self, drawing: &mut Drawing) -> f64 {
         drawing.title(fitted(&self.title, LARGE, self.size[0] - 2.0 * MARGIN));
         let y = legend(drawing, &self.legend, self.size[0]);
@@ -243,7 +242,8 @@ impl Chart {
     }
 }
 
-/// Colours and what they stand for, in as many lines as they need below a title; the middle of the last.
+/// Draws colors and their meaning below a title, in as many lines as they need. Returns the y of the last line's
+/// middle.
 pub(crate) fn legend(drawing: &mut Drawing, entries: &[(Colour, String)], width: f64) -> f64 {
     let mut y = if entries.is_empty() { 16.0 } else { 36.0 };
     let mut x = MARGIN;
@@ -274,7 +274,7 @@ impl Plot<'_> {
         drawing.rectangle([x0.min(x1), y0.min(y1)], [(x1 - x0).abs(), (y1 - y0).abs()], *colour, *opacity);
     }
 
-    /// The `index`th rule; the texts of upright ones stand one below the other.
+    /// Draws the `index`th rule. The texts of vertical rules are placed one below the other.
     fn rule(&self, drawing: &mut Drawing, index: usize, rule: &Rule) {
         let ([left, top], [width, height]) = (self.at, self.size);
         let (right, bottom) = (left + width, top + height);

@@ -1,4 +1,4 @@
-//! Runs side by side.
+//! Comparison of runs.
 
 use std::collections::BTreeSet;
 
@@ -13,28 +13,28 @@ use crate::figure::Figure;
 use crate::page::{document, shown};
 use crate::quality::{Series, class_bars, confusions};
 use crate::theme::RUNS;
-use crate::words::{duration, percent};
+use crate::words::{duration, percent, points};
 use crate::{Run, history};
 
-/// What differs between runs, and how they did.
+/// How runs differ, and their results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     pub runs: Vec<Row>,
-    /// Fields of the recipe that are not the same in all.
+    /// Fields of the recipe that differ between the runs.
     pub differences: Vec<Difference>,
 }
 
-/// How one run did.
+/// The results of one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub run: String,
     pub epochs: usize,
     pub best_epoch: usize,
-    /// Of the best epoch, 0..1; `None` if the recipe keeps no images for validation.
+    /// Validation accuracy of the best epoch, 0..1; `None` if the recipe keeps no images for validation.
     pub validation_accuracy: Option<f64>,
-    /// Of training and validation.
+    /// Time of training and validation.
     pub seconds: f64,
-    /// `None` until `kiln eval` was run.
+    /// `None` if the run was not evaluated.
     pub evaluation: Option<Scores>,
 }
 
@@ -98,7 +98,7 @@ impl Comparison {
         Self { runs: runs.iter().map(row).collect(), differences: (0..fields).filter_map(difference).collect() }
     }
 
-    /// Both tables, for a terminal.
+    /// Both tables as text for a terminal.
     pub fn text(&self) -> String {
         let scores = self.runs.iter().map(|row| row.cells().map(|(text, _)| text).to_vec());
         let text = aligned(&[vec![HEADINGS.map(str::to_owned).to_vec()], scores.collect()].concat());
@@ -108,7 +108,7 @@ impl Comparison {
         }
     }
 
-    /// What differs between the recipes, under a line with the runs' names.
+    /// The differing fields of the recipes, after a line with the runs' names.
     fn recipes(&self) -> Vec<Vec<String>> {
         let names = self.runs.iter().map(|row| row.run.clone()).collect();
         let mut rows = vec![[vec!["recipe".to_owned()], names].concat()];
@@ -116,7 +116,7 @@ impl Comparison {
         rows
     }
 
-    /// Both tables, for a page.
+    /// Both tables as HTML.
     fn tables(&self) -> Markup {
         let recipes = self.recipes();
         let number = |column: usize| (column > 0).then_some("number");
@@ -146,12 +146,12 @@ impl Comparison {
         }
     }
 
-    /// Why the scores cannot be held against each other, if they cannot.
+    /// Why the scores cannot be compared, or `None` if they can.
     pub fn caveat(&self) -> Option<String> {
         let missing: Vec<&str> =
             self.runs.iter().filter(|row| row.evaluation.is_none()).map(|row| row.run.as_str()).collect();
         if !missing.is_empty() {
-            return Some(format!("not evaluated: {}; `kiln eval RUN` does it", missing.join(", ")));
+            return Some(format!("not evaluated: {}", missing.join(", ")));
         }
         let scored = self.runs.iter().filter_map(|row| row.evaluation.as_ref());
         let sets: BTreeSet<_> = scored.map(|scores| (&scores.dataset, &scores.split, scores.samples)).collect();
@@ -160,17 +160,17 @@ impl Comparison {
                 .iter()
                 .map(|(dataset, split, samples)| format!("{samples} images of {dataset} ({split})"))
                 .collect();
-            format!("their scores are of different images and not comparable: {}", sets.join(", "))
+            format!("the scores are not comparable because they are of different images: {}", sets.join(", "))
         })
     }
 }
 
 const HEADINGS: [&str; 9] =
     ["run", "test accuracy", "interval", "loss", "ECE", "F1", "validation", "best epoch", "time"];
-const SAME_RECIPES: &str = "Their recipes are the same.";
+const SAME_RECIPES: &str = "The recipes are identical.";
 
 impl Row {
-    /// What stands under each heading, and the number to sort by.
+    /// The text under each heading, and the number to sort by.
     fn cells(&self) -> [(String, Option<f64>); 9] {
         let scores = self.evaluation.as_ref();
         let cell = |value: Option<f64>, text: fn(f64) -> String| match value {
@@ -195,7 +195,7 @@ impl Row {
     }
 }
 
-/// Columns as wide as their widest entry, the first to the left and the others to the right.
+/// A table with columns as wide as their widest entry. The first column is left-aligned, the others right-aligned.
 fn aligned(rows: &[Vec<String>]) -> String {
     let length = |text: &String| text.chars().count();
     let widths: Vec<usize> =
@@ -211,7 +211,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// Pictures of several runs: their curves over each other, and, of those that were evaluated, reliability and
+/// Figures of several runs: their curves, and, for those that were evaluated, confusion matrices, reliability and
 /// scores by class.
 ///
 /// # Panics
@@ -229,19 +229,19 @@ pub fn figures(runs: &[&Run]) -> Vec<Figure> {
     figures
 }
 
-/// Pictures that each run's report has of its own, by the names of their files.
+/// Figures that are shown side by side, with the names of their files in each run's report.
 const BESIDE: [(&str, &str); 7] = [
     ("t-sne", "Features (t-SNE)"),
-    ("errors", "Surest errors"),
+    ("errors", "Most confident errors"),
     ("confused", "Most frequent confusions"),
-    ("predictions", "Answers to some test images"),
-    ("augmentation", "Images as they are trained on"),
+    ("predictions", "Predictions on some test images"),
+    ("augmentation", "Augmented training images"),
     ("robustness", "Accuracy on corrupted images"),
     ("filters", "First-layer filters"),
 ];
 
-/// `compare.html`: the table, pictures over each other, and beside each other those that `pictures` has of each run's
-/// own report, as SVG by run and name of the file.
+/// `compare.html`: the tables, the overlaid figures, and the figures of each run side by side. `pictures` returns a
+/// figure of a run's report as SVG, by the index of the run and the file's name.
 pub fn page(
     comparison: &Comparison,
     figures: &[Figure],
@@ -255,9 +255,9 @@ pub fn page(
     };
     let body = html! {
         section { h2 { "Runs" } (comparison.tables()) }
-        section { h2 { "Over each other" } @for figure in figures { (shown(figure)) } }
+        section { h2 { "Overlaid" } @for figure in figures { (shown(figure)) } }
         section {
-            h2 { "Beside each other" }
+            h2 { "Side by side" }
             @for (file, title) in BESIDE {
                 @let found: Vec<(&str, Vec<u8>)> =
                     names.iter().enumerate().filter_map(|(run, name)| Some((*name, pictures(run, file)?))).collect();
@@ -280,7 +280,7 @@ pub fn page(
     document(&format!("{} - Kiln comparison", names.join(", ")), &header, &body, &made)
 }
 
-/// Accuracy over confidence, a line a run.
+/// Accuracy by confidence, one line per run.
 fn reliability(scored: &[(&str, &EvaluationReport)]) -> Figure {
     let line = |(index, (_, evaluation)): (usize, &(&str, &EvaluationReport))| {
         let bins = evaluation.metrics.calibration.bins.iter().filter(|bin| bin.samples > 0);
@@ -289,14 +289,14 @@ fn reliability(scored: &[(&str, &EvaluationReport)]) -> Figure {
     };
     let entry = |(index, (name, evaluation)): (usize, &(&str, &EvaluationReport))| {
         let error = evaluation.metrics.calibration.expected_calibration_error;
-        (RUNS[index % RUNS.len()], format!("{name} ({:.1} points apart)", 100.0 * error))
+        (RUNS[index % RUNS.len()], format!("{name} (ECE {})", points(error)))
     };
     let axis = |name| Axis { name, range: 0.0..100.0, scale: Scale::Linear };
     let chart = Chart {
-        title: "Right answers over confidence".to_owned(),
+        title: "Accuracy by confidence".to_owned(),
         size: [400.0, 360.0],
-        x: axis("confidence in %"),
-        y: axis("right answers in %"),
+        x: axis("confidence (%)"),
+        y: axis("accuracy (%)"),
         bars: vec![],
         lines: scored.iter().enumerate().map(line).collect(),
         rules: vec![Rule::Diagonal],
@@ -306,13 +306,16 @@ fn reliability(scored: &[(&str, &EvaluationReport)]) -> Figure {
     Figure {
         name: "reliability",
         title: "Reliability".to_owned(),
-        caption: "Answers in 15 bins of confidence; on the dashed line confidence is what it should be.".to_owned(),
+        caption:
+            "Predictions in 15 bins by confidence. On the dashed line, confidence equals accuracy. ECE is the expected \
+                  calibration error."
+                .to_owned(),
         panels: vec![chart.draw()],
         columns: 1,
     }
 }
 
-/// F1 of every class in every run, the worst on average first. `None` if the runs have different classes.
+/// F1 of every class in every run, sorted from the worst average. `None` if the runs have different classes.
 fn classes(scored: &[(&str, &EvaluationReport)]) -> Option<Figure> {
     let names = |evaluation: &EvaluationReport| -> Vec<String> {
         evaluation.metrics.classes.iter().map(|class| class.class.clone()).collect()
@@ -340,8 +343,8 @@ fn classes(scored: &[(&str, &EvaluationReport)]) -> Option<Figure> {
     Some(Figure {
         name: "classes",
         title: "F1 of each class".to_owned(),
-        caption: "The harmonic mean of precision and recall, a bar a run; the last run's is written out. The class that is worst on average \
-                  comes first."
+        caption: "The harmonic mean of precision and recall, one bar per run, with the last run's value as a number. \
+                  Classes are sorted by their average, worst first."
             .to_owned(),
         panels: class_bars(&labels, &series),
         columns: 2,

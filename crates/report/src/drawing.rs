@@ -1,4 +1,4 @@
-//! Shapes on a plane: what every picture is made of, written as SVG or rasterised.
+//! The shapes of figures, written as SVG or rasterized.
 
 use std::fmt::Write;
 use std::io::Cursor;
@@ -15,10 +15,10 @@ use tiny_skia::{
 
 use crate::theme::{Colour, FONT, GROUND, INK, LARGE, advance, font_scale};
 
-/// A point, in CSS pixels from the upper left corner.
+/// A point in CSS pixels from the top left corner.
 pub(crate) type Point = [f64; 2];
 
-/// Shapes, the later above the earlier.
+/// Shapes; later ones are drawn on top of earlier ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drawing(Vec<Shape>);
 
@@ -32,11 +32,11 @@ enum Shape {
     Image { at: Point, size: Point, image: RgbImage },
 }
 
-/// Words at a point.
+/// Text at a point.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     words: String,
-    /// Where the line stands that letters stand on.
+    /// The start, middle or end of the baseline.
     at: Point,
     size: f64,
     colour: Colour,
@@ -45,7 +45,7 @@ pub(crate) struct Text {
     halo: bool,
 }
 
-/// The part of a text that its point is at.
+/// Which part of a text is at its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Anchor {
     Start,
@@ -53,13 +53,13 @@ pub(crate) enum Anchor {
     End,
 }
 
-/// Height of a digit as a share of a text's size.
+/// Height of a digit as a fraction of the text's size.
 const DIGIT: f64 = 0.71;
-/// Of a text on data, on each side.
+/// Width of the border around a text on data, on each side.
 const HALO: f64 = 1.5;
 
 impl Text {
-    /// Words whose middle is as high as the point.
+    /// A text that is vertically centered on the point.
     pub fn new(words: impl Into<String>, [x, y]: Point, size: f64, colour: Colour) -> Self {
         let at = [x, y + size * DIGIT / 2.0];
         Self { words: words.into(), at, size, colour, anchor: Anchor::Start, upward: false, halo: false }
@@ -69,13 +69,13 @@ impl Text {
         Self { anchor, ..self }
     }
 
-    /// The same from bottom to top, about the same point.
+    /// The same text, rotated to read upward, around the same point.
     pub fn upward(self) -> Self {
         let rise = self.size * DIGIT / 2.0;
         Self { at: [self.at[0] + rise, self.at[1] - rise], upward: true, ..self }
     }
 
-    /// The same with a border that keeps it legible on data.
+    /// The same text with a border that keeps it legible on data.
     pub fn with_halo(self) -> Self {
         Self { halo: true, ..self }
     }
@@ -111,28 +111,28 @@ impl Drawing {
         self.0.push(Shape::Text(text));
     }
 
-    /// A title in the upper left corner.
+    /// Draws a title in the top left corner.
     pub fn title(&mut self, words: impl Into<String>) {
         self.text(Text::new(words, [8.0, 16.0], LARGE, INK));
     }
 
-    /// An image stretched to that size, in squares where it is enlarged.
+    /// Draws an image scaled to `size`; if it is enlarged, pixels stay square.
     pub fn image(&mut self, image: RgbImage, at: Point, size: Point) {
         self.0.push(Shape::Image { at, size, image });
     }
 
-    /// Elements of an SVG.
+    /// The shapes as SVG elements.
     pub fn svg(&self) -> Markup {
         html! { @for shape in &self.0 { (shape.svg()) } }
     }
 
-    /// Rasterises the shapes, moved and scaled by `transform`.
+    /// Rasterizes the shapes, transformed by `transform`.
     pub fn paint(&self, pixels: &mut Pixmap, transform: Transform) {
         self.0.iter().for_each(|shape| shape.paint(pixels, transform));
     }
 }
 
-/// A number in a tenth of a pixel, as short as it can be.
+/// A number rounded to tenths of a pixel, as short as possible.
 fn short(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
@@ -153,7 +153,7 @@ impl Shape {
                 }
             }
             Self::Dots { points, colour, radius, opacity } => {
-                // A line without length and with round ends is a dot, in a tenth of a circle's text.
+                // A line of length 0 with round ends is a dot, and takes a tenth of the text of a circle.
                 let path = points.iter().fold(String::new(), |mut path, [x, y]| {
                     write!(path, "M{} {}h0", short(*x), short(*y)).expect("a string takes everything");
                     path
@@ -267,7 +267,7 @@ impl Text {
         pixels.fill_path(&path, &paint(self.colour, 1.0), FillRule::Winding, placed, None);
     }
 
-    /// Outlines of the letters, one after the other from `x` on.
+    /// Outlines of the letters in sequence, starting at `x`.
     fn outline(&self, mut x: f64) -> Option<Path> {
         let scale = font_scale(self.size);
         let mut builder = PathBuilder::new();
@@ -322,7 +322,7 @@ fn paint(Colour(red, green, blue): Colour, opacity: f64) -> Paint<'static> {
     paint
 }
 
-/// The image within a text, as PNG.
+/// The image as a PNG in a data URI.
 fn data_uri(image: &RgbImage) -> String {
     let mut bytes = Cursor::new(vec![]);
     image.write_to(&mut bytes, ImageFormat::Png).expect("PNG takes every image of eight bits");

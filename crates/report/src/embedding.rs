@@ -1,5 +1,5 @@
-//! What the classifier sees, in two dimensions: t-SNE (van der Maaten and Hinton 2008) by Barnes-Hut trees (van
-//! der Maaten 2014).
+//! The network's features in two dimensions: t-SNE (van der Maaten and Hinton 2008) with Barnes-Hut trees (van der
+//! Maaten 2014).
 
 use bhtsne::Neighbor;
 use kiln_train::Predictions;
@@ -11,22 +11,22 @@ use crate::figure::{Figure, Panel};
 use crate::theme::{CLASSES, Colour, INK, LINE, SKY, SMALL, VERMILLION, fitted, text_width};
 use crate::words::{count, percent};
 
-/// Fewer images have no neighbourhoods to speak of.
+/// Minimum number of images: fewer have no meaningful neighborhoods.
 const LEAST: usize = 30;
 
-/// Places of images in the plane.
+/// Positions of images in the plane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding {
-    /// Indices of the images, among those predicted.
+    /// Indices of the images in the predictions.
     pub indices: Vec<usize>,
     pub points: Vec<[f32; 2]>,
 }
 
 impl Embedding {
-    /// Embeds the features of at most `most` images, evenly over all. Starts with their first two principal
-    /// components (Kobak and Berens 2019), so that the same features give the same picture.
+    /// Embeds the features of at most `most` images, evenly spaced over the set. The start is their first two principal
+    /// components (Kobak and Berens 2019), so that the same features give the same embedding.
     ///
-    /// `None` of fewer than 30 images, and of features that are not finite or all the same.
+    /// `None` if there are fewer than 30 images, or if the features are not finite or all the same.
     pub fn of(predictions: &Predictions, most: usize) -> Option<Self> {
         let images = predictions.len().min(most);
         if images < LEAST || predictions.features.is_empty() {
@@ -47,13 +47,13 @@ impl Embedding {
     }
 }
 
-/// Steps of the descent.
+/// Steps of gradient descent.
 const EPOCHS: usize = 750;
-/// Neighbours that count for each image, on average.
+/// Average effective number of neighbors of an image.
 const PERPLEXITY: usize = 30;
 
-/// The `count` nearest of every row, by ascending distance. All of them are compared: in so many dimensions a tree
-/// saves little, and the library's draws its branches at random.
+/// The `count` nearest neighbors of every row, by ascending distance. All pairs are compared: in this many dimensions a
+/// tree saves little, and the library's tree is random.
 fn neighbors(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
     let nearest = |(row, features): (usize, &&[f32])| {
         let others = rows.iter().enumerate().filter(|(index, _)| *index != row);
@@ -70,7 +70,7 @@ fn neighbors(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
     rows.par_iter().enumerate().map(nearest).collect()
 }
 
-/// Summed in lanes, which the compiler keeps in registers.
+/// Sums in lanes, which the compiler keeps in registers.
 fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0; LANES];
@@ -80,8 +80,8 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
-/// The first two principal components of each row, scaled to a deviation of 1e-4 as t-SNE starts; by power
-/// iteration. `None` if the rows do not differ or are not finite.
+/// The first two principal components of each row by power iteration, scaled to a standard deviation of 1e-4, which
+/// t-SNE starts with. `None` if the rows do not differ or are not finite.
 fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
     let width = rows[0].len();
     let mut mean = vec![0.0_f64; width];
@@ -93,7 +93,7 @@ fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
     };
     let mut components: Vec<Vec<f64>> = vec![];
     for component in 0..2.min(width) {
-        // Any start with a part along the component will do.
+        // Any start that is not orthogonal to the component works.
         let mut direction: Vec<f64> = (0..width).map(|at| 1.0 + ((at * 7 + component) % 5) as f64).collect();
         for _ in 0..30 {
             let mut next = vec![0.0; width];
@@ -132,7 +132,7 @@ fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
 const SIDE: f64 = 400.0;
 const TOP: f64 = 52.0;
 
-/// The features by class, and by whether the answer is right.
+/// The features by class, and by whether the prediction is correct.
 pub fn embedding(embedding: &Embedding, predictions: &Predictions) -> Figure {
     let places = places(&embedding.points);
     let label = |position: usize| predictions.labels[embedding.indices[position]];
@@ -154,31 +154,32 @@ pub fn embedding(embedding: &Embedding, predictions: &Predictions) -> Figure {
         places: positions.iter().map(|position| places[*position]).collect(),
     };
     let by_answer = [group(SKY, 1.5, &right), group(VERMILLION, 2.1, &wrong)];
-    let legend = [(SKY, format!("right ({})", right.len())), (VERMILLION, format!("wrong ({})", wrong.len()))];
+    let legend = [(SKY, format!("correct ({})", right.len())), (VERMILLION, format!("wrong ({})", wrong.len()))];
     let share = wrong.len() as f64 / places.len() as f64;
     Figure {
         name: "t-sne",
-        title: "What the classifier sees".to_owned(),
+        title: "Features of the test images (t-SNE)".to_owned(),
         caption: format!(
-            "The features before the last layer of {}, placed by t-SNE so that neighbours stay neighbours; distances \
-             between clusters mean little. Names stand at the middle of their class{}. {} of these answers are wrong.",
+            "The features before the last layer for {}, placed by t-SNE: images with similar features are close \
+             together, but distances between clusters mean little. Names are at the center of their class{}. {} of \
+             these predictions are wrong.",
             count(places.len(), "test image", "test images"),
-            if predictions.classes.len() > CLASSES.len() { ", where there is room; colours come again" } else { "" },
+            if predictions.classes.len() > CLASSES.len() { " if there is room; colors repeat" } else { "" },
             percent(share)
         ),
-        panels: vec![scatter("By class", &by_class, &[], &names), scatter("By answer", &by_answer, &legend, &[])],
+        panels: vec![scatter("By class", &by_class, &[], &names), scatter("By correctness", &by_answer, &legend, &[])],
         columns: 2,
     }
 }
 
-/// Dots of one colour.
+/// Dots of one color.
 struct Group {
     colour: Colour,
     radius: f64,
     places: Vec<Point>,
 }
 
-/// Points in CSS pixels of a panel, their proportions kept.
+/// The points in CSS pixels of a panel, with the same aspect ratio.
 fn places(points: &[[f32; 2]]) -> Vec<Point> {
     let bounds = |axis: usize| {
         let values = points.iter().map(move |point| f64::from(point[axis]));
@@ -192,7 +193,7 @@ fn places(points: &[[f32; 2]]) -> Vec<Point> {
     points.iter().map(|&[x, y]| [place(x, 0), TOP + place(y, 1)]).collect()
 }
 
-/// The names of classes at the median of their dots, those of the largest first, where no other is.
+/// The names of classes at the median of their dots, largest classes first, without overlap.
 fn labels(groups: &[Group], classes: &[String]) -> Vec<(Point, String)> {
     let median = |group: &Group, axis: usize| {
         let mut values: Vec<f64> = group.places.iter().map(|place| place[axis]).collect();
@@ -207,7 +208,7 @@ fn labels(groups: &[Group], classes: &[String]) -> Vec<(Point, String)> {
         let half = text_width(&name, SMALL) / 2.0 + 2.0;
         let x = median(&groups[class], 0).clamp(half, SIDE - half);
         let y = median(&groups[class], 1);
-        // A step up or down leaves it with its class.
+        // One step up or down is still close to the class.
         let free =
             |y: f64| placed.iter().all(|([a, b], _, other)| (a - x).abs() > half + other || (b - y).abs() > 14.0);
         if let Some(y) = [y, y - 15.0, y + 15.0].into_iter().find(|y| free(*y)) {
@@ -235,7 +236,7 @@ fn scatter(title: &str, groups: &[Group], entries: &[(Colour, String)], names: &
 mod tests {
     use super::*;
 
-    /// Three classes, each about a corner of its own in ten dimensions.
+    /// Three classes, each around its own corner in ten dimensions.
     fn clusters(images: usize) -> Predictions {
         let labels: Vec<usize> = (0..images).map(|image| image % 3).collect();
         let features = labels.iter().enumerate().flat_map(|(image, label)| {

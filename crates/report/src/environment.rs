@@ -1,4 +1,4 @@
-//! Where a run was computed, by what, and with which arguments: `environment.json`.
+//! Where a run was trained, on which device, and with which arguments: `environment.json`.
 
 use kiln_train::run_dir::RunDir;
 use maud::{Markup, html};
@@ -8,38 +8,38 @@ use crate::ReportError;
 use crate::run::json;
 use crate::words::{count, grouped};
 
-/// One start of a run: `environment.json` has a list of them, for a run that was resumed has several.
+/// One start of a run. `environment.json` has a list of them, because a resumed run has several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// In UTC, as RFC 3339 writes it.
+    /// Time in UTC, in the format of RFC 3339.
     pub started: String,
-    /// Steps that were done before.
+    /// Steps done before this start.
     pub step: usize,
-    /// What trains, and why it does.
+    /// The device, and why it was chosen.
     pub device: String,
     pub reason: String,
-    /// Threads of the CPU that work.
+    /// Number of CPU threads.
     pub threads: usize,
     pub machine: Machine,
     pub versions: Versions,
-    /// The program's arguments as the user typed them.
+    /// The program's arguments as typed by the user.
     pub arguments: Vec<String>,
-    /// Arguments that ask for the same, with nothing left to be chosen by the program.
+    /// Equivalent arguments in which everything is explicit.
     pub resolved: Vec<String>,
 }
 
-/// The computer, without a name of its own.
+/// The computer, without its host name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `linux`, `macos`, `windows` and the like.
+    /// `linux`, `macos`, `windows` and so on.
     pub system: String,
     pub architecture: String,
-    /// The processor's model, where the system tells.
+    /// The processor's model, if the system reports it.
     pub cpu: Option<String>,
     pub cores: usize,
 }
 
-/// Of the program, and of the libraries that it was built with, where its build knew them.
+/// Versions of the program and of its libraries, if known at build time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Versions {
     pub kiln: String,
@@ -48,13 +48,13 @@ pub struct Versions {
 }
 
 impl Session {
-    /// The starts of a run so far, none of a run that kept no record of them.
+    /// The starts of a run so far; empty if the run has no record of them.
     ///
     /// # Errors
     ///
     /// If the record is damaged.
     pub fn all(run: &RunDir) -> Result<Vec<Self>, ReportError> {
-        Ok(json(&run.environment(), "delete it; the run goes on without, and its report too")?.unwrap_or_default())
+        Ok(json(&run.environment(), "delete it: the run and its report work without it")?.unwrap_or_default())
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -74,25 +74,25 @@ impl Session {
     }
 }
 
-/// The starts, the first one first.
+/// The starts, in order.
 pub(crate) fn sessions(sessions: &[Session], precision: &str) -> Markup {
     html! {
         details {
-            summary { "Where it ran, and with which arguments" }
+            summary { "Where it ran and with which arguments" }
             @for session in sessions {
                 @if session.step > 0 { h3 { "Resumed after step " (grouped(session.step)) } }
                 dl {
                     @for (name, value) in session.facts() { dt { (name) } dd { (value) } }
                     dt { "Precision" } dd { (precision) }
-                    dt { "As typed" } dd { (command(&session.arguments)) }
-                    dt { "As resolved" } dd { (command(&session.resolved)) }
+                    dt { "Command as typed" } dd { (command(&session.arguments)) }
+                    dt { "Resolved command" } dd { (command(&session.resolved)) }
                 }
             }
         }
     }
 }
 
-/// A line for a shell, that a page breaks between words.
+/// A command line for a shell, which the page breaks only between words.
 fn command(arguments: &[String]) -> Markup {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,".contains(letter);
     let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! Pictures: panels that a page puts beside or below each other, or a file into one grid.
+//! Figures: panels that a page arranges by its width, and a file in a grid.
 
 use std::io::Cursor;
 
@@ -10,37 +10,37 @@ use crate::ReportError;
 use crate::drawing::{Drawing, Text};
 use crate::theme::{Colour, GROUND, INK, fitted};
 
-/// One picture.
+/// A figure.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// Name of its files, without ending.
+    /// Name of its files, without extension.
     pub name: &'static str,
     pub title: String,
-    /// What is to be seen, and how to read it.
+    /// What the figure shows, and how to read it.
     pub caption: String,
     pub panels: Vec<Panel>,
-    /// Panels a row in a file of its own.
+    /// Panels per row in a file.
     pub columns: usize,
 }
 
-/// A part of a picture that stays whole on a narrow screen.
+/// A part of a figure that is not broken up on a narrow screen.
 #[derive(Clone, Debug)]
 pub struct Panel {
-    /// What it shows, for those who hear the page.
+    /// What it shows, for screen readers.
     pub label: String,
     /// Width and height in CSS pixels.
     pub size: [f64; 2],
     pub(crate) drawing: Drawing,
 }
 
-/// Pixels between panels of a file, and around them.
+/// Pixels between and around the panels of a file.
 const GAP: f64 = 20.0;
-/// Height of the title of a file, and size of its letters.
+/// Height and font size of a file's title.
 const TITLE: f64 = 30.0;
 const LETTERS: f64 = 17.0;
 
 impl Panel {
-    /// As an element of a page or, at `[x, y]`, of another SVG.
+    /// The panel as an element of a page or, at `[x, y]`, of another SVG.
     pub(crate) fn element(&self, at: Option<[f64; 2]>) -> Markup {
         let [width, height] = self.size;
         html! {
@@ -51,7 +51,7 @@ impl Panel {
 }
 
 impl Figure {
-    /// Where each panel stands in a file, and the file's size.
+    /// The position of each panel in a file, and the file's size.
     fn layout(&self) -> (Vec<[f64; 2]>, [f64; 2]) {
         let (mut places, mut width, mut y) = (vec![], 0.0_f64, GAP + TITLE);
         for row in self.panels.chunks(self.columns.max(1)) {
@@ -66,7 +66,7 @@ impl Figure {
         (places, [width, y])
     }
 
-    /// The title of a file of that width.
+    /// The title of a file of this width.
     fn heading(&self, width: f64) -> Drawing {
         let mut drawing = Drawing::default();
         let words = fitted(&self.title, LETTERS, width - 2.0 * GAP);
@@ -74,7 +74,7 @@ impl Figure {
         drawing
     }
 
-    /// The whole picture as an SVG file.
+    /// The whole figure as an SVG file.
     pub fn svg(&self) -> String {
         let (places, [width, height]) = self.layout();
         let markup = html! {
@@ -88,13 +88,13 @@ impl Figure {
         markup.into_string()
     }
 
-    /// The whole picture as a PNG file with `scale` pixels for each of CSS.
+    /// The whole figure as a PNG file, with `scale` pixels per CSS pixel.
     ///
-    /// Letters outside of the Latin, Greek and Cyrillic scripts, which the built-in font lacks, come out as boxes.
+    /// Letters that the built-in font does not have (it has Latin, Greek and Cyrillic) appear as boxes.
     ///
     /// # Errors
     ///
-    /// If it is too large for memory.
+    /// If the figure is too large for memory.
     pub fn png(&self, scale: f32) -> Result<Vec<u8>, ReportError> {
         let (places, [width, height]) = self.layout();
         let [columns, rows] = [width, height].map(|pixels| (pixels as f32 * scale).ceil() as u32);
@@ -108,7 +108,7 @@ impl Figure {
         for (panel, [x, y]) in self.panels.iter().zip(places) {
             panel.drawing.paint(&mut pixels, whole.pre_translate(x as f32, y as f32));
         }
-        // The ground is opaque, so that premultiplied colours are the plain ones.
+        // The background is opaque, so premultiplied colors equal plain ones.
         let image = RgbaImage::from_raw(columns, rows, pixels.take()).expect("four bytes a pixel");
         let mut bytes = Cursor::new(vec![]);
         image::DynamicImage::from(image)

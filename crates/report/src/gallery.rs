@@ -1,4 +1,4 @@
-//! Pictures of images: as the network sees them, and what it says of them.
+//! Figures of images: as the network sees them, with its predictions.
 
 use image::imageops::{FilterType, grayscale, resize};
 use image::{ImageBuffer, Luma, Rgb, RgbImage};
@@ -8,7 +8,7 @@ use crate::figure::{Figure, Panel};
 use crate::theme::{BLUE, Colour, INK, LINE, RIGHT, SMALL, SOFT, WRONG, fitted, viridis};
 use crate::words::count;
 
-/// An image and what the network says of it.
+/// An image and the network's prediction.
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub image: RgbImage,
@@ -16,26 +16,26 @@ pub struct Shown {
     pub label: usize,
     /// Softmax of the logits, `[classes]`.
     pub probabilities: Vec<f64>,
-    /// Evidence for the answer, `[H', W']` row by row; see `InferenceNetwork::class_activation`.
+    /// Class activation map of the prediction, `[H', W']` row by row; see `InferenceNetwork::class_activation`.
     pub activation: Vec<f32>,
-    /// Width W' of the activation.
+    /// Width W' of the activation map.
     pub activation_width: usize,
 }
 
-/// Images of one class that are taken for one other.
+/// Images of one class that are predicted as another.
 #[derive(Clone, Debug)]
 pub struct ConfusedPair {
     pub label: usize,
     pub predicted: usize,
-    /// So many there are in all.
+    /// Total number of such images.
     pub count: usize,
     pub examples: Vec<Shown>,
 }
 
-/// One augmentation, done to some images.
+/// One augmentation, applied to some images.
 #[derive(Clone, Debug)]
 pub struct AugmentedRow {
-    /// Such as `crop`; `original` of none, `all` of all together.
+    /// Name of the augmentation, such as `crop`; `original` for none, `all` for all together.
     pub name: String,
     pub images: Vec<RgbImage>,
 }
@@ -49,10 +49,10 @@ pub struct Filters {
     pub kernel: usize,
 }
 
-/// Side in CSS pixels that an image is shown at.
+/// Side of a shown image in CSS pixels.
 const SHOWN: f64 = 76.0;
 
-/// Images with each augmentation, row by row as the network gets them in the first epoch.
+/// Images with each augmentation, one row each, as the network gets them in the first epoch.
 pub fn augmented(rows: &[AugmentedRow]) -> Figure {
     const SIDE: f64 = 46.0;
     const STEP: f64 = SIDE + 4.0;
@@ -68,15 +68,15 @@ pub fn augmented(rows: &[AugmentedRow]) -> Figure {
     Figure {
         name: "augmentation",
         title: "Training images as the network sees them".to_owned(),
-        caption: "Each augmentation of the recipe by itself and done to every image, then all of them as they are \
-                  trained on."
-            .to_owned(),
+        caption:
+            "Each augmentation of the recipe alone, applied to every image, then all of them together as in training."
+                .to_owned(),
         panels: rows.iter().map(panel).collect(),
         columns: 1,
     }
 }
 
-/// Some test images and the answers to them.
+/// Some test images and their predictions.
 pub fn predictions(shown: &[Shown], classes: &[String]) -> Figure {
     let panel = |shown: &Shown| {
         let mut drawing = Drawing::default();
@@ -86,18 +86,19 @@ pub fn predictions(shown: &[Shown], classes: &[String]) -> Figure {
     };
     Figure {
         name: "predictions",
-        title: "Answers to some test images".to_owned(),
-        caption: "Green answers are right; below a red one stands what the image is.".to_owned(),
+        title: "Predictions on some test images".to_owned(),
+        caption: "Green predictions are correct. Red ones are wrong, and the line below shows the true class."
+            .to_owned(),
         panels: shown.iter().map(panel).collect(),
         columns: 8,
     }
 }
 
-/// The wrong answers that the network is surest of.
+/// The wrong predictions with the highest confidence.
 pub fn errors(shown: &[Shown], classes: &[String]) -> Figure {
     Figure {
         name: "errors",
-        title: "The surest errors".to_owned(),
+        title: "The most confident errors".to_owned(),
         caption: READING.to_owned(),
         panels: shown.iter().map(|shown| explained(shown, classes)).collect(),
         columns: 4,
@@ -109,7 +110,7 @@ pub fn confused(pairs: &[ConfusedPair], classes: &[String]) -> Figure {
     let examples = pairs.iter().flat_map(|pair| &pair.examples);
     let of = |pair: &ConfusedPair| {
         let images = count(pair.count, "image", "images");
-        format!("{} taken for {} ({images})", classes[pair.label], classes[pair.predicted])
+        format!("{} predicted as {} ({images})", classes[pair.label], classes[pair.predicted])
     };
     let order: Vec<String> = pairs.iter().map(of).collect();
     Figure {
@@ -121,10 +122,10 @@ pub fn confused(pairs: &[ConfusedPair], classes: &[String]) -> Figure {
     }
 }
 
-const READING: &str = "Beside each image is its class activation map (Zhou et al. 2016): the brighter, the more that \
-                       place speaks for the answer. Below, the three likeliest classes.";
+const READING: &str = "Beside each image is a heat map, its class activation map (Zhou et al. 2016): the brighter an \
+                       area, the more it contributes to the prediction. Below are the three most likely classes.";
 
-/// An image, what speaks for its answer, and its three likeliest classes.
+/// An image, the heat map of its prediction, and its three most likely classes.
 fn explained(shown: &Shown, classes: &[String]) -> Panel {
     const WIDTH: f64 = 2.0 * SHOWN + 4.0;
     let mut drawing = Drawing::default();
@@ -143,8 +144,8 @@ fn explained(shown: &Shown, classes: &[String]) -> Panel {
     Panel { label, size: [WIDTH, y - 5.0], drawing }
 }
 
-/// Writes what the network says at that height and, where that is wrong, what it is, names no wider than `room`;
-/// also as words.
+/// Draws the prediction at height `y` and, if it is wrong, the true class, with names no wider than `room`. Returns the
+/// same text.
 fn title(drawing: &mut Drawing, shown: &Shown, classes: &[String], y: f64, room: f64) -> String {
     let (answer, probability) = ranked(&shown.probabilities)[0];
     let mut lines = vec![format!("{} {:.0} %", fitted(&classes[answer], SMALL, room), 100.0 * probability)];
@@ -158,14 +159,14 @@ fn title(drawing: &mut Drawing, shown: &Shown, classes: &[String], y: f64, room:
     lines.join(", ")
 }
 
-/// Classes and their probabilities, the likeliest first.
+/// Classes and their probabilities, most likely first.
 fn ranked(probabilities: &[f64]) -> Vec<(usize, f64)> {
     let mut ranked: Vec<_> = probabilities.iter().copied().enumerate().collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     ranked
 }
 
-/// The image in grey under a map of what speaks for its answer, from dark to bright.
+/// The image in gray under the heat map of its prediction, from dark to bright.
 fn activation_map(shown: &Shown) -> RgbImage {
     let width = shown.activation_width as u32;
     let height = shown.activation.len() as u32 / width;
@@ -183,7 +184,7 @@ fn activation_map(shown: &Shown) -> RgbImage {
     })
 }
 
-/// The first convolution's filters as colours, each over its own range.
+/// The first convolution's filters as colors, each scaled to its own range.
 pub fn filters(filters: &Filters) -> Figure {
     const SIDE: f64 = 36.0;
     let area = filters.kernel * filters.kernel;
@@ -201,8 +202,9 @@ pub fn filters(filters: &Filters) -> Figure {
     Figure {
         name: "filters",
         title: "Filters of the first layer".to_owned(),
-        caption: "Each convolution's weights for red, green and blue as a colour, grey for 0, each over its own range."
-            .to_owned(),
+        caption:
+            "Each filter's weights for red, green and blue as a color, gray for 0, each filter scaled to its own range."
+                .to_owned(),
         panels: filters.weights.chunks_exact(3 * area).enumerate().map(panel).collect(),
         columns: 16,
     }
@@ -210,7 +212,7 @@ pub fn filters(filters: &Filters) -> Figure {
 
 /// Draws an image into a square.
 fn draw(drawing: &mut Drawing, image: &RgbImage, at: Point, side: f64) {
-    // Twice as many pixels as are shown are enough for any screen.
+    // Twice the displayed resolution is enough for any screen.
     let most = 2 * side as u32;
     let (width, height) = image.dimensions();
     let image = match width.max(height) > most {

@@ -1,4 +1,4 @@
-//! Pictures of how runs went, epoch by epoch: one run, or several over each other.
+//! Figures of runs epoch by epoch: one run, or several overlaid.
 
 use kiln_train::EpochMetrics;
 use kiln_train::recipe::ScheduleKind;
@@ -11,13 +11,13 @@ use crate::theme::{BLUE, Colour, RUNS, VERMILLION};
 use crate::words::percent;
 
 const SIZE: [f64; 2] = [400.0, 280.0];
-/// More epochs than this have no dots.
+/// Curves with more epochs than this have no dots.
 const DOTS: usize = 40;
-/// Share of the highest learning rate that lower ones are drawn at: a schedule that ends near 0 would leave the rest of it
-/// no room.
+/// Lower learning rates are drawn at this fraction of the highest: otherwise a schedule that ends near 0 would leave no
+/// room for the rest.
 const LOWEST_RATE: f64 = 1e-5;
 
-/// A number of an epoch, in the unit that is drawn; `None` where there is none.
+/// A value of an epoch in the unit of its chart; `None` if the epoch does not have it.
 type Value = fn(&EpochMetrics) -> Option<f64>;
 
 fn train_accuracy(epoch: &EpochMetrics) -> Option<f64> {
@@ -37,8 +37,8 @@ pub(crate) fn points(history: &[EpochMetrics], value: Value) -> Vec<[f64; 2]> {
     history.iter().filter_map(|epoch| Some([epoch.epoch as f64, value(epoch)?])).collect()
 }
 
-/// The four panels: loss, accuracy with the best epoch, learning rate with its drops, and the gap between
-/// training and validation with the line beyond which it counts as overfitting.
+/// Four panels: loss, accuracy with the best epoch, learning rate with its drops, and the gap between training and
+/// validation accuracy with the limit above which it counts as overfitting.
 ///
 /// # Panics
 ///
@@ -46,18 +46,19 @@ pub(crate) fn points(history: &[EpochMetrics], value: Value) -> Vec<[f64; 2]> {
 pub fn history(runs: &[&Run]) -> Figure {
     let mut caption = reading(runs);
     if runs.iter().any(|run| run.recipe.training.label_smoothing > 0.0) {
-        caption += " The training loss is that of smoothed labels, which cannot reach 0; validation has plain ones.";
+        caption +=
+            " The training loss is for smoothed labels and cannot reach 0; the validation loss is for plain labels.";
     }
     let lowest = lowest_rate(runs);
     if runs.iter().flat_map(|run| &run.history).any(|epoch| epoch.learning_rate < lowest) {
-        caption += " Learning rates below a hundred-thousandth of the highest are drawn there.";
+        caption += " Learning rates below 1/100,000 of the highest are drawn at that value.";
     }
     let mut panels = vec![loss(runs), accuracy(runs), learning_rate(runs)];
     panels.extend(gap_panel(runs));
     Figure { name: "history", title: title("History", runs), caption, panels, columns: 2 }
 }
 
-/// Loss and accuracy alone.
+/// Only loss and accuracy.
 ///
 /// # Panics
 ///
@@ -67,19 +68,19 @@ pub fn curves(runs: &[&Run]) -> Figure {
     Figure { name: "curves", title, caption, panels: vec![loss(runs), accuracy(runs)], columns: 2 }
 }
 
-/// Training images a second.
+/// Training images per second.
 ///
 /// # Panics
 ///
 /// Without runs.
 pub fn throughput(runs: &[&Run]) -> Figure {
     let series = each(runs, |epoch| Some(epoch.images_per_second), 2.0);
-    let mut chart = chart("Training images a second", "", Scale::Linear, runs, series);
+    let mut chart = chart("Training images per second", "", Scale::Linear, runs, series);
     chart.y = chart.y.starting_at_zero();
     Figure {
         name: "throughput",
         title: title("Throughput", runs),
-        caption: "Over each epoch, without validation.".to_owned(),
+        caption: "The average of each epoch, without validation.".to_owned(),
         panels: vec![chart.draw()],
         columns: 1,
     }
@@ -98,7 +99,7 @@ fn reading(runs: &[&Run]) -> String {
             "Epoch by epoch; the recipe keeps no images for validation.".to_owned()
         }
         [_] => "Epoch by epoch, on training and on validation images.".to_owned(),
-        _ => "Thick lines are validation, thin ones training, rings the best epochs.".to_owned(),
+        _ => "Thick lines are validation, thin lines are training, and rings mark the best epochs.".to_owned(),
     }
 }
 
@@ -128,7 +129,7 @@ fn learning_rate(runs: &[&Run]) -> Panel {
     let mut series = each(runs, |epoch| Some(epoch.learning_rate), 2.0);
     let lowest = lowest_rate(runs);
     for [_, rate] in series.iter_mut().flat_map(|line| &mut line.points) {
-        // What is no number stays so.
+        // NaN stays NaN.
         if *rate < lowest {
             *rate = lowest;
         }
@@ -140,13 +141,13 @@ fn learning_rate(runs: &[&Run]) -> Panel {
     chart.draw()
 }
 
-/// Where lower learning rates are drawn.
+/// The value that lower learning rates are drawn at.
 fn lowest_rate(runs: &[&Run]) -> f64 {
     let rates = runs.iter().flat_map(|run| &run.history).map(|epoch| epoch.learning_rate);
     LOWEST_RATE * rates.filter(|rate| rate.is_finite()).fold(0.0, f64::max)
 }
 
-/// Where a schedule in steps lowers the rate: between which epochs, and by what factor.
+/// Where a multi-step schedule lowers the rate: between which epochs, and by what factor.
 fn drops(run: &Run) -> Vec<(f64, String)> {
     let schedule = &run.recipe.schedule;
     if schedule.kind != ScheduleKind::MultiStep {
@@ -166,16 +167,16 @@ fn gap_panel(runs: &[&Run]) -> Option<Panel> {
     if series.iter().all(|line| line.points.is_empty()) {
         return None;
     }
-    let title = "Training less validation accuracy";
+    let title = "Training minus validation accuracy";
     let mut chart = chart(title, "percentage points", Scale::Linear, runs, series);
     let line = 100.0 * OVERFITTING_GAP;
     chart.y.range.start = chart.y.range.start.min(-0.5);
     chart.y.range.end = chart.y.range.end.max(2.0 * line);
-    chart.rules = vec![Rule::Horizontal(line, format!("overfitting beyond {line} points"))];
+    chart.rules = vec![Rule::Horizontal(line, format!("overfitting above {line} points"))];
     Some(chart.draw())
 }
 
-/// One value of every run.
+/// One line per run.
 fn each(runs: &[&Run], value: Value, width: f64) -> Vec<Line> {
     let line = |(run, colour): (&&Run, Colour)| Line {
         colour,
@@ -186,7 +187,7 @@ fn each(runs: &[&Run], value: Value, width: f64) -> Vec<Line> {
     runs.iter().zip(RUNS.into_iter().cycle()).map(line).collect()
 }
 
-/// Training and validation of every run: of one run, by colour.
+/// Training and validation of every run; colors distinguish them if there is only one run.
 fn pair(title: &str, unit: &'static str, runs: &[&Run], train: Value, validation: Value) -> Chart {
     let mut lines = each(runs, train, if runs.len() > 1 { 0.8 } else { 2.0 });
     lines.extend(each(runs, validation, 2.0));
@@ -198,7 +199,7 @@ fn pair(title: &str, unit: &'static str, runs: &[&Run], train: Value, validation
             chart.legend.push((VERMILLION, "validation".to_owned()));
         }
     } else {
-        // Pictures that `kiln compare` writes come without their captions.
+        // Figures in files have no captions.
         chart.title += " (thin lines: training)";
     }
     chart

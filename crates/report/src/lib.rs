@@ -1,7 +1,7 @@
-//! Pictures of training runs, and the page that explains a run in words and pictures.
+//! Figures of training runs, and the HTML report that explains a run.
 //!
-//! Everything is drawn from plain data: a [`Run`] as its folder's text files tell it, and an [`Evidence`] that the
-//! caller gathers from the data, if that is at hand. Nothing here runs a network or prints.
+//! Everything is drawn from plain data: a [`Run`] read from its folder's text files, and an [`Evidence`] that the
+//! caller gathers from the dataset if it is available. Nothing here runs a network or prints.
 
 mod analysis;
 mod cells;
@@ -34,17 +34,17 @@ pub use quality::{classes, confusion, lr_find, reliability, robustness};
 pub use run::Run;
 pub use words::{duration, grouped};
 
-/// Why there is no report.
+/// Why a report cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    #[error("{} is no run: name a folder that `kiln train` made, with recipe.toml and metrics.jsonl", .0.display())]
+    #[error("{} is not a run folder: recipe.toml or metrics.jsonl is missing", .0.display())]
     NoRun(PathBuf),
-    #[error("{} has no finished epoch yet: there is nothing to report", .0.display())]
+    #[error("{} has no finished epoch yet, so there is nothing to report", .0.display())]
     NoEpoch(PathBuf),
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is damaged: {reason}; {advice}", path.display())]
     Damaged { path: PathBuf, reason: String, advice: &'static str },
-    #[error("the picture {name} cannot be drawn: {reason}")]
+    #[error("cannot draw the figure {name}: {reason}")]
     Picture { name: &'static str, reason: String },
 }

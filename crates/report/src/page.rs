@@ -1,4 +1,4 @@
-//! `report.html`: one file that needs nothing else.
+//! `report.html`: one self-contained file.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,7 +17,7 @@ use crate::quality::Grid;
 use crate::words::{count, duration, grouped, percent};
 use crate::{Run, history, quality};
 
-/// What a checkpoint knows of a run beyond its text files.
+/// What a checkpoint says about a run in addition to its text files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct About {
     pub dataset: String,
@@ -25,51 +25,51 @@ pub struct About {
     /// Height and width of the images in pixels.
     pub image_size: usize,
     pub parameters: usize,
-    /// Steps done, and steps of the whole run.
+    /// Steps done, and total steps of the run.
     pub step: usize,
     pub total_steps: usize,
 }
 
-/// What only the data can show. Each part is left out of the report where it is empty.
+/// Results that need the dataset. Empty parts are left out of the report.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
-    /// Answers to the test images, with features for the embedding.
+    /// Predictions on the test images, with features for the embedding.
     pub predictions: Option<Predictions>,
     pub embedding: Option<Embedding>,
     pub augmented: Vec<AugmentedRow>,
-    /// Images from all over the test set.
+    /// Images spread over the test set.
     pub some: Vec<Shown>,
     pub errors: Vec<Shown>,
     pub confused: Vec<ConfusedPair>,
     /// Images in the cells of the confusion matrix, in the order of `cell_examples`.
     pub cells: Vec<CellImage>,
     pub filters: Option<Filters>,
-    /// What is missing, and why, in whole sentences.
+    /// What is missing and why, in full sentences.
     pub missing: Vec<String>,
 }
 
-/// Everything that a report is made of.
+/// Everything that a report contains.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     pub run: &'a Run,
     pub about: Option<About>,
     pub evidence: &'a Evidence,
-    /// Version of the program that makes it.
+    /// Version of the program that makes the report.
     pub version: &'a str,
 }
 
-/// A part of the page.
+/// A section of the page.
 #[derive(Clone, Debug)]
 pub struct Section {
     pub title: &'static str,
-    /// Sentences, a paragraph each.
+    /// Sentences, each its own paragraph.
     pub text: Vec<String>,
     table: Option<Markup>,
     pub figures: Vec<Figure>,
 }
 
 impl Report<'_> {
-    /// The report's parts, those that there is something for.
+    /// The report's sections, without empty ones.
     pub fn sections(&self) -> Vec<Section> {
         let mut sections = vec![self.what(), self.training()];
         if let Some(evaluation) = &self.run.evaluation {
@@ -114,9 +114,9 @@ impl Report<'_> {
         let optimizer = &recipe.optimizer;
         let nesterov = if optimizer.nesterov { ", Nesterov" } else { "" };
         facts.push((
-            "Optimiser",
+            "Optimizer",
             format!(
-                "SGD with rate {}, momentum {}{nesterov}, weight decay {}; {} schedule",
+                "SGD with learning rate {}, momentum {}{nesterov}, weight decay {}; {} schedule",
                 optimizer.lr,
                 optimizer.momentum,
                 optimizer.weight_decay,
@@ -127,7 +127,7 @@ impl Report<'_> {
         let mut text = vec![];
         if let Some(about) = self.about.as_ref().filter(|about| about.step < about.total_steps) {
             text.push(format!(
-                "The run stopped early, after step {} of {}: what follows is about the epochs until then.",
+                "The run stopped early, after step {} of {}: this report covers the epochs up to then.",
                 grouped(about.step),
                 grouped(about.total_steps)
             ));
@@ -135,7 +135,7 @@ impl Report<'_> {
         let table = html! {
             dl { @for (name, value) in &facts { dt { (name) } dd { (value) } } }
             details {
-                summary { "The whole recipe" }
+                summary { "Full recipe" }
                 pre { (recipe.to_toml()) }
             }
             @if !self.run.sessions.is_empty() { (sessions(&self.run.sessions, &training.precision.to_string())) }
@@ -161,7 +161,7 @@ impl Report<'_> {
         figures.extend(quality::robustness(evaluation));
         let table = html! { (scores(evaluation)) (class_table(evaluation)) };
         let text = analysis::quality(evaluation);
-        Section { title: "How good it is", text, table: Some(table), figures }
+        Section { title: "How accurate it is", text, table: Some(table), figures }
     }
 
     fn confusion(&self, evaluation: &EvaluationReport) -> Section {
@@ -175,7 +175,7 @@ impl Report<'_> {
             (confusion_table(evaluation).unwrap_or_default())
             (explorer(metrics, Grid::of_confusion(metrics), &self.evidence.cells))
         };
-        Section { title: "What it confuses", text, table: Some(table), figures }
+        Section { title: "Which classes it confuses", text, table: Some(table), figures }
     }
 
     fn confidence(&self, evaluation: &EvaluationReport) -> Section {
@@ -185,7 +185,7 @@ impl Report<'_> {
         if !self.evidence.errors.is_empty() {
             figures.push(gallery::errors(&self.evidence.errors, &self.names(evaluation)));
         }
-        Section { title: "What its confidence is worth", text, table: None, figures }
+        Section { title: "How reliable its confidence is", text, table: None, figures }
     }
 
     /// `None` if there is nothing to see.
@@ -197,7 +197,7 @@ impl Report<'_> {
         }
         figures.extend(filters.as_ref().map(gallery::filters));
         figures.extend(embedded.as_ref().zip(predictions.as_ref()).map(|(points, all)| embedding(points, all)));
-        let section = Section { title: "What it sees", text: vec![], table: None, figures };
+        let section = Section { title: "What the network sees", text: vec![], table: None, figures };
         (!section.figures.is_empty()).then_some(section)
     }
 
@@ -216,14 +216,14 @@ impl Report<'_> {
         document(&format!("{} - Kiln report", self.run.name), &header, &body, &made)
     }
 
-    /// The one number, and what it is of.
+    /// The accuracy in large type, and what it was measured on.
     fn headline(&self) -> Markup {
         match &self.run.evaluation {
             Some(EvaluationReport { metrics, intervals, dataset, split, .. }) => html! {
                 p.headline { strong { (percent(metrics.accuracy)) } " of "
-                    (count(metrics.samples, "image", "images")) " of " (dataset) " (" (split) ") recognised, "
-                    (percent(intervals.accuracy.low)) " to " (percent(intervals.accuracy.high)) " at "
-                    (format!("{:.0} %", 100.0 * intervals.level)) " confidence" }
+                    (count(metrics.samples, "image", "images")) " of " (dataset) " (" (split) ") classified correctly ("
+                    (format!("{:.0} %", 100.0 * intervals.level)) " interval: " (percent(intervals.accuracy.low)) " to "
+                    (percent(intervals.accuracy.high)) ")" }
             },
             None => {
                 let best = self.run.best();
@@ -254,10 +254,10 @@ impl Section {
     }
 }
 
-/// A page that needs nothing else, and loads nothing.
+/// A self-contained page that loads nothing.
 pub(crate) fn document(title: &str, header: &Markup, body: &Markup, footer: &str) -> String {
     let (style, script) = (include_str!("report.css"), include_str!("report.js"));
-    // The one style sheet and the one script are allowed by their digests; anything else, and from elsewhere, is not.
+    // Only this style sheet and this script are allowed, by their digests.
     let [style_digest, script_digest] = [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text)));
     let policy = format!(
         "default-src 'none'; img-src data:; style-src 'sha256-{style_digest}'; script-src 'sha256-{script_digest}'; \
@@ -285,7 +285,7 @@ pub(crate) fn document(title: &str, header: &Markup, body: &Markup, footer: &str
     markup.into_string()
 }
 
-/// A picture with its title and how to read it.
+/// A figure with its title and caption.
 pub(crate) fn shown(figure: &Figure) -> Markup {
     html! {
         figure {
@@ -296,7 +296,7 @@ pub(crate) fn shown(figure: &Figure) -> Markup {
     }
 }
 
-/// The text with no line ending between a number and its per cent sign.
+/// The text with nonbreaking spaces between numbers and percent signs.
 fn unbroken(text: &str) -> String {
     text.replace(" %", "\u{a0}%")
 }
@@ -314,13 +314,13 @@ fn scores(evaluation: &EvaluationReport) -> Markup {
     }
     let error = metrics.calibration.expected_calibration_error;
     rows.extend([
-        ("F1, mean over the classes".to_owned(), nats(metrics.macro_average.f1), interval(&intervals.f1, nats)),
-        ("Loss in nats".to_owned(), nats(metrics.loss), interval(&intervals.loss, nats)),
+        ("F1 (macro average)".to_owned(), nats(metrics.macro_average.f1), interval(&intervals.f1, nats)),
+        ("Loss (nats)".to_owned(), nats(metrics.loss), interval(&intervals.loss, nats)),
         ("Brier score".to_owned(), nats(metrics.brier), interval(&intervals.brier, nats)),
         ("Expected calibration error".to_owned(), nats(error), String::new()),
     ]);
     if let Some(flipped) = &evaluation.flip_tta {
-        rows.push(("Accuracy over mirror images".to_owned(), percent(flipped.accuracy), String::new()));
+        rows.push(("Accuracy averaged over mirror images".to_owned(), percent(flipped.accuracy), String::new()));
     }
     if let Temperature::Fitted(scaling) = &evaluation.temperature {
         let error = scaling.calibration.expected_calibration_error;
@@ -355,10 +355,10 @@ fn class_table(evaluation: &EvaluationReport) -> Markup {
         }
     };
     let of = |class: &ClassMetrics| [class.precision, class.recall, class.f1];
-    let averages = [("mean", &metrics.macro_average), ("mean by images", &metrics.weighted_average)];
+    let averages = [("macro average", &metrics.macro_average), ("weighted average", &metrics.weighted_average)];
     html! {
         details open[metrics.classes.len() <= 20] {
-            summary { "Every class" }
+            summary { "All classes" }
             div.scroll tabindex="0" { table.sortable {
                 thead { tr {
                     th { "Class" } th.number { "Precision" } th.number { "Recall" } th.number { "F1" } th.number { "Images" }
@@ -382,7 +382,7 @@ fn confusion_table(evaluation: &EvaluationReport) -> Option<Markup> {
     let share = |found: &Confusion| found.images as f64 / metrics.classes[found.label].support as f64;
     let table = html! {
         div.scroll tabindex="0" { table.sortable {
-            thead { tr { th { "Class" } th { "Taken for" } th.number { "Images" } th.number { "Of the class" } } }
+            thead { tr { th { "Class" } th { "Predicted as" } th.number { "Images" } th.number { "Share of class" } } }
             tbody {
                 @for found in &found {
                     tr {
@@ -397,7 +397,7 @@ fn confusion_table(evaluation: &EvaluationReport) -> Option<Markup> {
     (!found.is_empty()).then_some(table)
 }
 
-/// The name of a variant as recipes have it.
+/// The name of a variant in recipes.
 fn lower(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Pictures of an evaluation: what is confused, how well each class does, and what confidence is worth.
+//! Figures of an evaluation: confusion matrix, scores by class, reliability, robustness, and the learning-rate range
+//! test.
 
 use kiln_train::{Bin, Calibration, EvaluationReport, LrFind, Metrics, Temperature};
 use serde::Serialize;
@@ -11,10 +12,10 @@ use crate::theme::{
 };
 use crate::words::points;
 
-/// Larger matrices have neither names nor numbers: they would be too small to read.
+/// Matrices with more classes have no names and no numbers, which would be too small to read.
 const NAMED_CLASSES: usize = 40;
 
-/// The confusion matrix, in images and as shares of each class.
+/// The confusion matrix, in images and in percent of each class.
 pub fn confusion(metrics: &Metrics) -> Figure {
     let names: Vec<&str> = metrics.classes.iter().map(|class| class.class.as_str()).collect();
     let largest = metrics.confusion.iter().flatten().copied().max().unwrap_or(0).max(1) as f64;
@@ -28,11 +29,12 @@ pub fn confusion(metrics: &Metrics) -> Figure {
     let large = names.len() > NAMED_CLASSES;
     let caption = match large {
         false => {
-            "Each row is a class, each column an answer; empty cells are 0. Colour grows with the root of the number."
+            "Rows are true classes, columns are predictions; empty cells are 0. Color strength follows the square root \
+             of the number."
         }
         true => {
-            "Each row is a class, each column an answer, in the data's order; a tick stands at every tenth. Colour grows \
-             with the root of the number. The table of confusions names the greatest."
+            "Rows are true classes, columns are predictions, both in the order of the dataset, with a tick at every \
+             tenth. Color strength follows the square root of the number. The table lists the most frequent confusions."
         }
     };
     Figure {
@@ -41,13 +43,13 @@ pub fn confusion(metrics: &Metrics) -> Figure {
         caption: caption.to_owned(),
         panels: vec![
             matrix("Images", &names, &counts),
-            matrix("Per cent of each class's images", &names, &shares(metrics)),
+            matrix("Percent of each class's images", &names, &shares(metrics)),
         ],
         columns: if large { 1 } else { 2 },
     }
 }
 
-/// The confusion matrices of several runs, as shares of each class.
+/// The confusion matrices of several runs, in percent of each class.
 pub(crate) fn confusions(scored: &[(&str, &EvaluationReport)]) -> Figure {
     let panel = |(name, evaluation): &(&str, &EvaluationReport)| {
         let classes: Vec<&str> = evaluation.metrics.classes.iter().map(|class| class.class.as_str()).collect();
@@ -57,15 +59,15 @@ pub(crate) fn confusions(scored: &[(&str, &EvaluationReport)]) -> Figure {
         name: "confusion",
         title: "Confusion matrices".to_owned(),
         caption:
-            "Per cent of each class's images: each row is a class, each column an answer. Colour grows with the root \
-                  of the number."
+            "Percent of each class's images. Rows are true classes, columns are predictions. Color strength follows \
+                  the square root of the number."
                 .to_owned(),
         panels: scored.iter().map(panel).collect(),
         columns: 2,
     }
 }
 
-/// Cells that say which share of its class each is.
+/// Cells with their share of their class in percent.
 fn shares(metrics: &Metrics) -> Vec<Vec<Cell>> {
     let cells = |row: &Vec<usize>| {
         let all = row.iter().sum::<usize>().max(1) as f64;
@@ -75,13 +77,13 @@ fn shares(metrics: &Metrics) -> Vec<Vec<Cell>> {
     metrics.confusion.iter().map(cells).collect()
 }
 
-/// Widest name of a class beside a matrix, in CSS pixels.
+/// Maximum width of a class name beside a matrix, in CSS pixels.
 const NAME: f64 = 90.0;
 
-/// Where the square cells of a matrix are, in CSS pixels.
+/// Position of the square cells of a matrix, in CSS pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Grid {
-    /// Of the first cell.
+    /// Left edge of the first cell.
     pub left: f64,
     pub top: f64,
     /// Side of a cell.
@@ -89,12 +91,12 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// Of the matrices that [`confusion`] draws.
+    /// The grid of the matrices that [`confusion`] draws.
     pub fn of_confusion(metrics: &Metrics) -> Self {
         Self::of(&metrics.classes.iter().map(|class| fitted(&class.class, SMALL, NAME)).collect::<Vec<_>>())
     }
 
-    /// With room for names that are fitted to [`NAME`].
+    /// A grid with room for names that are fitted to [`NAME`].
     fn of(names: &[String]) -> Self {
         let (classes, named) = (names.len() as f64, names.len() <= NAMED_CLASSES);
         let cell = if named { (320.0 / classes).clamp(15.0, 44.0) } else { (600.0 / classes).max(3.0) };
@@ -103,13 +105,13 @@ impl Grid {
     }
 }
 
-/// A cell of a matrix: how much of its colour it has, 0..1, and what stands in it.
+/// A cell of a matrix: the strength of its color, 0..1, and its text.
 struct Cell {
     share: f64,
     text: String,
 }
 
-/// `12`, or `0.4` where that would round to nothing.
+/// Percent without decimals (`12`), or with one below 0.95 (`0.4`).
 fn shortest_percent(share: f64) -> String {
     let percent = 100.0 * share;
     if percent < 0.95 { format!("{percent:.1}") } else { format!("{percent:.0}") }
@@ -148,7 +150,7 @@ fn matrix(title: &str, names: &[&str], rows: &[Vec<Cell>]) -> Panel {
     Panel { label, size: [left + side + 8.0, top + side + left], drawing }
 }
 
-/// Precision, recall and F1 of every class, the worst first.
+/// Precision, recall and F1 of every class, sorted from the worst.
 pub fn classes(metrics: &Metrics) -> Figure {
     let mut classes: Vec<_> = metrics.classes.iter().collect();
     classes.sort_by(|a, b| a.f1.unwrap_or(2.0).total_cmp(&b.f1.unwrap_or(2.0)));
@@ -161,25 +163,26 @@ pub fn classes(metrics: &Metrics) -> Figure {
     Figure {
         name: "classes",
         title: "Classes".to_owned(),
-        caption: "Precision is the share of a class's answers that are right, recall the share of its images that are \
-                  recognised, F1 their harmonic mean, which is also written out. The worst class comes first."
+        caption: "Precision is the share of a class's predictions that are correct, recall is the share of its images \
+                  that are classified correctly, and F1 is their harmonic mean, also shown as a number. The worst class \
+                  comes first."
             .to_owned(),
         panels: class_bars(&names, &series),
         columns: 2,
     }
 }
 
-/// A name, its colour, and its value in 0..1 for each class.
+/// A name, its color, and its value in 0..1 for each class.
 pub(crate) type Series = (String, Colour, Vec<Option<f64>>);
 
-/// A row of bars for each class, in two panels where there are many.
+/// A row of bars for each class, in two panels if there are many classes.
 pub(crate) fn class_bars(names: &[&str], series: &[Series]) -> Vec<Panel> {
     let rows = if names.len() > MANY_CLASSES { names.len().div_ceil(2) } else { names.len().max(1) };
     let starts = (0..names.len()).step_by(rows);
     starts.map(|start| class_rows(names, series, start..(start + rows).min(names.len()))).collect()
 }
 
-/// More classes than these have thinner bars.
+/// With more classes than this, bars are thinner.
 const MANY_CLASSES: usize = 25;
 
 fn class_rows(names: &[&str], series: &[Series], range: std::ops::Range<usize>) -> Panel {
@@ -227,16 +230,17 @@ pub fn reliability(evaluation: &EvaluationReport) -> Figure {
     Figure {
         name: "reliability",
         title: "Reliability".to_owned(),
-        caption: "Answers in 15 bins of confidence: blue is how many are right, light blue what of that is beyond the mean \
-                  confidence, orange what is missing to it; on the dashed line both would be the same. Below, the share \
-                  of the answers in each bin."
+        caption: "Predictions in 15 bins by confidence. Blue is accuracy, light blue its part above the mean \
+                  confidence, and orange the part of the confidence above the accuracy. On the dashed line, confidence \
+                  equals accuracy. ECE is the expected calibration error. The lower charts show the share of \
+                  predictions in each bin."
             .to_owned(),
         panels,
         columns,
     }
 }
 
-/// The diagram, and how answers are spread over its bins.
+/// The reliability diagram, and the distribution of the predictions over its bins.
 pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
     let samples: usize = calibration.bins.iter().map(|bin| bin.samples).sum();
     let filled: Vec<&Bin> = calibration.bins.iter().filter(|bin| bin.samples > 0).collect();
@@ -253,26 +257,26 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
     }));
     let axis = |name| Axis { name, range: 0.0..100.0, scale: Scale::Linear };
     let diagram = Chart {
-        title: format!("{} apart {title}", points(calibration.expected_calibration_error)),
+        title: format!("ECE {}, {title}", points(calibration.expected_calibration_error)),
         size: [400.0, 300.0],
-        x: axis("confidence in %"),
-        y: axis("right answers in %"),
+        x: axis("confidence (%)"),
+        y: axis("accuracy (%)"),
         bars,
         lines: vec![],
         rules: vec![Rule::Diagonal],
         marks: vec![],
         legend: vec![
-            (BLUE, "right".to_owned()),
-            (SKY, "right, and not sure of it".to_owned()),
-            (VERMILLION, "sure, and not right".to_owned()),
+            (BLUE, "accuracy".to_owned()),
+            (SKY, "accuracy above confidence".to_owned()),
+            (VERMILLION, "confidence above accuracy".to_owned()),
         ],
     };
     let share = |bin: &Bin| bin.samples as f64 / samples.max(1) as f64;
     let spread = Chart {
-        title: format!("Answers by confidence, {title}"),
+        title: format!("Confidence histogram, {title}"),
         size: [400.0, 150.0],
-        x: axis("confidence in %"),
-        y: Axis::over("% of answers", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin))).starting_at_zero(),
+        x: axis("confidence (%)"),
+        y: Axis::over("share (%)", Scale::Linear, filled.iter().map(|bin| 100.0 * share(bin))).starting_at_zero(),
         bars: filled.iter().map(|bin| bar(bin, SOFT, 0.8, 0.0, share(bin))).collect(),
         lines: vec![],
         rules: vec![],
@@ -282,7 +286,7 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
     vec![diagram.draw(), spread.draw()]
 }
 
-/// Accuracy on corrupted images over how corrupted they are. `None` if it was not measured.
+/// Accuracy on corrupted images by severity. `None` if it was not measured.
 pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
     let mut names: Vec<&str> = evaluation.corruptions.iter().map(|corrupted| corrupted.corruption.as_str()).collect();
     names.dedup();
@@ -312,14 +316,15 @@ pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
     (!names.is_empty()).then(|| Figure {
         name: "robustness",
         title: "Robustness".to_owned(),
-        caption: "The same images, corrupted as CIFAR-10-C (Hendrycks and Dietterich 2019); severity 0 is as they are."
+        caption: "The same images with corruptions of CIFAR-10-C (Hendrycks and Dietterich 2019); severity 0 means no \
+                  corruption."
             .to_owned(),
         panels: vec![chart.draw()],
         columns: 1,
     })
 }
 
-/// The curve of `kiln lr-find`.
+/// The curve of a learning-rate range test.
 pub fn lr_find(found: &LrFind) -> Figure {
     let line = |colour, width, value: fn(&kiln_train::LrPoint) -> f64| Line {
         colour,
@@ -327,14 +332,14 @@ pub fn lr_find(found: &LrFind) -> Figure {
         points: found.points.iter().map(|point| [point.learning_rate, value(point)]).collect(),
         dots: false,
     };
-    let rules = [(found.steepest, "steepest"), (found.tenth_of_minimum, "a tenth of the least")];
+    let rules = [(found.steepest, "steepest"), (found.tenth_of_minimum, "minimum / 10")];
     let rule = |(value, name): (Option<f64>, &str)| Some(Rule::Vertical(value?, format!("{name}: {}", rate(value?))));
     let smoothed = found.points.iter().map(|point| point.smoothed);
     let chart = Chart {
         title: "Learning-rate range test".to_owned(),
         size: [560.0, 320.0],
         x: Axis::over("learning rate", Scale::Log, found.points.iter().map(|point| point.learning_rate)),
-        y: Axis::over("loss in nats", Scale::Linear, smoothed),
+        y: Axis::over("loss (nats)", Scale::Linear, smoothed),
         bars: vec![],
         lines: vec![line(SOFT, 0.6, |point| point.loss), line(BLUE, 2.0, |point| point.smoothed)],
         rules: rules.into_iter().filter_map(rule).collect(),
@@ -344,7 +349,9 @@ pub fn lr_find(found: &LrFind) -> Figure {
     Figure {
         name: "lr-find",
         title: "Learning-rate range test".to_owned(),
-        caption: "The rate grows from step to step: where the loss falls fastest, learning is fastest.".to_owned(),
+        caption:
+            "The learning rate grows with every step. The network learns fastest where the loss falls most steeply."
+                .to_owned(),
         panels: vec![chart.draw()],
         columns: 1,
     }

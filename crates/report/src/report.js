@@ -1,4 +1,4 @@
-// What the page has beyond being read: tables that sort by a column, and images in the cells of the confusion matrix.
+// The interactive parts of the page: sortable tables, and images in the cells of the confusion matrix.
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
 const explorer = document.querySelector(".cells");
@@ -7,7 +7,7 @@ if (explorer) {
   explore(explorer, document.querySelector(".confusion svg"));
 }
 
-/** Makes a button of each column's head, which sorts by it and, pressed again, the other way round. */
+/** Turns each column's header into a button that sorts by it; a second press reverses the order. */
 function makeSortable(table) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -30,7 +30,7 @@ function byText(a, b, descending) {
   return descending ? -order : order;
 }
 
-/** What has no number comes last either way. */
+/** Cells without a number come last in both orders. */
 function byNumber(a, b, descending) {
   const [first, second] = [a, b].map((cell) => cell.dataset.value);
   if (first === undefined || second === undefined) return (first === undefined) - (second === undefined);
@@ -38,8 +38,8 @@ function byNumber(a, b, descending) {
 }
 
 /**
- * Shows the images of the cell that is chosen in the panel's lists, or in the matrix with a click or the arrow keys.
- * `panel.dataset.matrix` is described in cells.rs.
+ * Shows the images of a cell, which is chosen in the panel's lists or in the matrix with a click or the arrow keys.
+ * See cells.rs for `panel.dataset.matrix`.
  */
 function explore(panel, svg) {
   const { grid, image, step, columns, cells } = JSON.parse(panel.dataset.matrix);
@@ -56,12 +56,12 @@ function explore(panel, svg) {
   }
   let chosen;
 
-  // The matrix grows within a frame of its first size.
+  // When zoomed, the matrix scrolls in a frame of its original size.
   const frame = document.createElement("div");
   frame.className = "matrix";
   frame.tabIndex = 0;
   frame.setAttribute("role", "group");
-  frame.setAttribute("aria-label", "Confusion matrix, a cell of which the arrow keys choose");
+  frame.setAttribute("aria-label", "Confusion matrix: choose a cell with the arrow keys");
   frame.style.width = `${svg.getAttribute("width")}px`;
   frame.style.aspectRatio = `${svg.getAttribute("width")} / ${svg.getAttribute("height")}`;
   svg.before(frame);
@@ -75,7 +75,7 @@ function explore(panel, svg) {
   panel.hidden = false;
 
   const countOf = (label) => (answer) => rows[label][answer].count;
-  /** Answers to a class, the most frequent first. */
+  /** Predictions for a class, most frequent first. */
   const ranked = (label) => [...names.keys()].sort((a, b) => countOf(label)(b) - countOf(label)(a));
   const commonestError = (label) => ranked(label).find((answer) => answer !== label) ?? label;
 
@@ -94,15 +94,16 @@ function explore(panel, svg) {
   }
 
   function description(label, answer, count, here) {
-    const what = label === answer ? `${names[label]}, recognised` : `${names[label]}, taken for ${names[answer]}`;
+    const how = label === answer ? "correctly" : `as ${names[answer]}`;
+    const what = `${names[label]}, predicted ${how}`;
     const all = rows[label].reduce((sum, cell) => sum + cell.count, 0);
     const share = all > 0 ? ` (${((100 * count) / all).toFixed(1)} %)` : "";
-    const order = here > 1 ? " The surest come first." : "";
-    const left = here > 0 && here < count ? ` ${(count - here).toLocaleString("en")} more are left out.` : "";
+    const order = here > 1 ? " The most confident come first." : "";
+    const left = here > 0 && here < count ? ` ${(count - here).toLocaleString("en")} more are not shown.` : "";
     return `${what}: ${count.toLocaleString("en")} of ${all.toLocaleString("en")} images${share}.${order}${left}`;
   }
 
-  /** An item with that image of the sheet. */
+  /** A list item with an image of the sheet. */
   function shown(index, confidence, name) {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = image;
@@ -115,7 +116,7 @@ function explore(panel, svg) {
     return item;
   }
 
-  /** Brings the chosen cell into the middle of the frame, as far as it goes. */
+  /** Scrolls the chosen cell to the center of the frame, as far as possible. */
   function reveal() {
     const scale = frame.scrollWidth / svg.viewBox.baseVal.width;
     const middle = (from, index) => (from + (index + 0.5) * grid.cell) * scale;

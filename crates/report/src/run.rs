@@ -1,4 +1,4 @@
-//! What a run's folder says in text: enough for curves and tables without its data.
+//! Reads the text files of a run's folder, which are enough for curves and tables without the dataset.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,23 +11,23 @@ use serde::de::DeserializeOwned;
 
 use crate::{ReportError, Session};
 
-/// A run as its text files tell it.
+/// A run, read from its text files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// Of the folder.
+    /// Name of the folder.
     pub name: String,
     pub recipe: Recipe,
-    /// Finished epochs, at least one. A value that was no number is NaN.
+    /// Finished epochs, at least one. Values that were not finite are NaN.
     pub history: Vec<EpochMetrics>,
     /// `evaluation.json`, if the run was evaluated.
     pub evaluation: Option<EvaluationReport>,
-    /// `lr-find.json`, if it lies in the folder.
+    /// `lr-find.json`, if the folder has one.
     pub lr_find: Option<LrFind>,
-    /// `environment.json`: where it ran, none if it kept no record.
+    /// `environment.json`: where the run was trained; empty if there is no record.
     pub sessions: Vec<Session>,
 }
 
-/// A line of `metrics.jsonl`; JSON writes what is no number as `null`.
+/// A line of `metrics.jsonl`. Values that are not finite are `null` in JSON.
 #[derive(Deserialize)]
 struct Line {
     epoch: usize,
@@ -63,7 +63,7 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// If it is none, has no finished epoch, or one of its files is damaged.
+    /// If the folder is not a run, has no finished epoch, or has a damaged file.
     pub fn read(folder: &Path) -> Result<Self, ReportError> {
         let run = RunDir::open(folder);
         if !run.recipe().is_file() || !run.metrics().is_file() {
@@ -86,7 +86,7 @@ impl Run {
         })
     }
 
-    /// The epoch whose weights the bundle has.
+    /// The epoch whose weights are in the bundle.
     pub fn best(&self) -> &EpochMetrics {
         kiln_train::best_epoch(&self.history).expect("a run has an epoch")
     }
@@ -101,7 +101,7 @@ fn history(path: &Path) -> Result<Vec<EpochMetrics>, ReportError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let mut history = lines.map(parse).collect::<Result<Vec<EpochMetrics>, _>>()?;
     if history.iter().any(|epoch| epoch.validation_accuracy.is_some()) {
-        // Where others have one, a missing score was no number.
+        // If other epochs have a score, a missing one was not finite.
         for epoch in &mut history {
             epoch.validation_loss.get_or_insert(f64::NAN);
             epoch.validation_accuracy.get_or_insert(f64::NAN);
@@ -114,7 +114,7 @@ fn text(path: &Path) -> Result<String, ReportError> {
     bounded_read::read_text(path).map_err(|source| ReportError::Read { path: path.to_owned(), source })
 }
 
-/// A JSON file, if there is one; with advice for one that is damaged.
+/// Reads a JSON file if it exists; `advice` is for the error if it is damaged.
 pub(crate) fn json<T: DeserializeOwned>(path: &Path, advice: &'static str) -> Result<Option<T>, ReportError> {
     let bytes = match bounded_read::read(path, bounded_read::TEXT_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -123,8 +123,8 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path, advice: &'static str) -> Re
     serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, error.to_string(), advice))
 }
 
-const MADE_AGAIN: &str = "delete it; the command that wrote it makes it again";
-const IRREPLACEABLE: &str = "put an intact copy in its place";
+const MADE_AGAIN: &str = "delete it; the command that wrote it can make it again";
+const IRREPLACEABLE: &str = "replace it with an intact copy";
 
 fn damaged(path: &Path, reason: String, advice: &'static str) -> ReportError {
     ReportError::Damaged { path: path.to_owned(), reason, advice }

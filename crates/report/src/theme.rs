@@ -1,7 +1,7 @@
-//! Colours, and the font that texts are measured and rasterised with.
+//! Colors, and the font that texts are measured and rasterized with.
 //!
-//! Colours of data are those of Okabe and Ito (2008) and of Paul Tol's "muted" scheme, which colour-blind
-//! readers tell apart. `report.css` replaces some of them on a dark screen, by the very values that stand here.
+//! The colors of data are from Okabe and Ito (2008) and from Paul Tol's "muted" scheme, which color-blind readers can
+//! distinguish. `report.css` replaces some of them in dark mode and refers to them by their values here.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use ab_glyph::{Font, FontRef};
 pub(crate) struct Colour(pub u8, pub u8, pub u8);
 
 impl Colour {
-    /// As SVG writes it.
+    /// The color in SVG notation.
     pub fn hex(self) -> String {
         let Self(red, green, blue) = self;
         format!("#{red:02X}{green:02X}{blue:02X}")
@@ -21,13 +21,13 @@ impl Colour {
 
 /// Text and axes.
 pub(crate) const INK: Colour = Colour(0x23, 0x1d, 0x18);
-/// Text beside the matter.
+/// Secondary text.
 pub(crate) const SOFT: Colour = Colour(0x65, 0x5b, 0x50);
-/// Lines of the grid.
+/// Grid lines.
 pub(crate) const LINE: Colour = Colour(0xd6, 0xce, 0xc1);
-/// Behind a picture in a file of its own, and around texts that stand on data.
+/// Background of figures in files, and border of texts on data.
 pub(crate) const GROUND: Colour = Colour(0xfc, 0xfa, 0xf6);
-/// Cells of a heat map, from clear to opaque, with [`ON_HEAT`] text on the opaque ones.
+/// Cells of a matrix, from transparent to opaque, with [`ON_HEAT`] text on the opaque ones.
 pub(crate) const HEAT: Colour = Colour(0x0b, 0x5a, 0x8f);
 pub(crate) const ON_HEAT: Colour = Colour(0xff, 0xff, 0xff);
 
@@ -38,14 +38,14 @@ pub(crate) const SKY: Colour = Colour(0x56, 0xb4, 0xe9);
 const PURPLE: Colour = Colour(0xcc, 0x79, 0xa7);
 const ORANGE: Colour = Colour(0xe6, 0x9f, 0x00);
 
-/// Titles of right and of wrong answers, dark enough to be read.
+/// Text of correct and of wrong predictions, dark enough to read.
 pub(crate) const RIGHT: Colour = Colour(0x00, 0x7a, 0x56);
 pub(crate) const WRONG: Colour = Colour(0xb8, 0x3a, 0x00);
 
-/// Of runs side by side; they come again after the last.
+/// Colors of runs; they repeat after the last.
 pub(crate) const RUNS: [Colour; 6] = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY];
 
-/// Of classes; they come again after the last.
+/// Colors of classes; they repeat after the last.
 pub(crate) const CLASSES: [Colour; 10] = [
     Colour(0xcc, 0x66, 0x77),
     Colour(0x4a, 0x3a, 0xa8),
@@ -59,7 +59,7 @@ pub(crate) const CLASSES: [Colour; 10] = [
     Colour(0x8c, 0x8c, 0x8c),
 ];
 
-/// Dark to bright, as matplotlib's viridis, at equal distances over 0..1.
+/// matplotlib's viridis from dark to bright, at equal distances over 0..1.
 const VIRIDIS: [Colour; 5] = [
     Colour(0x44, 0x01, 0x54),
     Colour(0x3b, 0x52, 0x8b),
@@ -68,7 +68,7 @@ const VIRIDIS: [Colour; 5] = [
     Colour(0xfd, 0xe7, 0x25),
 ];
 
-/// The colour of a share, 0..1, between those of [`VIRIDIS`].
+/// The color for a value in 0..1, interpolated in [`VIRIDIS`].
 pub(crate) fn viridis(share: f32) -> Colour {
     let position = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f32;
     let below = (position as usize).min(VIRIDIS.len() - 2);
@@ -83,29 +83,29 @@ pub(crate) const SMALL: f64 = 11.5;
 /// Titles of panels.
 pub(crate) const LARGE: f64 = 14.0;
 
-/// Roboto, cut down; see `fonts/README.md`.
+/// A subset of Roboto; see `fonts/README.md`.
 pub(crate) static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
     FontRef::try_from_slice(include_bytes!("../fonts/Roboto-Regular.ttf")).expect("the font in this program is whole")
 });
 
-/// CSS pixels for each unit of [`FONT`], for a text of that size.
+/// CSS pixels per unit of [`FONT`], for a text of this size.
 pub(crate) fn font_scale(size: f64) -> f64 {
     size / f64::from(FONT.units_per_em().expect("every font has a scale"))
 }
 
-/// Width in CSS pixels of a text in [`FONT`] at that size.
+/// Width in CSS pixels of a text in [`FONT`] at this size.
 pub(crate) fn advance(text: &str, size: f64) -> f64 {
     let advances = text.chars().map(|letter| f64::from(FONT.h_advance_unscaled(FONT.glyph_id(letter))));
     advances.sum::<f64>() * font_scale(size)
 }
 
-/// Width in CSS pixels to keep for a text of that size. Browsers take the reader's own font, and some, such as
+/// Width in CSS pixels to reserve for a text of this size. Browsers use the reader's font, and some fonts, such as
 /// Verdana and DejaVu Sans, are a fifth wider than [`FONT`].
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     1.2 * advance(text, size)
 }
 
-/// The text, cut with an ellipsis where it is wider than that many CSS pixels.
+/// The text, shortened with an ellipsis if it is wider than `most` CSS pixels.
 pub(crate) fn fitted(text: &str, size: f64, most: f64) -> String {
     if text_width(text, size) <= most {
         return text.to_owned();
@@ -142,7 +142,7 @@ mod tests {
         let replaced: Vec<String> = rules.map(|(_, rest)| format!("#{}", &rest[..6])).collect();
         assert!(replaced.len() > 10);
         for colour in replaced {
-            assert!(known.contains(&colour), "{colour} is no colour of a picture");
+            assert!(known.contains(&colour), "{colour} is not a color of a figure");
         }
     }
 

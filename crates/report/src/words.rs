@@ -1,11 +1,11 @@
-//! Numbers as the report writes them.
+//! Formats numbers for the report.
 
-/// A share as `87.56 %`.
+/// A fraction as `87.56 %`.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
-/// The distance of two shares as `1 point` or `3.1 points`.
+/// The difference of two fractions as `1 point` or `3.1 points`.
 pub(crate) fn points(share: f64) -> String {
     let text = format!("{:.1}", 100.0 * share);
     if text == "1.0" { "1 point".to_owned() } else { format!("{text} points") }

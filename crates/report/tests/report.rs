@@ -1,4 +1,4 @@
-//! Reports of runs of every kind, and whether their pictures are true.
+//! Reports of all kinds of runs, and whether their figures match the data.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn recipe(overrides: &[&str]) -> Recipe {
     Recipe::parse(kiln_train::recipe::BUILT_IN[0].1, &overrides).unwrap()
 }
 
-/// Writes a run's text files.
+/// Writes the text files of a run.
 fn write_run(folder: &Path, recipe: &Recipe, lines: &[String]) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("recipe.toml"), recipe.to_toml()).unwrap();
@@ -48,13 +48,13 @@ fn lines(history: &[EpochMetrics]) -> Vec<String> {
     history.iter().map(|epoch| serde_json::to_string(epoch).unwrap()).collect()
 }
 
-/// A run of that many epochs.
+/// A run with this many epochs.
 fn run(epochs: usize) -> Run {
     let history = (1..=epochs).map(epoch).collect();
     Run { name: "run".to_owned(), recipe: recipe(&[]), history, evaluation: None, lr_find: None, sessions: vec![] }
 }
 
-/// Answers to `images` images of classes in turn; every seventh is wrong, and the last class has no image.
+/// Predictions for `images` images of alternating classes. Every seventh is wrong, and the last class has no images.
 fn predictions(classes: &[String], images: usize) -> Predictions {
     let count = classes.len() - 1;
     let labels: Vec<usize> = (0..images).map(|image| image % count).collect();
@@ -117,7 +117,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|class| format!("class {class}")).collect()
 }
 
-/// The page, and all pictures in it.
+/// The page and all its figures.
 fn report(run: &Run, evidence: &Evidence, about: Option<About>) -> (String, Vec<Figure>) {
     let report = Report { run, about, evidence, version: "1.2.3" };
     let sections = report.sections();
@@ -125,7 +125,7 @@ fn report(run: &Run, evidence: &Evidence, about: Option<About>) -> (String, Vec<
     (html, sections.into_iter().flat_map(|section| section.figures).collect())
 }
 
-/// The values of the attribute in every element of that name.
+/// The values of an attribute in every element with this name.
 fn attributes<'a>(svg: &'a str, element: &str, name: &str) -> Vec<&'a str> {
     let value = |tag: &'a str| {
         let tag = &tag[..tag.find('>')?];
@@ -135,7 +135,7 @@ fn attributes<'a>(svg: &'a str, element: &str, name: &str) -> Vec<&'a str> {
     svg.split(&format!("<{element}")).skip(1).filter_map(value).collect()
 }
 
-/// Texts of a panel with that `text-anchor`, and where they stand.
+/// Texts of a panel with this `text-anchor`, and their positions.
 fn texts(panel: &str, anchor: &str) -> Vec<([f64; 2], String)> {
     let parse = |text: &str| -> Option<([f64; 2], String)> {
         let (tag, rest) = text.split_once('>')?;
@@ -148,7 +148,7 @@ fn texts(panel: &str, anchor: &str) -> Vec<([f64; 2], String)> {
     panel.split("<text").skip(1).filter_map(parse).collect()
 }
 
-/// The line through two ticks: from a place in pixels to a value.
+/// The line through two ticks, from a position in pixels to a value.
 fn axis(ticks: &[(f64, f64)]) -> impl Fn(f64) -> f64 {
     let ((from, low), (to, high)) = (ticks[0], ticks[ticks.len() - 1]);
     move |place| low + (place - from) / (to - from) * (high - low)
@@ -184,7 +184,7 @@ fn drawn_curves_are_those_of_the_metrics_file() {
             texts(panel, "end").iter().filter_map(|(at, text)| Some((at[1], number(text)?))).collect();
         let place = |value: f64| if log { value.log10() } else { value };
         let y_ticks: Vec<_> = y_ticks.into_iter().map(|(at, tick)| (at, place(tick))).collect();
-        // Texts stand lower than their ticks by a share of their size.
+        // Texts are lower than their ticks by a fraction of their size.
         let lower = 11.5 * 0.71 / 2.0;
         let (x_axis, y_axis) = (axis(&x_ticks), axis(&y_ticks));
         let strokes = attributes(panel, "polyline", "stroke");
@@ -224,7 +224,7 @@ fn every_picture_comes_out_as_svg_and_as_png_of_the_same_size() {
     run.lr_find =
         Some(LrFind { points: (0..20).map(point).collect(), steepest: Some(1e-3), tenth_of_minimum: Some(2e-3) });
     let (html, mut figures) = report(&run, &evidence(predictions), None);
-    assert!(html.contains("most from gaussian noise of severity 5: 30.00\u{a0}% are recognised"), "{html}");
+    assert!(html.contains("is gaussian noise at severity 5, with an accuracy of 30.00\u{a0}%."), "{html}");
     figures.push(curves(&[&run]));
     let names: Vec<&str> = figures.iter().map(|figure| figure.name).collect();
     let expected = [
@@ -284,7 +284,7 @@ fn the_page_needs_nothing_else_and_allows_nothing_else() {
     }
 }
 
-/// The page's script, and the page without it.
+/// The page's script, and the page without the script.
 fn apart(html: &str) -> (&str, String) {
     let (before, rest) = html.split_once("<script type=\"module\">").unwrap();
     let (script, after) = rest.split_once("</script>").unwrap();
@@ -302,11 +302,11 @@ fn every_cell_of_the_matrix_gets_its_surest_images() {
         logits: logits.collect(),
         features: vec![],
     };
-    // Cell by cell, the surest first.
+    // Cell by cell, most confident first.
     assert_eq!(cell_examples(&predictions, 7), [5, 2, 4, 0, 1, 6, 3]);
-    // Small cells are whole before a large one has a third.
+    // Small cells are complete before a large one gets its third image.
     assert_eq!(cell_examples(&predictions, 5), [5, 2, 1, 6, 3]);
-    // Not even one of each: the largest cell is not the one to go without.
+    // Not enough for one image per cell: the largest cells come first.
     assert_eq!(cell_examples(&predictions, 2), [5, 1]);
     assert_eq!(cell_examples(&predictions, 0), [0_usize; 0]);
 
@@ -337,7 +337,7 @@ fn the_page_says_what_is_in_each_cell() {
         images += numbers.len() - 3;
     }
     assert_eq!(images, 50);
-    // Without the images there are still their numbers.
+    // Without images the counts are still there.
     assert_eq!(told(&Evidence::default())["cells"].as_array().unwrap().len(), all["cells"].as_array().unwrap().len());
 }
 
@@ -473,8 +473,8 @@ fn a_hundred_classes_one_of_them_without_images_are_reported() {
     let mut run = run(6);
     run.evaluation = Some(evaluation(&predictions));
     let (html, figures) = report(&run, &evidence(predictions), None);
-    assert!(html.contains("Class 99 has no image here"), "{html}");
-    assert!(html.contains("<summary>Every class</summary>") && !html.contains("<details open"));
+    assert!(html.contains("Class 99 has no images here"), "{html}");
+    assert!(html.contains("<summary>All classes</summary>") && !html.contains("<details open"));
     let figure = |name| figures.iter().find(|figure: &&Figure| figure.name == name).unwrap();
     let [width, _] = figure("confusion").panels[0].size;
     assert!(width < 700.0, "{width}");
@@ -499,8 +499,8 @@ fn the_verdict_on_overfitting_follows_the_gap() {
 #[test]
 fn sentences_count_what_the_answers_are() {
     let classes = ["cat", "dog", "ship"].map(str::to_owned);
-    // Of 40 cats 10 are taken for dogs, of 40 dogs 5 for cats, of 40 ships none for anything; the network is always
-    // nearly certain.
+    // 10 of 40 cats are predicted as dogs, 5 of 40 dogs as cats, and all 40 ships are correct. The network is always
+    // almost certain.
     let answer = |image: usize| match (image % 3, image / 3) {
         (0, ..10) => 1,
         (1, ..5) => 0,
@@ -518,15 +518,15 @@ fn sentences_count_what_the_answers_are() {
     let evidence = Evidence { predictions: Some(predictions), ..Evidence::default() };
     let (html, _) = report(&run, &evidence, None);
     for sentence in [
-        "Cat is taken for dog in 10 of 40 images (25.00\u{a0}%).",
-        "Dog is taken for cat in 5 of 40 images (12.50\u{a0}%).",
-        "Cat and dog alone make 100.00\u{a0}% of all 15 errors.",
-        "The network is too sure of itself: its mean confidence is 99.98\u{a0}%, and 87.50\u{a0}% of its answers are right",
-        "Of 120 answers given with more than 80\u{a0}% confidence, 87.50\u{a0}% are right.",
-        "where it says dog: 77.78\u{a0}% of 45 such answers are right",
-        "Best told from the others is ship (F1 1.000), worst cat (F1 0.800).",
+        "Cat is predicted as dog in 10 of 40 images (25.00\u{a0}%).",
+        "Dog is predicted as cat in 5 of 40 images (12.50\u{a0}%).",
+        "Confusions between cat and dog make up 100.00\u{a0}% of all 15 errors.",
+        "The network is overconfident: its mean confidence is 99.98\u{a0}%, and 87.50\u{a0}% of its predictions are correct.",
+        "Of 120 predictions with more than 80\u{a0}% confidence, 87.50\u{a0}% are correct.",
+        "when it predicts dog: 77.78\u{a0}% of 45 such predictions are correct",
+        "The best class is ship (F1 1.000), the worst is cat (F1 0.800).",
     ] {
-        assert!(html.contains(sentence), "'{sentence}' is not in: {}", html.split_once("How good").unwrap().1);
+        assert!(html.contains(sentence), "'{sentence}' is not in: {}", html.split_once("How accurate").unwrap().1);
     }
 }
 
@@ -579,7 +579,7 @@ fn a_comparison_names_what_differs_and_draws_all_runs() {
         let svg = figure.svg();
         assert!(
             svg.contains("other &lt;run&gt;")
-                // A matrix has one colour, whichever run it is of.
+                // Matrices have the same color for all runs.
                 && (figure.name == "confusion" || svg.contains("#0072B2") && svg.contains("#D55E00")),
             "{}",
             figure.name

@@ -353,7 +353,7 @@ async function toggleBenchmark() {
 function showBenchmark(result) {
   const { p50, p90 } = result.milliseconds.total;
   $("benchmark-result").textContent = `Median ${milliseconds(p50)} ms, 90th percentile ${milliseconds(p90)} ms`;
-  $("benchmark-note").textContent = `${result.runs} runs on ${BACKENDS[result.backend]}, ${megabytes(result.wasm_memory_bytes)} MB of wasm memory`;
+  $("benchmark-note").textContent = `${result.runs} runs on ${BACKENDS[result.backend]}, ${megabytes(result.wasm_memory_bytes)} MB wasm memory`;
   $("benchmark-json").value = JSON.stringify(result, null, 2);
   $("benchmark-copy").disabled = false;
   status.announce($("benchmark-result").textContent);

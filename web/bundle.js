@@ -36,7 +36,10 @@ export async function withBundle(entry, use, progress) {
   return { used, source: "download" };
 }
 
-/** Rejects bytes whose digest is not the listed one. Outside secure contexts browsers cannot compute it; then only wasm checks. */
+/**
+ * Rejects bytes whose digest is not the listed one. Outside secure contexts browsers cannot compute it; then only wasm
+ * checks the bundle.
+ */
 async function assertListed(bytes, { sha256 }) {
   if (!globalThis.crypto?.subtle) return;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

@@ -57,7 +57,7 @@ async function importScript(script, folder) {
 async function importFault(error, script, folder) {
   const response = await fetch(script, { cache: "no-cache" }).catch(() => undefined);
   if (response === undefined) return new Fault("package", "the server cannot be reached, and nothing is cached from an earlier visit");
-  if (response.status === 404) return new Fault("missing-package", `web/${folder} was not found; the repository does not contain it, web/build.sh builds it`);
+  if (response.status === 404) return new Fault("missing-package", `the folder web/${folder} was not found: it is built, not part of the repository`);
   if (response.status !== 200) return new Fault("package", `the server returned status ${response.status} for ${script}`);
   return new Fault("package", error.message);
 }

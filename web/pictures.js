@@ -43,7 +43,7 @@ export async function decodeOther(file, bytes) {
   return createImageBitmap(file).catch(() => undefined);
 }
 
-/** The pixel count that an AVIF or HEIC file declares: the largest of its `ispe` boxes, each of which holds a width and a height. */
+/** The pixel count that an AVIF or HEIC file declares: the largest of its `ispe` boxes, each with a width and a height. */
 function declaredPixels(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let most = 0;

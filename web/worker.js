@@ -60,7 +60,7 @@ function progress(stage) {
   return (done, total) => postMessage({ event: "progress", stage, done, total });
 }
 
-/** Loads `entry` from the list of bundles, or the user's own `file`. The classifier in use stays until the new one is ready. */
+/** Loads `entry` from the list of bundles, or the user's own `file`. The old classifier stays until the new one is ready. */
 async function load({ entry, file, backend }) {
   wasm ??= await loadPackage(progress("runtime"));
   const use = (bytes) => wasm.Classifier.load(bytes, backend, (stage, fraction) => progress(stage)(fraction, 1));

@@ -90,7 +90,7 @@ test("a second visit has its threads after the server has stopped", { skip: NEED
 
 test("without the multithreaded package, one thread answers and the page says why", { skip: NEEDS_PACKAGE }, isolated(async (page) => {
   await untilReady(page);
-  await assertOne(page, /one thread because web\/pkg-threads was not found/);
+  await assertOne(page, /one thread because the folder web\/pkg-threads was not found/);
 }, { replaced: { "web/pkg-threads/kiln_web.js": { status: 404 } } }));
 
 test("when a thread fails to start, one thread answers and the page says why", { skip: NEEDS_THREADS }, isolated(async (page) => {

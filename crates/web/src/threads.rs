@@ -35,12 +35,12 @@ mod pool {
     /// Throws an `Error` if a pool already exists.
     #[wasm_bindgen(js_name = startPool)]
     pub fn start_pool(others: usize) -> Result<(), JsError> {
-        let enqueue = |thread| {
+        let leave = |thread| {
             WAITING.lock().expect(UNPOISONED).push(thread);
             ARRIVED.notify_one();
             Ok(())
         };
-        ThreadPoolBuilder::new().num_threads(1 + others).use_current_thread().spawn_handler(enqueue).build_global()?;
+        ThreadPoolBuilder::new().num_threads(1 + others).use_current_thread().spawn_handler(leave).build_global()?;
         Ok(())
     }
 

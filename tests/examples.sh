@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cargo build --release --package kiln --examples
+# The whole workspace, as the tests are built: another choice of packages compiles the dependencies anew.
+cargo build --release --workspace --examples
 root="$PWD"
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use kiln_report::{Comparison, Evidence, History, Report, Run, comparison_figures, comparison_page};
+use kiln_report::{Comparison, Evidence, History, Report, RunRecord, comparison_figures, comparison_page};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     for (name, text) in names.into_iter().zip(data.splitn(3, |byte| *byte == 0)).filter(|(_, text)| !text.is_empty()) {
         fs::write(file(name), text).expect("a small file");
     }
-    let Ok(run) = Run::read(FOLDER.path()) else { return };
+    let Ok(run) = RunRecord::read(FOLDER.path()) else { return };
     run.best();
     History::of(&run.history).sentences(&run.recipe);
     let report = Report { run: &run, about: None, evidence: &Evidence::default(), version: "0" };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use kiln_data::bounded_read;
-use kiln_report::{Comparison, Run, comparison_figures, comparison_page};
+use kiln_report::{Comparison, RunRecord, comparison_figures, comparison_page};
 use kiln_train::run_dir::write_whole;
 use serde_json::json;
 
@@ -14,13 +14,13 @@ use crate::printable::printable;
 use kiln::write_figures;
 
 pub fn run(args: CompareArgs) -> Result<ExitCode> {
-    let mut runs = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = args.runs.iter().map(|folder| RunRecord::read(folder)).collect::<Result<Vec<_>, _>>()?;
     let names: BTreeSet<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     if names.len() < runs.len() {
         // Folders of one name lie in different places.
         runs.iter_mut().zip(&args.runs).for_each(|(run, folder)| run.name = folder.display().to_string());
     }
-    let runs: Vec<&Run> = runs.iter().collect();
+    let runs: Vec<&RunRecord> = runs.iter().collect();
     let comparison = Comparison::of(&runs);
     if args.json {
         println!("{}", json!({"comparison": comparison, "caveat": comparison.caveat()}));

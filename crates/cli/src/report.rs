@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use kiln::{Evaluator, choose, gather_evidence, open_bundle, refresh_evaluation, test_images, write_report};
 use kiln_data::Dataset;
 use kiln_model::Bundle;
-use kiln_report::{Evidence, History, Run};
+use kiln_report::{Evidence, History, RunRecord};
 use kiln_train::run_dir::RunDir;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::data::of_training;
 pub fn run(args: ReportArgs) -> Result<ExitCode> {
     ensure!(args.out.is_none() || args.runs.len() > 1, "--out is for runs beside each other: name two or more");
     // Before anything is computed for nothing.
-    args.runs.iter().try_for_each(|folder| Run::read(folder).map(drop))?;
+    args.runs.iter().try_for_each(|folder| RunRecord::read(folder).map(drop))?;
     args.runs.iter().try_for_each(|folder| report(&args, &RunDir::open(folder)))?;
     match args.out {
         Some(out) => compare::run(CompareArgs { runs: args.runs, out: Some(out), json: args.json }),
@@ -50,7 +50,7 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
     }
     let path = write_report(run, &evidence)?;
     if args.json {
-        let analysis = Run::read(run.path()).map(|run| History::of(&run.history).sentences(&run.recipe))?;
+        let analysis = RunRecord::read(run.path()).map(|run| History::of(&run.history).sentences(&run.recipe))?;
         let seconds = started.elapsed().as_secs_f64();
         println!("{}", json!({"report": path, "analysis": analysis, "missing": evidence.missing, "seconds": seconds}));
     } else {
@@ -69,7 +69,7 @@ fn finished(args: &ReportArgs, run: &RunDir) -> Result<(Bundle, Dataset)> {
 }
 
 fn print_analysis(run: &RunDir, evidence: &Evidence) -> Result<()> {
-    let run = Run::read(run.path())?;
+    let run = RunRecord::read(run.path())?;
     println!("{}", run.name);
     for sentence in History::of(&run.history).sentences(&run.recipe) {
         println!("  {sentence}");

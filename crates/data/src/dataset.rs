@@ -156,14 +156,14 @@ pub struct LoadReport {
     /// Number of image files that were read.
     pub files: usize,
     /// Those that could not be used, by path.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedFile>,
     /// Number of files without an image extension, which were not read. Hidden files are not counted.
     pub ignored: usize,
 }
 
 /// An image file that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedFile {
     /// The file, or the archive's member.
     pub path: PathBuf,
     /// The reason.
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_report_is_one_line_that_counts_each_kind() {
-        let skipped = |path: &str, error| Skipped { path: path.into(), error };
+        let skipped = |path: &str, error| SkippedFile { path: path.into(), error };
         let mut report = LoadReport {
             files: 60_000,
             skipped: vec![

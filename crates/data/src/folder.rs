@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use crate::{
-    dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics},
+    dataset::{Dataset, ImageSet, LoadReport, SkippedFile, channel_statistics},
     decode::{DecodeError, EXTENSIONS, MAX_IMAGE_SIZE, decode_image, decode_image_file},
     error::DataError,
     progress::Progress,
@@ -251,7 +251,7 @@ fn assemble(root: &Path, findings: Findings) -> Result<Dataset, DataError> {
                 {
                     *reason = format!("{}: {error}", path.display());
                 }
-                report.skipped.push(Skipped { path, error });
+                report.skipped.push(SkippedFile { path, error });
             }
         }
     }

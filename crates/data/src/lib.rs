@@ -47,7 +47,7 @@ mod progress;
 
 pub use augment::{Affine, AffineDraw, Augment, Colour, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
 pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, targets};
-pub use dataset::{Dataset, ImageSet, LoadReport, Skipped, channel_statistics};
+pub use dataset::{Dataset, ImageSet, LoadReport, SkippedFile, channel_statistics};
 pub use decode::{
     DecodeError, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgb, crop_rgba, decode_image, dimensions,
 };

@@ -6,7 +6,7 @@ use image::RgbImage;
 use kiln_data::{Augment, Dataset, ImageSet, balanced_subset, bounded_read};
 use kiln_model::{Bundle, PredictError, Predictor, Summary};
 use kiln_report::{
-    About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, Report, Run as RunRecord, Shown,
+    About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, Report, RunRecord, Shown,
     cell_examples, confident_errors, confusions, curves, examples,
 };
 use kiln_train::run_dir::{RunDir, RunDirError, write_whole};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kiln_train::recipe::Recipe;
 use kiln_train::{Bin, EpochMetrics, EvaluationReport, Metrics, Predictions, Temperature};
 
-use crate::Run;
+use crate::RunRecord;
 use crate::words::{count, grouped, list, percent, points};
 
 /// Training accuracy this far above validation accuracy counts as overfitting.
@@ -374,7 +374,7 @@ fn surest(predictions: &Predictions, indices: Vec<usize>, most: usize) -> Vec<us
 }
 
 /// The speed of training, and how much it varied.
-pub(crate) fn throughput(run: &Run) -> Option<String> {
+pub(crate) fn throughput(run: &RunRecord) -> Option<String> {
     let rates: Vec<f64> =
         run.history.iter().map(|epoch| epoch.images_per_second).filter(|rate| rate.is_finite()).collect();
     let slowest = rates.iter().copied().reduce(f64::min)?;

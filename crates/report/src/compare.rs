@@ -14,7 +14,7 @@ use crate::page::{document, shown};
 use crate::quality::{Series, class_bars, confusions};
 use crate::theme::RUNS;
 use crate::words::{duration, percent, points};
-use crate::{Run, history};
+use crate::{RunRecord, history};
 
 /// How runs differ, and their results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,8 +79,8 @@ impl From<&EvaluationReport> for Scores {
 }
 
 impl Comparison {
-    pub fn of(runs: &[&Run]) -> Self {
-        let row = |run: &&Run| Row {
+    pub fn of(runs: &[&RunRecord]) -> Self {
+        let row = |run: &&RunRecord| Row {
             run: run.name.clone(),
             epochs: run.history.len(),
             best_epoch: run.best().epoch,
@@ -217,7 +217,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 /// # Panics
 ///
 /// Without runs.
-pub fn figures(runs: &[&Run]) -> Vec<Figure> {
+pub fn figures(runs: &[&RunRecord]) -> Vec<Figure> {
     let mut figures = vec![history::history(runs), history::curves(runs), history::throughput(runs)];
     let scored: Vec<(&str, &EvaluationReport)> =
         runs.iter().filter_map(|run| Some((run.name.as_str(), run.evaluation.as_ref()?))).collect();

@@ -3,7 +3,7 @@
 use kiln_train::EpochMetrics;
 use kiln_train::recipe::ScheduleKind;
 
-use crate::Run;
+use crate::RunRecord;
 use crate::analysis::OVERFITTING_GAP;
 use crate::chart::{Axis, Chart, Line, Rule, Scale};
 use crate::figure::{Figure, Panel};
@@ -43,7 +43,7 @@ pub(crate) fn points(history: &[EpochMetrics], value: Value) -> Vec<[f64; 2]> {
 /// # Panics
 ///
 /// Without runs.
-pub fn history(runs: &[&Run]) -> Figure {
+pub fn history(runs: &[&RunRecord]) -> Figure {
     let mut caption = reading(runs);
     if runs.iter().any(|run| run.recipe.training.label_smoothing > 0.0) {
         caption +=
@@ -63,7 +63,7 @@ pub fn history(runs: &[&Run]) -> Figure {
 /// # Panics
 ///
 /// Without runs.
-pub fn curves(runs: &[&Run]) -> Figure {
+pub fn curves(runs: &[&RunRecord]) -> Figure {
     let (title, caption) = (title("Loss and accuracy", runs), reading(runs));
     Figure { name: "curves", title, caption, panels: vec![loss(runs), accuracy(runs)], columns: 2 }
 }
@@ -73,7 +73,7 @@ pub fn curves(runs: &[&Run]) -> Figure {
 /// # Panics
 ///
 /// Without runs.
-pub fn throughput(runs: &[&Run]) -> Figure {
+pub fn throughput(runs: &[&RunRecord]) -> Figure {
     let series = each(runs, |epoch| Some(epoch.images_per_second), 2.0);
     let mut chart = chart("Training images per second", "", Scale::Linear, runs, series);
     chart.y = chart.y.starting_at_zero();
@@ -86,14 +86,14 @@ pub fn throughput(runs: &[&Run]) -> Figure {
     }
 }
 
-fn title(what: &str, runs: &[&Run]) -> String {
+fn title(what: &str, runs: &[&RunRecord]) -> String {
     match runs {
         [run] => format!("{what} of {}", run.name),
         _ => format!("{what} of {} runs", runs.len()),
     }
 }
 
-fn reading(runs: &[&Run]) -> String {
+fn reading(runs: &[&RunRecord]) -> String {
     match runs {
         [run] if run.history.iter().all(|epoch| epoch.validation_accuracy.is_none()) => {
             "Epoch by epoch; the recipe keeps no images for validation.".to_owned()
@@ -103,13 +103,13 @@ fn reading(runs: &[&Run]) -> String {
     }
 }
 
-fn loss(runs: &[&Run]) -> Panel {
+fn loss(runs: &[&RunRecord]) -> Panel {
     let mut chart = pair("Loss", "nats", runs, |epoch| Some(epoch.train_loss), |epoch| epoch.validation_loss);
     chart.y = chart.y.within(f64::INFINITY);
     chart.draw()
 }
 
-fn accuracy(runs: &[&Run]) -> Panel {
+fn accuracy(runs: &[&RunRecord]) -> Panel {
     let mut chart = pair("Accuracy", "%", runs, train_accuracy, validation_accuracy);
     chart.y = chart.y.within(100.0);
     for run in runs {
@@ -125,7 +125,7 @@ fn accuracy(runs: &[&Run]) -> Panel {
     chart.draw()
 }
 
-fn learning_rate(runs: &[&Run]) -> Panel {
+fn learning_rate(runs: &[&RunRecord]) -> Panel {
     let mut series = each(runs, |epoch| Some(epoch.learning_rate), 2.0);
     let lowest = lowest_rate(runs);
     for [_, rate] in series.iter_mut().flat_map(|line| &mut line.points) {
@@ -142,13 +142,13 @@ fn learning_rate(runs: &[&Run]) -> Panel {
 }
 
 /// The value that lower learning rates are drawn at.
-fn lowest_rate(runs: &[&Run]) -> f64 {
+fn lowest_rate(runs: &[&RunRecord]) -> f64 {
     let rates = runs.iter().flat_map(|run| &run.history).map(|epoch| epoch.learning_rate);
     LOWEST_RATE * rates.filter(|rate| rate.is_finite()).fold(0.0, f64::max)
 }
 
 /// Where a multi-step schedule lowers the rate: between which epochs, and by what factor.
-fn drops(run: &Run) -> Vec<(f64, String)> {
+fn drops(run: &RunRecord) -> Vec<(f64, String)> {
     let schedule = &run.recipe.schedule;
     if schedule.kind != ScheduleKind::MultiStep {
         return vec![];
@@ -162,7 +162,7 @@ fn drops(run: &Run) -> Vec<(f64, String)> {
 }
 
 /// `None` if no run has validation images.
-fn gap_panel(runs: &[&Run]) -> Option<Panel> {
+fn gap_panel(runs: &[&RunRecord]) -> Option<Panel> {
     let series = each(runs, gap, 2.0);
     if series.iter().all(|line| line.points.is_empty()) {
         return None;
@@ -177,8 +177,8 @@ fn gap_panel(runs: &[&Run]) -> Option<Panel> {
 }
 
 /// One line per run.
-fn each(runs: &[&Run], value: Value, width: f64) -> Vec<Line> {
-    let line = |(run, colour): (&&Run, Colour)| Line {
+fn each(runs: &[&RunRecord], value: Value, width: f64) -> Vec<Line> {
+    let line = |(run, colour): (&&RunRecord, Colour)| Line {
         colour,
         width,
         points: points(&run.history, value),
@@ -188,7 +188,7 @@ fn each(runs: &[&Run], value: Value, width: f64) -> Vec<Line> {
 }
 
 /// Training and validation of every run; colors distinguish them if there is only one run.
-fn pair(title: &str, unit: &'static str, runs: &[&Run], train: Value, validation: Value) -> Chart {
+fn pair(title: &str, unit: &'static str, runs: &[&RunRecord], train: Value, validation: Value) -> Chart {
     let mut lines = each(runs, train, if runs.len() > 1 { 0.8 } else { 2.0 });
     lines.extend(each(runs, validation, 2.0));
     let mut chart = chart(title, unit, Scale::Linear, runs, lines);
@@ -205,7 +205,7 @@ fn pair(title: &str, unit: &'static str, runs: &[&Run], train: Value, validation
     chart
 }
 
-fn chart(title: &str, unit: &'static str, scale: Scale, runs: &[&Run], lines: Vec<Line>) -> Chart {
+fn chart(title: &str, unit: &'static str, scale: Scale, runs: &[&RunRecord], lines: Vec<Line>) -> Chart {
     let values = |axis: usize| lines.iter().flat_map(move |line| line.points.iter().map(move |point| point[axis]));
     let legend = match runs {
         [_] => vec![],

@@ -31,7 +31,7 @@ pub use gallery::{AugmentedRow, ConfusedPair, Filters, Shown, augmented, confuse
 pub use history::{curves, history, throughput};
 pub use page::{About, Evidence, Report, Section};
 pub use quality::{classes, confusion, lr_find, reliability, robustness};
-pub use run::Run;
+pub use run::RunRecord;
 pub use words::{duration, grouped};
 
 /// Why a report cannot be made.

@@ -15,7 +15,7 @@ use crate::figure::Figure;
 use crate::gallery::{self, AugmentedRow, ConfusedPair, Filters, Shown};
 use crate::quality::Grid;
 use crate::words::{count, duration, grouped, percent};
-use crate::{Run, history, quality};
+use crate::{RunRecord, history, quality};
 
 /// What a checkpoint says about a run in addition to its text files.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,7 @@ pub struct Evidence {
 /// Everything that a report contains.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
-    pub run: &'a Run,
+    pub run: &'a RunRecord,
     pub about: Option<About>,
     pub evidence: &'a Evidence,
     /// Version of the program that makes the report.
@@ -84,7 +84,7 @@ impl Report<'_> {
     }
 
     fn what(&self) -> Section {
-        let Run { recipe, history, .. } = self.run;
+        let RunRecord { recipe, history, .. } = self.run;
         let training = &recipe.training;
         let last = &history[history.len() - 1];
         let mut facts = vec![("Recipe", recipe.name.clone())];

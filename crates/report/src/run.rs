@@ -13,7 +13,7 @@ use crate::{ReportError, Session};
 
 /// A run, read from its text files.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Run {
+pub struct RunRecord {
     /// Name of the folder.
     pub name: String,
     pub recipe: Recipe,
@@ -58,7 +58,7 @@ impl From<Line> for EpochMetrics {
     }
 }
 
-impl Run {
+impl RunRecord {
     /// Reads the folder of a run, finished or not.
     ///
     /// # Errors

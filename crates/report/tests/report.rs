@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kiln_report::{
     About, AugmentedRow, CellImage, Comparison, ConfusedPair, Embedding, Evidence, Figure, Filters, History, Machine,
-    Report, ReportError, Run, Session, Shown, Versions, cell_examples, comparison_figures, comparison_page,
+    Report, ReportError, RunRecord, Session, Shown, Versions, cell_examples, comparison_figures, comparison_page,
     confident_errors, confusions, curves, examples, history,
 };
 use kiln_train::{
@@ -49,9 +49,16 @@ fn lines(history: &[EpochMetrics]) -> Vec<String> {
 }
 
 /// A run with this many epochs.
-fn run(epochs: usize) -> Run {
+fn run(epochs: usize) -> RunRecord {
     let history = (1..=epochs).map(epoch).collect();
-    Run { name: "run".to_owned(), recipe: recipe(&[]), history, evaluation: None, lr_find: None, sessions: vec![] }
+    RunRecord {
+        name: "run".to_owned(),
+        recipe: recipe(&[]),
+        history,
+        evaluation: None,
+        lr_find: None,
+        sessions: vec![],
+    }
 }
 
 /// Predictions for `images` images of alternating classes. Every seventh is wrong, and the last class has no images.
@@ -118,7 +125,7 @@ fn names(count: usize) -> Vec<String> {
 }
 
 /// The page and all its figures.
-fn report(run: &Run, evidence: &Evidence, about: Option<About>) -> (String, Vec<Figure>) {
+fn report(run: &RunRecord, evidence: &Evidence, about: Option<About>) -> (String, Vec<Figure>) {
     let report = Report { run, about, evidence, version: "1.2.3" };
     let sections = report.sections();
     let html = report.html(&sections);
@@ -159,7 +166,7 @@ fn drawn_curves_are_those_of_the_metrics_file() {
     let folder = TempDir::new().unwrap();
     let written: Vec<EpochMetrics> = (1..=12).map(epoch).collect();
     write_run(folder.path(), &recipe(&[]), &lines(&written));
-    let run = Run::read(folder.path()).unwrap();
+    let run = RunRecord::read(folder.path()).unwrap();
     assert_eq!(run.history.len(), written.len());
     let svg = history(&[&run]).svg();
     let panels: Vec<&str> = svg.split("<svg").skip(2).collect();
@@ -433,7 +440,7 @@ fn an_epoch_with_numbers_that_are_none_leaves_gaps() {
     history[3].validation_loss = Some(f64::INFINITY);
     history[3].validation_accuracy = Some(f64::NAN);
     write_run(folder.path(), &recipe(&[]), &lines(&history));
-    let run = Run::read(folder.path()).unwrap();
+    let run = RunRecord::read(folder.path()).unwrap();
     assert!(run.history[3].train_loss.is_nan() && run.history[3].validation_accuracy.unwrap().is_nan());
     assert_eq!(run.best().epoch, 6);
     let (html, figures) = report(&run, &Evidence::default(), None);
@@ -452,7 +459,7 @@ fn an_epoch_with_numbers_that_are_none_leaves_gaps() {
         epoch.seconds = f64::NAN;
     });
     write_run(folder.path(), &recipe(&[]), &lines(&history));
-    let (html, _) = report(&Run::read(folder.path()).unwrap(), &Evidence::default(), None);
+    let (html, _) = report(&RunRecord::read(folder.path()).unwrap(), &Evidence::default(), None);
     assert!(html.contains("epochs 1, 2, 3, 4, 5 and 6 are missing") && !html.contains("NaN"), "{html}");
 }
 
@@ -533,7 +540,7 @@ fn sentences_count_what_the_answers_are() {
 #[test]
 fn damaged_files_are_named_with_what_is_wrong() {
     let folder = TempDir::new().unwrap();
-    let error = |folder: &Path| Run::read(folder).unwrap_err();
+    let error = |folder: &Path| RunRecord::read(folder).unwrap_err();
     assert!(matches!(error(folder.path()), ReportError::NoRun(_)));
     write_run(folder.path(), &recipe(&[]), &[]);
     assert!(matches!(error(folder.path()), ReportError::NoEpoch(_)));

@@ -6,7 +6,7 @@
 
 mod specialized;
 
-pub use specialized::{Launch, Specialized, Value, WORKGROUP};
+pub use specialized::{Constant, Launch, Specialized, WORKGROUP};
 
 /// One WGSL file of this folder.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

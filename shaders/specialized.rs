@@ -12,7 +12,7 @@ const ROW: usize = 65_535;
 /// The value of a constant, or the type of an alias. Floats are kept as bits, so that values can key a
 /// cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Value {
+pub enum Constant {
     Type(&'static str),
     Unsigned(usize),
     Signed(i32),
@@ -20,37 +20,37 @@ pub enum Value {
     Bool(bool),
 }
 
-impl From<&'static str> for Value {
+impl From<&'static str> for Constant {
     fn from(name: &'static str) -> Self {
         Self::Type(name)
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for Constant {
     fn from(value: usize) -> Self {
         Self::Unsigned(value)
     }
 }
 
-impl From<i32> for Value {
+impl From<i32> for Constant {
     fn from(value: i32) -> Self {
         Self::Signed(value)
     }
 }
 
-impl From<f32> for Value {
+impl From<f32> for Constant {
     fn from(value: f32) -> Self {
         Self::Float(value.to_bits())
     }
 }
 
-impl From<bool> for Value {
+impl From<bool> for Constant {
     fn from(value: bool) -> Self {
         Self::Bool(value)
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for Constant {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Type(name) => f.write_str(name),
@@ -66,7 +66,7 @@ impl fmt::Display for Value {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Specialized {
     pub shader: Shader,
-    constants: Vec<(&'static str, Value)>,
+    constants: Vec<(&'static str, Constant)>,
 }
 
 impl Shader {
@@ -76,13 +76,13 @@ impl Shader {
     }
 
     /// The shader with these values for its constants.
-    pub fn with<const N: usize>(self, constants: [(&'static str, Value); N]) -> Specialized {
+    pub fn with<const N: usize>(self, constants: [(&'static str, Constant); N]) -> Specialized {
         Specialized { shader: self, constants: constants.to_vec() }
     }
 }
 
 impl Specialized {
-    pub fn and<const N: usize>(mut self, constants: [(&'static str, Value); N]) -> Self {
+    pub fn and<const N: usize>(mut self, constants: [(&'static str, Constant); N]) -> Self {
         self.constants.extend(constants);
         self
     }
@@ -102,7 +102,7 @@ impl Specialized {
     pub fn source(&self) -> String {
         let mut source = self.shader.source.to_owned();
         for (name, value) in &self.constants {
-            let keyword = if matches!(value, Value::Type(_)) { "alias" } else { "const" };
+            let keyword = if matches!(value, Constant::Type(_)) { "alias" } else { "const" };
             let declaration = format!("{keyword} {name} = ");
             let found = source.find(&declaration);
             let start =
@@ -111,7 +111,7 @@ impl Specialized {
             source.replace_range(start..start + len, &value.to_string());
         }
         // A directive comes before everything else.
-        if self.constants.contains(&("Number", Value::Type("f16"))) {
+        if self.constants.contains(&("Number", Constant::Type("f16"))) {
             source.insert_str(0, "enable f16;\n");
         }
         source

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_data::{Dataset, LoadOptions, Progress, Source, load};
+use kiln_data::{Dataset, LoadOptions, LoadProgress, Source, load};
 
 use kiln_model::Metadata;
 
@@ -38,16 +38,16 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     }
     let counted = |template: &str| ProgressStyle::with_template(template).expect("a valid template");
     let loaded = load(&options, &mut |progress| match progress {
-        Progress::Downloading { received, total } => {
+        LoadProgress::Downloading { received, total } => {
             bar.set_style(counted("downloading images {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
             bar.set_length(total.unwrap_or(received));
             bar.set_position(received);
         }
-        Progress::Unpacking => {
+        LoadProgress::Unpacking => {
             bar.set_style(counted("{spinner} checking and unpacking"));
             bar.tick();
         }
-        Progress::Decoding { done, total } => {
+        LoadProgress::Decoding { done, total } => {
             bar.set_style(counted("decoding images {bar:30} {pos}/{len}"));
             bar.set_length(total.unwrap_or(done) as u64);
             bar.set_position(done as u64);

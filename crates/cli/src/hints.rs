@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use kiln_kernels::device::DeviceError;
+use kiln_report::ReportError;
 use kiln_train::run_dir::RunDirError;
 use kiln_train::{CheckpointError, TrainError};
 
@@ -17,11 +18,15 @@ fn of(error: &(dyn Error + 'static)) -> Option<String> {
             kiln::Error::Device(error) => of(error),
             kiln::Error::Train(error) => of(error),
             kiln::Error::RunDir(error) => of(error),
+            kiln::Error::Report(error) => of(error),
             _ => None,
         };
     }
     if let Some(error) = error.downcast_ref::<RunDirError>() {
         return run_dir(error);
+    }
+    if let Some(ReportError::NoRun(_)) = error.downcast_ref() {
+        return Some("name a folder that `kiln train` made".to_owned());
     }
     if let Some(error) = error.downcast_ref::<DeviceError>() {
         return matches!(error, DeviceError::NoGpu { .. }).then(|| "`kiln devices` lists what there is".to_owned());

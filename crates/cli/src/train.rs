@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::{Bundle, Dataset, Plan, Recipe, Run, RunDir, RunEvent, RunOptions, SavedRun, SelectedDevice, choose};
+use kiln::{Bundle, Dataset, Recipe, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice, choose};
 use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;
 use kiln_model::Summary;
@@ -171,8 +171,8 @@ fn start<'a>(
     Ok(run)
 }
 
-fn say_plan(plan: &Plan, recipe: &Recipe, args: &TrainArgs, selected: &SelectedDevice, screen: &Screen) {
-    let Plan { steps, epochs, images_per_second: rate, seconds } = *plan;
+fn say_plan(plan: &RunPlan, recipe: &Recipe, args: &TrainArgs, selected: &SelectedDevice, screen: &Screen) {
+    let RunPlan { steps, epochs, images_per_second: rate, seconds } = *plan;
     let minutes = seconds / 60.0;
     screen.say(
         json!({"event": "plan", "steps": steps, "epochs": epochs, "images_per_second": rate, "minutes": minutes}),

@@ -15,7 +15,7 @@ use ureq::{
     http::{Response, StatusCode, Uri, header},
 };
 
-use crate::{dataset::hex, progress::Progress};
+use crate::{dataset::hex, progress::LoadProgress};
 
 /// Maximum size of a download: 1 GiB.
 pub const MAX_BYTES: u64 = 1 << 30;
@@ -213,7 +213,7 @@ pub fn download(
     url: &str,
     digest: &Digest,
     destination: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<(), DownloadError> {
     check_address(url, false)?;
     let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -262,7 +262,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Completes `file`, with up to [`ATTEMPTS`] requests.
-fn fetch(url: &str, file: &mut File, part: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), DownloadError> {
+fn fetch(url: &str, file: &mut File, part: &Path, progress: &mut dyn FnMut(LoadProgress)) -> Result<(), DownloadError> {
     let mut reason = String::new();
     for _ in 0..ATTEMPTS {
         let received = file.seek(SeekFrom::End(0)).map_err(DownloadError::io("read", part))?;
@@ -312,7 +312,7 @@ fn copy(
     response: Response<Body>,
     file: &mut File,
     part: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Outcome, DownloadError> {
     let too_large = || DownloadError::TooLarge { url: url.into() };
     let mut received = file.stream_position().map_err(DownloadError::io("read", part))?;
@@ -320,7 +320,7 @@ fn copy(
     if total.is_some_and(|total| total > MAX_BYTES) {
         return Err(too_large());
     }
-    progress(Progress::Downloading { received, total });
+    progress(LoadProgress::Downloading { received, total });
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -337,7 +337,7 @@ fn copy(
             return Err(too_large());
         }
         file.write_all(&buffer[..length]).map_err(DownloadError::io("write", part))?;
-        progress(Progress::Downloading { received, total });
+        progress(LoadProgress::Downloading { received, total });
     }
 }
 

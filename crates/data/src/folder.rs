@@ -20,7 +20,7 @@ use crate::{
     dataset::{Dataset, ImageSet, LoadReport, SkippedFile, channel_statistics},
     decode::{DecodeError, EXTENSIONS, MAX_IMAGE_SIZE, decode_image, decode_image_file},
     error::DataError,
-    progress::Progress,
+    progress::LoadProgress,
 };
 
 /// Files decoded between two progress reports.
@@ -114,7 +114,11 @@ impl Findings {
 }
 
 /// Loads a folder of images, each resized to `size` x `size` pixels.
-pub(crate) fn load_folder(root: &Path, size: usize, progress: &mut dyn FnMut(Progress)) -> Result<Dataset, DataError> {
+pub(crate) fn load_folder(
+    root: &Path,
+    size: usize,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Dataset, DataError> {
     let mut findings = Findings::new(size)?;
     let mut candidates = Vec::new();
     let train = root.join("train");
@@ -133,7 +137,7 @@ pub(crate) fn load_folder(root: &Path, size: usize, progress: &mut dyn FnMut(Pro
     while candidates.len() > 0 {
         let chunk = candidates.by_ref().take(CHUNK_FILES).collect();
         findings.decode(chunk);
-        progress(Progress::Decoding { done: findings.images.len(), total: Some(total) });
+        progress(LoadProgress::Decoding { done: findings.images.len(), total: Some(total) });
     }
     assemble(root, findings)
 }

@@ -62,5 +62,5 @@ pub use {
     decode::decode_image_file,
     download::{Digest, DownloadError, download},
     load::{LoadOptions, Loaded, Mirror, Source, load},
-    progress::Progress,
+    progress::LoadProgress,
 };

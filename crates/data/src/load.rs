@@ -11,7 +11,7 @@ use crate::{
     download::{Digest, download},
     error::DataError,
     folder,
-    progress::Progress,
+    progress::LoadProgress,
     synthetic::synthetic,
 };
 
@@ -124,7 +124,7 @@ pub struct Loaded {
 /// # Errors
 ///
 /// Any [`DataError`].
-pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Loaded, DataError> {
+pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Result<Loaded, DataError> {
     if options.limit == Some(0) {
         return Err(DataError::ZeroLimit);
     }
@@ -195,7 +195,7 @@ fn archive_kind(path: &Path) -> Result<ArchiveKind, DataError> {
 }
 
 /// The folder of a set's binary files. Unpacks the archive if needed, and downloads the archive if needed.
-fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, DataError> {
+fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Result<PathBuf, DataError> {
     let folder = options.data_dir.join(set.folder);
     if folder.is_dir() {
         return Ok(folder);
@@ -211,7 +211,7 @@ fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(Progress)
     } else {
         download(&url, &digest, &archive, progress)?;
     }
-    progress(Progress::Unpacking);
+    progress(LoadProgress::Unpacking);
     archive::unpack_cifar(set, &archive, &options.data_dir)
 }
 

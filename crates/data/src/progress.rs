@@ -2,7 +2,7 @@
 
 /// How far loading has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum LoadProgress {
     /// Bytes of an archive received, including those of an earlier attempt.
     Downloading {
         /// Bytes so far.

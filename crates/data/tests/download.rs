@@ -12,7 +12,7 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use kiln_data::{
-    DataError, Digest, DownloadError, LoadOptions, Mirror, Progress, Source,
+    DataError, Digest, DownloadError, LoadOptions, LoadProgress, Mirror, Source,
     cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE},
     download, load, unpack_cifar,
 };
@@ -200,7 +200,7 @@ fn a_download_reports_its_progress_and_leaves_one_file() {
     assert_eq!(fs::read(&destination).unwrap(), file);
     assert_eq!(files_in(destination.parent().unwrap()), ["file"]);
     let all = file.len() as u64;
-    assert_eq!(last, Some(Progress::Downloading { received: all, total: Some(all) }));
+    assert_eq!(last, Some(LoadProgress::Downloading { received: all, total: Some(all) }));
     // The second time there is nothing to do.
     download(&server.url, &sha256(&file), &destination, &mut |_| {}).unwrap();
     assert_eq!(server.ranges().len(), 1);

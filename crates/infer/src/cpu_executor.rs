@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cpu_conv::{Convolution, Packed, Runs, View, Weights};
 use crate::parallel;
-use crate::{Conv2d, Layout, Norm, Operator, Plan, PlanError, Precision, Step, Storage};
+use crate::{Conv2d, Layout, Norm, Operator, Plan, PlanError, Precision, Step, ValueStorage};
 
 /// Pixels of a task: enough that handing it out costs nothing.
 const PIXELS: usize = 48;
@@ -96,7 +96,7 @@ impl CpuExecutor {
 }
 
 /// Without its border.
-fn view(storage: Storage) -> View {
+fn view(storage: ValueStorage) -> View {
     View { start: storage.at(0, 0), steps: [storage.len(), storage.row(), storage.pixel] }
 }
 
@@ -120,15 +120,15 @@ struct Job<'a> {
     step: &'a Step,
     /// Images.
     count: usize,
-    input: (Storage, &'a [f32]),
-    residual: Option<(Storage, &'a [f32])>,
-    storage: Storage,
+    input: (ValueStorage, &'a [f32]),
+    residual: Option<(ValueStorage, &'a [f32])>,
+    storage: ValueStorage,
 }
 
 impl<'a> Job<'a> {
     /// The same for one image.
     fn image(self, index: usize) -> Self {
-        let of = |(storage, values): (Storage, &'a [f32])| (storage, &values[index * storage.len()..]);
+        let of = |(storage, values): (ValueStorage, &'a [f32])| (storage, &values[index * storage.len()..]);
         Self { count: 1, input: of(self.input), residual: self.residual.map(of), ..self }
     }
 
@@ -223,7 +223,7 @@ impl<'a> Job<'a> {
         let size = channels / heads;
         let scale = (size as f32).sqrt().recip();
         let place = |token: usize| [token / width, token % width];
-        let start = |storage: Storage, [row, column]: [usize; 2]| storage.at(row as isize, column as isize);
+        let start = |storage: ValueStorage, [row, column]: [usize; 2]| storage.at(row as isize, column as isize);
         let tokens: Vec<usize> = (0..height * width).map(|token| start(from, place(token))).collect();
         let of = |token: usize, part: usize, head: usize| &x[token + part * channels + head * size..][..size];
         let shared = parallel::Shared::new(output);

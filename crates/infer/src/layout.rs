@@ -4,7 +4,7 @@ use crate::{Operator, Plan, PlanError};
 
 /// How one value lies in its buffer: `[H + 2 border, W + 2 border, stride]`, the border zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Storage {
+pub struct ValueStorage {
     /// Values that are never alive together share a buffer.
     pub buffer: usize,
     /// `[C, H, W]`
@@ -14,7 +14,7 @@ pub struct Storage {
     pub pixel: usize,
 }
 
-impl Storage {
+impl ValueStorage {
     /// Numbers from one row to the next.
     pub fn row(&self) -> usize {
         (self.shape[2] + 2 * self.border) * self.pixel
@@ -65,7 +65,7 @@ impl Storage {
 /// Every value's place, and the buffers' lengths in numbers.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    pub values: Vec<Storage>,
+    pub values: Vec<ValueStorage>,
     pub buffers: Vec<usize>,
 }
 
@@ -89,12 +89,12 @@ impl Layout {
         }
         *last_use.last_mut().expect("there is always the input") = usize::MAX;
 
-        let mut values: Vec<Storage> = vec![];
+        let mut values: Vec<ValueStorage> = vec![];
         let mut buffers: Vec<usize> = vec![];
         for (value, shape) in shapes.into_iter().enumerate() {
             let pixel = shape[0].next_multiple_of(lanes[usize::from(value > 0)]);
-            let mut storage = Storage { buffer: buffers.len(), shape, border: border[value], pixel };
-            let same_form = |other: &Storage| Storage { buffer: storage.buffer, ..*other } == storage;
+            let mut storage = ValueStorage { buffer: buffers.len(), shape, border: border[value], pixel };
+            let same_form = |other: &ValueStorage| ValueStorage { buffer: storage.buffer, ..*other } == storage;
             // The step that makes a value still reads what it is made from. The input's buffer stays
             // its own, since the next image may be written while this one is not done.
             let in_use = |buffer: usize| {

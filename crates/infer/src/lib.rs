@@ -34,6 +34,6 @@ pub use executor::{Executor, GpuError, Timings};
 #[cfg(feature = "wgpu")]
 pub use gpu::GpuExecutor;
 pub use kiln_shaders as shader;
-pub use layout::{Layout, Storage};
+pub use layout::{Layout, ValueStorage};
 pub use plan::{Conv2d, MAX_TOKENS, Norm, Operator, Plan, PlanError, Step, Value};
 pub use precision::Precision;

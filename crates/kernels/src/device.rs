@@ -29,7 +29,7 @@ pub enum DeviceRequest {
 
 /// A graphics adapter that wgpu sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adapter {
+pub struct GraphicsAdapter {
     pub name: String,
     /// `Vulkan`, `Metal` or `Dx12`.
     pub api: String,
@@ -39,7 +39,7 @@ pub struct Adapter {
     adapter: wgpu::Adapter,
 }
 
-impl Adapter {
+impl GraphicsAdapter {
     /// The same adapter for [`kiln_infer::gpu`].
     pub fn for_inference(&self) -> gpu::Adapter {
         gpu::Adapter::new(self.adapter.clone())
@@ -81,7 +81,7 @@ pub struct SelectedDevice {
     /// Whether it is a real GPU, so that a large network is no folly.
     pub is_gpu: bool,
     /// What wgpu calls it, where it runs through wgpu.
-    pub adapter: Option<Adapter>,
+    pub adapter: Option<GraphicsAdapter>,
 }
 
 impl SelectedDevice {
@@ -132,7 +132,7 @@ pub fn multiplies(device: &Device, precision: Precision) -> bool {
         Precision::F32 => true,
         Precision::Bf16 => path == OperatorPath::Cpu && precision.is_on_cpu(),
         Precision::F16 => {
-            let is_it = |adapter: &Adapter| Device::wgpu(adapter.kind.clone()) == device.clone().inner();
+            let is_it = |adapter: &GraphicsAdapter| Device::wgpu(adapter.kind.clone()) == device.clone().inner();
             path == OperatorPath::Wgsl
                 && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
         }
@@ -208,7 +208,7 @@ impl fmt::Display for AdapterClass {
 }
 
 /// Every adapter that burn's wgpu runtime could use, real GPUs first.
-pub fn adapters() -> Vec<Adapter> {
+pub fn adapters() -> Vec<GraphicsAdapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     // What cubecl's runtime uses; OpenGL is not among them.
     descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
@@ -220,7 +220,7 @@ pub fn adapters() -> Vec<Adapter> {
         counts[class] += 1;
         counts[class] - 1
     };
-    let mut adapters: Vec<Adapter> = found
+    let mut adapters: Vec<GraphicsAdapter> = found
         .iter()
         .filter_map(|adapter| {
             let info = adapter.get_info();
@@ -233,7 +233,7 @@ pub fn adapters() -> Vec<Adapter> {
             };
             let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
             let (api, adapter) = (format!("{:?}", info.backend), adapter.clone());
-            Some(Adapter { name: info.name, api, driver, class, kind, adapter })
+            Some(GraphicsAdapter { name: info.name, api, driver, class, kind, adapter })
         })
         .collect();
     adapters.sort_by_key(|adapter| adapter.class as u8);
@@ -295,7 +295,7 @@ pub fn for_tests() -> Option<Device> {
     Some(chosen.expect("a Vulkan, Metal or DX12 adapter, or KILN_SKIP_GPU=1 to go without").device)
 }
 
-fn on_wgpu(adapter: &Adapter, reason: &str) -> SelectedDevice {
+fn on_wgpu(adapter: &GraphicsAdapter, reason: &str) -> SelectedDevice {
     SelectedDevice {
         device: Device::wgpu(adapter.kind.clone()),
         name: format!("{} ({}, {})", adapter.name, adapter.api, adapter.class),

@@ -7,7 +7,8 @@ use kiln_data::{Dataset, ImageSet, bounded_read};
 use kiln_model::{Bundle, BundleError, Metadata};
 use kiln_train::run_dir::{RunDir, write_whole};
 use kiln_train::{
-    Classifier, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Temperature, TemperatureScaling,
+    BatchClassifier, Evaluation, EvaluationReport, Intervals, Metrics, Predictions, Recipe, Temperature,
+    TemperatureScaling,
 };
 use pollster::block_on;
 
@@ -44,7 +45,7 @@ pub fn save_evaluation(run: &RunDir, report: &EvaluationReport) -> Result<(), Er
 /// A trained network that can be asked about images.
 pub struct Evaluator<'a> {
     bundle: &'a Bundle,
-    classifier: Classifier,
+    classifier: BatchClassifier,
 }
 
 impl<'a> Evaluator<'a> {
@@ -54,7 +55,7 @@ impl<'a> Evaluator<'a> {
         bundle.metadata.architecture.check_image_size(data.train.height)?;
         let (network, device, classes) = (bundle.model(device)?, device.clone(), data.classes.clone());
         let Metadata { mean, std, .. } = bundle.metadata;
-        Ok(Self { bundle, classifier: Classifier { network, device, classes, mean, std, batch_size } })
+        Ok(Self { bundle, classifier: BatchClassifier { network, device, classes, mean, std, batch_size } })
     }
 
     /// The metrics of predictions on images like those of this evaluator's data.

@@ -51,7 +51,7 @@ pub use kiln_kernels::device::{DeviceRequest, SelectedDevice, choose};
 pub use kiln_model::{Bundle, Pixels, Prediction, Predictor};
 pub use kiln_train::recipe::Recipe;
 pub use kiln_train::run_dir::RunDir;
-pub use plan::Plan;
+pub use plan::RunPlan;
 pub use report::{gather_evidence, refresh_evaluation, write_report};
 pub use run::{Run, RunEvent, RunOptions, SavedRun};
 pub use testing::{Finished, Tested};

@@ -8,7 +8,7 @@ use kiln_train::{TrainError, Trainer};
 
 /// What a run will do, by the rate of some steps that were measured and taken back.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Plan {
+pub struct RunPlan {
     pub steps: usize,
     pub epochs: f64,
     pub images_per_second: f64,
@@ -17,7 +17,7 @@ pub struct Plan {
 }
 
 /// Measures `trainer`, which is at its beginning and stays there, and fits its length to the budget if there is one.
-pub async fn plan(trainer: &mut Trainer<'_>, data: &Dataset, budget: Option<Duration>) -> Result<Plan, TrainError> {
+pub async fn plan(trainer: &mut Trainer<'_>, data: &Dataset, budget: Option<Duration>) -> Result<RunPlan, TrainError> {
     let seconds_per_step = trainer.measure_step_seconds().await?;
     let header = trainer.header();
     // Scoring an image costs about a third of training on it.
@@ -32,7 +32,7 @@ pub async fn plan(trainer: &mut Trainer<'_>, data: &Dataset, budget: Option<Dura
         (steps as usize).max(1)
     });
     let steps = fitted.unwrap_or(header.total_steps);
-    let plan = Plan {
+    let plan = RunPlan {
         steps,
         epochs: steps as f64 / steps_per_epoch,
         images_per_second: trainer.batch_size() as f64 / seconds_per_step,

@@ -13,7 +13,7 @@ use kiln_train::{Checkpoint, EpochMetrics, Event, Header, SkippedStep, StepMetri
 use pollster::block_on;
 
 use crate::evaluate::{Evaluator, evaluate, save_evaluation, test_images};
-use crate::plan::{Plan, plan};
+use crate::plan::{RunPlan, plan};
 use crate::report::{gather_evidence, write_report};
 use crate::saver::Saver;
 use crate::testing::{Finished, Testing};
@@ -71,7 +71,7 @@ pub struct Run<'a> {
     folder: RunDir,
     _lock: RunLock,
     trainer: Trainer<'a>,
-    plan: Option<Plan>,
+    plan: Option<RunPlan>,
     saver: Saver,
     events: Option<EventFile>,
     /// Events that wait to be handed out.
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         folder: RunDir,
         lock: RunLock,
         mut trainer: Trainer<'a>,
-        plan: Option<Plan>,
+        plan: Option<RunPlan>,
         tensorboard: bool,
     ) -> Result<Self, Error> {
         write_whole(&folder.recipe(), trainer.header().recipe.to_toml().as_bytes())?;
@@ -341,7 +341,7 @@ impl<'a> Run<'a> {
     }
 
     /// How long it will take, if that was measured.
-    pub fn plan(&self) -> Option<&Plan> {
+    pub fn plan(&self) -> Option<&RunPlan> {
         self.plan.as_ref()
     }
 

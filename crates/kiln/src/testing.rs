@@ -44,7 +44,7 @@ struct Current {
     pass: Pass,
     /// The images themselves, once they are done and their mirror images are under way.
     plain: Option<Predictions>,
-    classifier: kiln_train::Classifier,
+    classifier: kiln_train::BatchClassifier,
 }
 
 impl Testing {

@@ -21,7 +21,7 @@ use crate::{RunRecord, history};
 pub struct Comparison {
     pub runs: Vec<Row>,
     /// Fields of the recipe that differ between the runs.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<RunDifference>,
 }
 
 /// The results of one run.
@@ -57,7 +57,7 @@ pub struct Scores {
 
 /// A field of the recipe, and its value in every run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Difference {
+pub struct RunDifference {
     pub key: String,
     pub values: Vec<String>,
 }
@@ -93,7 +93,7 @@ impl Comparison {
         let difference = |field: usize| {
             let values: Vec<String> = recipes.iter().map(|recipe| recipe[field].1.clone()).collect();
             let differs = values.iter().any(|value| *value != values[0]);
-            differs.then(|| Difference { key: recipes[0][field].0.clone(), values })
+            differs.then(|| RunDifference { key: recipes[0][field].0.clone(), values })
         };
         Self { runs: runs.iter().map(row).collect(), differences: (0..fields).filter_map(difference).collect() }
     }

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use analysis::{Confusion, History, OVERFITTING_GAP, cell_examples, confident_errors, confusions, examples};
 pub use cells::CellImage;
-pub use compare::{Comparison, Difference, Row, Scores, figures as comparison_figures, page as comparison_page};
+pub use compare::{Comparison, Row, RunDifference, Scores, figures as comparison_figures, page as comparison_page};
 pub use embedding::{Embedding, embedding};
 pub use environment::{Machine, Session, Versions};
 pub use figure::{Figure, Panel};

@@ -9,7 +9,7 @@ use crate::Predictions;
 
 /// A network and what it takes to ask it about sets of images.
 #[derive(Clone)]
-pub struct Classifier {
+pub struct BatchClassifier {
     /// On `device`, without autodiff.
     pub network: Network,
     pub device: Device,
@@ -23,7 +23,7 @@ pub struct Classifier {
     pub batch_size: usize,
 }
 
-impl Classifier {
+impl BatchClassifier {
     /// Predicts the images at `indices`; with `features` also what the head saw.
     ///
     /// # Panics
@@ -66,7 +66,7 @@ impl Classifier {
 /// Predictions of a set of images under way, a batch at a time: between two batches a caller may do something else, or
 /// stop.
 pub struct Pass {
-    classifier: Classifier,
+    classifier: BatchClassifier,
     indices: Vec<u32>,
     /// What the images themselves gave, if mirror images are added to them.
     plain: Option<Predictions>,
@@ -130,11 +130,11 @@ mod tests {
 
     use super::*;
 
-    fn classifier(data: &Dataset) -> Classifier {
+    fn classifier(data: &Dataset) -> BatchClassifier {
         let device = Device::flex();
         let network = ResNetConfig { width: 4, ..ResNetConfig::new(18, 10) }.init(0, &device).unwrap().into();
         let classes = data.classes.clone();
-        Classifier { network, device, classes, mean: [0.5; 3], std: [0.25; 3], batch_size: 8 }
+        BatchClassifier { network, device, classes, mean: [0.5; 3], std: [0.25; 3], batch_size: 8 }
     }
 
     #[test]

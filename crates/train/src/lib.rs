@@ -36,7 +36,7 @@ mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Running, best_epoch};
 #[cfg(feature = "burn")]
-pub use classifier::{Classifier, Pass};
+pub use classifier::{BatchClassifier, Pass};
 #[cfg(feature = "burn")]
 pub use ema::Ema;
 #[cfg(feature = "burn")]

@@ -15,7 +15,7 @@ use web_time::Instant;
 pub use self::event::{Event, SkippedStep, StepMetrics, TrainError};
 use self::steps::{Before, Numbers};
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
-use crate::classifier::{Classifier, Pass};
+use crate::classifier::{BatchClassifier, Pass};
 use crate::recovery::Recovery;
 use crate::whitening::whitening;
 use crate::{Ema, Recipe, Sgd};
@@ -218,17 +218,17 @@ impl<'a> Trainer<'a> {
     }
 
     /// `network`, such as [`Self::model`], to be asked about images like those of this run.
-    pub fn classifier(&self, network: Network) -> Classifier {
+    pub fn classifier(&self, network: Network) -> BatchClassifier {
         let Header { mean, std, ref classes, .. } = self.header;
         let (device, classes) = (self.device.clone().inner(), classes.clone());
-        Classifier { network, device, classes, mean, std, batch_size: self.batch_size }
+        BatchClassifier { network, device, classes, mean, std, batch_size: self.batch_size }
     }
 
     /// The network with other weights, such as those of another epoch, to be asked about images like those of this run.
     ///
     /// # Errors
     /// If they are those of another network.
-    pub fn classifier_of(&self, weights: &StateDict) -> Result<Classifier, TrainError> {
+    pub fn classifier_of(&self, weights: &StateDict) -> Result<BatchClassifier, TrainError> {
         let network = self.header.architecture.init(0, &self.device.clone().inner())?.load_state_dict(weights)?;
         Ok(self.classifier(network))
     }

@@ -12,7 +12,7 @@ use crate::{
     dataset::Dataset,
     decode::{DecodeError, MAX_FILE_BYTES},
     error::DataError,
-    progress::Progress,
+    progress::LoadProgress,
 };
 
 /// Bytes of an archive that are held in memory before they are decoded.
@@ -23,7 +23,11 @@ pub(super) const MOST_USELESS: usize = 100_000;
 
 /// Loads a `.tar.gz` of images without unpacking it to disk. The layouts are those of a folder, optionally
 /// inside one more folder.
-pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Progress)) -> Result<Dataset, DataError> {
+pub(crate) fn load_archive(
+    path: &Path,
+    size: usize,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Dataset, DataError> {
     let mut findings = Findings::new(size)?;
     let (mut chunk, mut held) = (Vec::new(), 0);
     archive::visit(path, |member, entry| {
@@ -50,12 +54,12 @@ pub(crate) fn load_archive(path: &Path, size: usize, progress: &mut dyn FnMut(Pr
             findings.decode(std::mem::take(&mut chunk));
             held = 0;
             check_use(path, &findings)?;
-            progress(Progress::Decoding { done: findings.images.len(), total: None });
+            progress(LoadProgress::Decoding { done: findings.images.len(), total: None });
         }
         Ok(ControlFlow::Continue(()))
     })?;
     findings.decode(chunk);
-    progress(Progress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
+    progress(LoadProgress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
 
     // If there is a train/ or test/, images elsewhere (such as a logo) belong to no class.
     if findings.images.iter().any(|image| image.place.part.is_some()) {

@@ -79,7 +79,7 @@ fn classes_are_alphabetical_and_images_in_the_order_of_their_paths() {
     let mut last = None;
     let dataset = load_folder(root.path(), 8, &mut |progress| last = Some(progress)).unwrap();
     check_two_parts(&dataset);
-    assert_eq!(last, Some(Progress::Decoding { done: 6, total: Some(6) }));
+    assert_eq!(last, Some(LoadProgress::Decoding { done: 6, total: Some(6) }));
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Convolution by matrix units: which constants its shaders take, and how many workgroups of them.
+//! ConvolutionLaunches by matrix units: which constants its shaders take, and how many workgroups of them.
 
 use super::Geometry;
-use super::wgsl::{BackwardWeight, Convolution, Place};
+use super::wgsl::{BackwardWeight, ConvolutionLaunches, Place};
 use crate::shader::{
-    CONV2D_MATRIX, CONV2D_MATRIX_BACKWARD_WEIGHT, CONV2D_MATRIX_PACK, Launch, SUM, Specialized, Value,
+    CONV2D_MATRIX, CONV2D_MATRIX_BACKWARD_WEIGHT, CONV2D_MATRIX_PACK, Constant, Launch, SUM, Specialized,
 };
 
 /// Channels, and pixels or channels, that a workgroup makes.
@@ -43,7 +43,7 @@ impl MatrixUnits {
     }
 
     /// What they set in a shader.
-    pub fn constants(self) -> [(&'static str, Value); 4] {
+    pub fn constants(self) -> [(&'static str, Constant); 4] {
         let [left, right, sums] = match self {
             Self::Side8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
             Self::Side16 => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
@@ -58,22 +58,22 @@ pub fn is_worthwhile(geometry: &Geometry) -> bool {
 }
 
 /// `[N, C, H, W]` to `[N, O, H', W']`.
-pub fn forward(geometry: &Geometry, units: MatrixUnits) -> Convolution {
+pub fn forward(geometry: &Geometry, units: MatrixUnits) -> ConvolutionLaunches {
     let (input, outputs) = (geometry.input, geometry.outputs);
     let place = Place { stride: geometry.stride, spread: 1, padding: geometry.padding as i32 };
     let (pack, packed) = pack(outputs[0], input[0], geometry.kernel, false);
     let shader = CONV2D_MATRIX.with(place.constants(geometry.batch, input, outputs, geometry.kernel));
-    Convolution { pack, packed, convolve: convolve(shader, geometry.batch, outputs, units, 1.0) }
+    ConvolutionLaunches { pack, packed, convolve: convolve(shader, geometry.batch, outputs, units, 1.0) }
 }
 
 /// Gradient of the output to gradient of the input.
-pub fn backward_data(geometry: &Geometry, units: MatrixUnits) -> Convolution {
+pub fn backward_data(geometry: &Geometry, units: MatrixUnits) -> ConvolutionLaunches {
     let (input, outputs) = (geometry.input, geometry.outputs);
     let padding = geometry.kernel as i32 - 1 - geometry.padding as i32;
     let place = Place { stride: 1, spread: geometry.stride, padding };
     let (pack, packed) = pack(input[0], outputs[0], geometry.kernel, true);
     let shader = CONV2D_MATRIX.with(place.constants(geometry.batch, outputs, input, geometry.kernel));
-    Convolution { pack, packed, convolve: convolve(shader, geometry.batch, input, units, GRADIENT_SCALE) }
+    ConvolutionLaunches { pack, packed, convolve: convolve(shader, geometry.batch, input, units, GRADIENT_SCALE) }
 }
 
 /// Input and gradient of the output to gradient of the weights.

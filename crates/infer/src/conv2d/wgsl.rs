@@ -1,7 +1,7 @@
 //! Which shaders a convolution takes, with which constants, and how many workgroups of them.
 
 use super::Geometry;
-use crate::shader::{CONV2D, CONV2D_BACKWARD_WEIGHT, CONV2D_PACK, Launch, SUM, Value, WORKGROUP};
+use crate::shader::{CONV2D, CONV2D_BACKWARD_WEIGHT, CONV2D_PACK, Constant, Launch, SUM, WORKGROUP};
 
 /// Channels that one invocation makes.
 const BLOCK: usize = 8;
@@ -11,7 +11,7 @@ const PIXELS: usize = 16;
 const INVOCATIONS: usize = 4096;
 
 /// A convolution and the packing of its weights, which comes before.
-pub struct Convolution {
+pub struct ConvolutionLaunches {
     /// Buffers: weights, packed weights.
     pub pack: Launch,
     /// Shape of the packed weights, in words of 32 bits.
@@ -31,20 +31,20 @@ pub struct BackwardWeight {
 }
 
 /// `[N, C, H, W]` to `[N, O, H', W']`.
-pub fn forward(geometry: &Geometry) -> Convolution {
+pub fn forward(geometry: &Geometry) -> ConvolutionLaunches {
     let (input, outputs) = (geometry.input, geometry.outputs);
     let place = Place { stride: geometry.stride, spread: 1, padding: geometry.padding as i32 };
     let (pack, packed) = pack(outputs[0], input[0], geometry.kernel, false);
-    Convolution { pack, packed, convolve: convolve(geometry.batch, input, outputs, geometry.kernel, place) }
+    ConvolutionLaunches { pack, packed, convolve: convolve(geometry.batch, input, outputs, geometry.kernel, place) }
 }
 
 /// Gradient of the output to gradient of the input.
-pub fn backward_data(geometry: &Geometry) -> Convolution {
+pub fn backward_data(geometry: &Geometry) -> ConvolutionLaunches {
     let (input, outputs) = (geometry.input, geometry.outputs);
     let padding = geometry.kernel as i32 - 1 - geometry.padding as i32;
     let place = Place { stride: 1, spread: geometry.stride, padding };
     let (pack, packed) = pack(input[0], outputs[0], geometry.kernel, true);
-    Convolution { pack, packed, convolve: convolve(geometry.batch, outputs, input, geometry.kernel, place) }
+    ConvolutionLaunches { pack, packed, convolve: convolve(geometry.batch, outputs, input, geometry.kernel, place) }
 }
 
 /// Input and gradient of the output to gradient of the weights.
@@ -63,7 +63,7 @@ pub fn backward_weight(geometry: &Geometry) -> BackwardWeight {
 }
 
 /// Sizes of a convolution whose batch is summed in parts of `part` images.
-pub(super) fn sizes(geometry: &Geometry, part: usize) -> [(&'static str, Value); 11] {
+pub(super) fn sizes(geometry: &Geometry, part: usize) -> [(&'static str, Constant); 11] {
     let ([channels, height, width], [out, rows, columns]) = (geometry.input, geometry.outputs);
     [
         ("BATCH", geometry.batch.into()),
@@ -95,7 +95,7 @@ impl Place {
         input: [usize; 3],
         outputs: [usize; 3],
         kernel: usize,
-    ) -> [(&'static str, Value); 11] {
+    ) -> [(&'static str, Constant); 11] {
         [
             ("IN_CHANNELS", input[0].into()),
             ("IN_HEIGHT", input[1].into()),

@@ -69,7 +69,7 @@ pub fn allow_tiles(allowed: bool) {
 }
 
 /// The tile registers of this thread, given their shapes while this lives.
-pub struct Tiles {
+pub struct TileRegisters {
     not_send: PhantomData<*const ()>,
 }
 
@@ -80,7 +80,7 @@ pub struct Rows {
     pub stride: usize,
 }
 
-impl Tiles {
+impl TileRegisters {
     /// Tiles of sums and pixels have that many rows, of weights 16.
     ///
     /// # Panics
@@ -206,7 +206,7 @@ impl Tiles {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-impl Drop for Tiles {
+impl Drop for TileRegisters {
     fn drop(&mut self) {
         // Safety: there are tiles. A thread that has none in use is switched faster.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
@@ -226,10 +226,10 @@ impl Kernel for Convolve<'_> {
     fn run<S: Simd, M: MultiplyAdd<S>>(self, simd: S, _: M) {
         assert!(S::F32_LANES == SIDE);
         let columns = self.convolution.pixels[2];
-        // Tiles of a row that are about as wide as each other; the last may cover what the one before has made.
+        // TileRegisters of a row that are about as wide as each other; the last may cover what the one before has made.
         let per_row = columns.div_ceil(SIDE);
         let width = columns.div_ceil(per_row);
-        let tiles = Tiles::new(width);
+        let tiles = TileRegisters::new(width);
         for block in self.blocks.clone() {
             match self.convolution.weights.vectors {
                 1 => self.make::<S, 1>(simd, &tiles, width, per_row, block),
@@ -242,7 +242,14 @@ impl Kernel for Convolve<'_> {
 impl Convolve<'_> {
     /// One block, by tiles of so many pixels, so many in a row.
     #[inline(always)]
-    fn make<S: Simd, const V: usize>(&self, simd: S, tiles: &Tiles, width: usize, per_row: usize, block: usize) {
+    fn make<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        tiles: &TileRegisters,
+        width: usize,
+        per_row: usize,
+        block: usize,
+    ) {
         let Self { convolution, pixels, output, .. } = self;
         let Convolution { x, from, runs, to, residual, relu, weights, .. } = convolution;
         let ([_, rows, columns], first) = (convolution.pixels, block * V * SIDE);

@@ -7,7 +7,7 @@ use wgpu::util::DeviceExt;
 use super::{BLOCK, Dispatch, VEC4, compile, encode};
 use crate::shader::{ADD_POSITION, ATTENTION, GELU, MAX_POOL, NORM, Shader, Specialized, WORKGROUP};
 use crate::variants::Variants;
-use crate::{Conv2d, Layout, Norm, Operator, Precision, Step, Storage};
+use crate::{Conv2d, Layout, Norm, Operator, Precision, Step, ValueStorage};
 
 /// What is shared while the steps' dispatches are made.
 pub struct Builder<'a> {
@@ -63,7 +63,7 @@ impl Builder<'_> {
                 usage: wgpu::BufferUsages::STORAGE,
             })
         };
-        let buffer = |storage: Storage| self.buffers[storage.buffer].clone();
+        let buffer = |storage: ValueStorage| self.buffers[storage.buffer].clone();
         let mut bound = vec![(2, buffer(input)), (4, buffer(output))];
         // A shader that adds nothing still declares where it would read.
         bound.push((3, residual.map_or_else(|| buffer(input), buffer)));
@@ -80,7 +80,13 @@ impl Builder<'_> {
 }
 
 /// What every shader has; lengths are counted in `unit` numbers.
-fn common(shader: Specialized, output: Storage, residual: Option<Storage>, relu: bool, unit: usize) -> Specialized {
+fn common(
+    shader: Specialized,
+    output: ValueStorage,
+    residual: Option<ValueStorage>,
+    relu: bool,
+    unit: usize,
+) -> Specialized {
     let added = residual.unwrap_or(output);
     shader.and([
         ("PIXELS", (output.shape[1] * output.shape[2]).into()),
@@ -95,7 +101,7 @@ fn common(shader: Specialized, output: Storage, residual: Option<Storage>, relu:
     ])
 }
 
-fn conv2d_shader(shader: Shader, conv: &Conv2d, input: Storage) -> Specialized {
+fn conv2d_shader(shader: Shader, conv: &Conv2d, input: ValueStorage) -> Specialized {
     let padding = conv.padding as isize;
     shader.with([
         ("KERNEL", conv.kernel.into()),
@@ -106,7 +112,7 @@ fn conv2d_shader(shader: Shader, conv: &Conv2d, input: Storage) -> Specialized {
     ])
 }
 
-fn max_pool_shader([kernel, stride, padding]: [usize; 3], input: Storage) -> Specialized {
+fn max_pool_shader([kernel, stride, padding]: [usize; 3], input: ValueStorage) -> Specialized {
     MAX_POOL.with([
         ("KERNEL", kernel.into()),
         ("STRIDE", stride.into()),
@@ -119,7 +125,7 @@ fn max_pool_shader([kernel, stride, padding]: [usize; 3], input: Storage) -> Spe
 }
 
 /// A shader that reads numbers one by one.
-fn each_shader(shader: Shader, input: Storage) -> Specialized {
+fn each_shader(shader: Shader, input: ValueStorage) -> Specialized {
     shader.with([
         ("IN_CHANNELS", input.pixel.into()),
         ("IN_ROW", input.row().into()),
@@ -127,7 +133,7 @@ fn each_shader(shader: Shader, input: Storage) -> Specialized {
     ])
 }
 
-fn norm_shader(norm: &Norm, input: Storage) -> Specialized {
+fn norm_shader(norm: &Norm, input: ValueStorage) -> Specialized {
     let [channels, height, width] = input.shape;
     each_shader(NORM, input).and([
         ("GROUPS", norm.groups.into()),
@@ -137,7 +143,7 @@ fn norm_shader(norm: &Norm, input: Storage) -> Specialized {
     ])
 }
 
-fn attention_shader(heads: usize, input: Storage) -> Specialized {
+fn attention_shader(heads: usize, input: ValueStorage) -> Specialized {
     let size = input.shape[0] / 3 / heads;
     each_shader(ATTENTION, input).and([
         ("HEADS", heads.into()),

@@ -19,7 +19,7 @@ use web_time::Instant;
 use self::builder::Builder;
 use crate::shader::Specialized;
 use crate::variants::Variants;
-use crate::{GpuError, Layout, Operator, Plan, Precision, Step, Storage, Timings};
+use crate::{GpuError, Layout, Operator, Plan, Precision, Step, Timings, ValueStorage};
 
 /// Numbers of a vec4.
 const VEC4: usize = 4;
@@ -32,8 +32,8 @@ pub struct GpuExecutor {
     queue: wgpu::Queue,
     name: String,
     precision: Precision,
-    input: Storage,
-    output: Storage,
+    input: ValueStorage,
+    output: ValueStorage,
     input_buffer: wgpu::Buffer,
     output_buffer: wgpu::Buffer,
     staging: wgpu::Buffer,

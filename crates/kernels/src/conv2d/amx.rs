@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::weight_sums::{PartSums, image_words, sum_parts};
 use super::{Geometry, Precision};
-use kiln_infer::cpu_conv::amx::{Rows, SIDE, SUMS, Tiles};
+use kiln_infer::cpu_conv::amx::{Rows, SIDE, SUMS, TileRegisters};
 use kiln_infer::cpu_conv::{Runs, line_start, vectors};
 use kiln_infer::parallel::vectorized;
 
@@ -191,14 +191,14 @@ impl Buffers {
         let Geometry { kernel, stride, input: [channels, ..], .. } = *geometry;
         let residues = stride.min(kernel);
         let block = vectors * SIDE;
-        // Tiles are added to in place, so that none may cover another in part.
+        // TileRegisters are added to in place, so that none may cover another in part.
         let width = (1..=SIDE).rev().find(|width| channels.is_multiple_of(*width)).expect("one divides all");
         let together = SUMS / vectors;
         let gradient = &self.block[line_start(&self.block)..][..band.framed_run() * block];
         let input = &self.input[line_start(&self.input)..];
         assert!(sums.len() == kernel * kernel * channels * block);
         assert!(input.len() > residues * residues * channels * band.len() + SIDE + band.reach);
-        let tiles = Tiles::new(width);
+        let tiles = TileRegisters::new(width);
         for first in (0..channels).step_by(together * width) {
             for tap in 0..kernel * kernel {
                 let [row, column] = [tap / kernel, tap % kernel];

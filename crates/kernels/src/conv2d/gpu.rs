@@ -1,4 +1,4 @@
-//! Convolution on burn's wgpu runtime by Kiln's shaders; by those for matrix units where f16 is asked for
+//! ConvolutionLaunches on burn's wgpu runtime by Kiln's shaders; by those for matrix units where f16 is asked for
 //! and channels fill them.
 
 use burn_cubecl::kernel::into_contiguous;
@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{Geometry, Precision};
 use crate::launch::{empty, launch};
 use kiln_infer::conv2d::matrix::{self, MatrixUnits};
-use kiln_infer::conv2d::wgsl::{self, Convolution};
+use kiln_infer::conv2d::wgsl::{self, ConvolutionLaunches};
 
 /// `[N, O, H', W']`
 pub fn forward(geometry: &Geometry, x: CubeTensor, weight: CubeTensor, precision: Precision) -> CubeTensor {
@@ -54,7 +54,7 @@ fn units(geometry: &Geometry, tensor: &CubeTensor, precision: Precision) -> Opti
     Some(units.expect("the device has matrix units"))
 }
 
-fn convolve(steps: Convolution, x: CubeTensor, weight: CubeTensor, shape: [usize; 4]) -> CubeTensor {
+fn convolve(steps: ConvolutionLaunches, x: CubeTensor, weight: CubeTensor, shape: [usize; 4]) -> CubeTensor {
     let (x, weight) = (into_contiguous(x), into_contiguous(weight));
     let packed = empty(&weight, steps.packed);
     launch(steps.pack, &[&weight, &packed]);

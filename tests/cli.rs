@@ -451,7 +451,9 @@ fn a_recipe_that_cannot_be_used_is_explained() {
 fn recipes_are_listed_and_printed_and_a_printed_one_trains() {
     let folder = TempDir::new().unwrap();
     let list = succeeds(&kiln(folder.path()).arg("recipes").output().unwrap());
-    for name in ["quick", "resnet18", "s1-plain", "s2-group-norm", "s3", "speedrun-94", "image-folder"] {
+    for name in
+        ["quick", "resnet18", "compact-plain", "resnet18-group-norm", "resnet18-steps", "speedrun-94", "image-folder"]
+    {
         assert!(list.lines().any(|line| line.starts_with(&format!("{name} "))), "{list}");
     }
     let printed = succeeds(&kiln(folder.path()).args(["recipes", "s1-cutmix"]).output().unwrap());
@@ -460,7 +462,7 @@ fn recipes_are_listed_and_printed_and_a_printed_one_trains() {
     let mut command = kiln(folder.path());
     command.args(["train", "--dataset", "synthetic", "--device", "cpu", "--set", "model.width=2"]).args(shorter);
     succeeds(&command.output().unwrap());
-    fails(&kiln(folder.path()).args(["recipes", "s4"]).output().unwrap(), 1, &["'s4'", "s1-plain"]);
+    fails(&kiln(folder.path()).args(["recipes", "s4"]).output().unwrap(), 1, &["'s4'", "compact-plain"]);
 }
 
 #[test]

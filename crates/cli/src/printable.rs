@@ -4,7 +4,7 @@
 const MOST: usize = 4000;
 
 /// The text with control characters written out, so that no file's name or contents moves the cursor, sets
-/// colours or asks the terminal for anything.
+/// colors or asks the terminal for anything.
 pub fn printable(text: impl ToString) -> String {
     let text = text.to_string();
     let mut shown = String::with_capacity(text.len());

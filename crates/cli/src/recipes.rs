@@ -5,18 +5,21 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use kiln_data::bounded_read;
-use kiln_train::recipe::BUILT_IN;
+use kiln_train::recipe::{ALIASES, BUILT_IN, built_in, resolved};
 
 use crate::args::RecipesArgs;
 
 pub fn run(args: RecipesArgs) -> Result<ExitCode> {
     match args.name {
-        Some(name) => print!("{}", text(&name)?),
+        Some(name) => print!("{}", resolved(&text(&name)?)?),
         None => {
             for (name, text) in BUILT_IN {
-                println!("{name:<16}{}", summary(text));
+                let alias = ALIASES.iter().find(|(_, new)| *new == name);
+                let alias = alias.map(|(old, _)| format!(" (formerly {old})")).unwrap_or_default();
+                println!("{name:<21}{}{alias}", summary(text));
             }
-            println!("\n`kiln recipes NAME` prints one, to be changed and trained with --recipe FILE.");
+            println!("\n`kiln recipes NAME` prints one with every key; change it and train with --recipe FILE.");
+            println!("A file may start from a built-in one: base = \"NAME\", then only what differs.");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -36,8 +39,8 @@ pub fn default_name(is_gpu: bool) -> &'static str {
 
 /// The recipe of that name, or the file.
 pub fn text(name: &str) -> Result<String> {
-    if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-        return Ok((*text).to_owned());
+    if let Some((_, text)) = built_in(name) {
+        return Ok(text.to_owned());
     }
     let known = BUILT_IN.map(|(name, _)| name).join(", ");
     bounded_read::read_text(Path::new(name)).with_context(|| {

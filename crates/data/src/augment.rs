@@ -25,7 +25,8 @@ pub struct Augment {
     /// Rotation, translation, scale and shear.
     pub affine: Affine,
     /// Brightness, contrast and saturation.
-    pub colour: Colour,
+    #[serde(alias = "colour")]
+    pub color: Color,
     /// Mixup and cutmix.
     pub mix: Mix,
 }
@@ -40,7 +41,7 @@ impl Default for Augment {
             final_share: 0.0,
             final_keeps: FinalKeeps::Nothing,
             affine: Affine::default(),
-            colour: Colour::default(),
+            color: Color::default(),
             mix: Mix::default(),
         }
     }
@@ -91,7 +92,7 @@ pub struct Affine {
 /// Random factors for an image's colors, like torchvision's `ColorJitter`, applied in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Colour {
+pub struct Color {
     /// Values are multiplied by a factor of 1 - brightness to 1 + brightness.
     pub brightness: f64,
     /// Distances from the image's mean gray are multiplied by a factor of 1 - contrast to 1 + contrast.
@@ -129,7 +130,7 @@ pub struct Transform {
     /// The affine map, if any.
     pub affine: Option<AffineDraw>,
     /// Factors of brightness, contrast and saturation, if any of them is on.
-    pub colour: Option<[f32; 3]>,
+    pub color: Option<[f32; 3]>,
     /// Top edge of the crop within the padded image, `0..=2 * crop_padding`.
     pub row: usize,
     /// Left edge of the crop within the padded image, `0..=2 * crop_padding`.
@@ -204,12 +205,12 @@ impl Augment {
             scale: 1.0 + within(self.affine.scale),
             shear: within(self.affine.shear),
         };
-        let Colour { brightness, contrast, saturation } = self.colour;
+        let Color { brightness, contrast, saturation } = self.color;
         let factors = [brightness, contrast, saturation].map(|limit| 1.0 + within(limit));
         let centre = [rng.uniform(0.0, 1.0), rng.uniform(0.0, 1.0)];
         Transform {
             affine: mapped.then_some(affine),
-            colour: (self.colour != Colour::default()).then_some(factors),
+            color: (self.color != Color::default()).then_some(factors),
             row,
             column,
             flip,
@@ -330,20 +331,20 @@ mod tests {
     #[test]
     fn changing_one_setting_leaves_the_other_draws_alone() {
         let affine = Affine { chance: 0.5, rotation: 10.0, translation: 0.1, scale: 0.1, shear: 5.0 };
-        let colour = Colour { brightness: 0.2, contrast: 0.2, saturation: 0.2 };
-        let all = Augment { cutout: 8, affine, colour, ..Augment::default() };
+        let color = Color { brightness: 0.2, contrast: 0.2, saturation: 0.2 };
+        let all = Augment { cutout: 8, affine, color, ..Augment::default() };
         for index in 0..100 {
             let together = all.draw(SEED, 3, index);
             let crop = Augment { crop_padding: 4, ..none() }.draw(SEED, 3, index);
             let flip = Augment { flip: Flip::Random, ..none() }.draw(SEED, 3, index);
             let affine = Augment { affine: all.affine.clone(), ..none() }.draw(SEED, 3, index);
-            let colour = Augment { colour: all.colour.clone(), ..none() }.draw(SEED, 3, index);
+            let color = Augment { color: all.color.clone(), ..none() }.draw(SEED, 3, index);
             let cutout = Augment { cutout: 8, ..none() }.draw(SEED, 3, index);
             assert_eq!((together.row, together.column), (crop.row, crop.column));
             assert_eq!(together.flip, flip.flip);
             assert_eq!((flip.row, flip.column), (0, 0));
             assert_eq!(together.affine, affine.affine);
-            assert_eq!(together.colour, colour.colour);
+            assert_eq!(together.color, color.color);
             assert_eq!(together.cutout, cutout.cutout);
         }
         assert_eq!(none().draw(SEED, 3, 0), Transform::default());

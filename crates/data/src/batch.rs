@@ -160,7 +160,7 @@ fn fill_image(
     if let Some(draw) = &transform.affine {
         pixels::warp(original, size, draw, bordered, changed);
     }
-    if let Some(factors) = transform.colour {
+    if let Some(factors) = transform.color {
         if changed.is_empty() {
             changed.extend_from_slice(original);
         }
@@ -211,7 +211,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::{Affine, Colour, Flip, Mix, Transform, dataset::hex, synthetic};
+    use crate::{Affine, Color, Flip, Mix, Transform, dataset::hex, synthetic};
 
     const MEAN: [f32; 3] = [0.5, 0.25, 0.0];
     const STD: [f32; 3] = [0.5, 0.25, 1.0];
@@ -285,7 +285,7 @@ mod tests {
         Augment {
             cutout: 8,
             affine: Affine { chance: 0.5, rotation: 20.0, translation: 0.1, scale: 0.2, shear: 10.0 },
-            colour: Colour { brightness: 0.3, contrast: 0.3, saturation: 0.3 },
+            color: Color { brightness: 0.3, contrast: 0.3, saturation: 0.3 },
             mix: Mix { mixup_chance: 0.4, mixup_alpha: 0.4, cutmix_chance: 0.4, cutmix_alpha: 1.0 },
             ..Augment::default()
         }
@@ -301,7 +301,7 @@ mod tests {
         let alone: [fn(&mut Augment); 6] = [
             |a| a.cutout = 8,
             |a| a.affine = Affine { chance: 1.0, rotation: 20.0, ..Affine::default() },
-            |a| a.colour.contrast = 0.5,
+            |a| a.color.contrast = 0.5,
             |a| a.mix.mixup_chance = 1.0,
             |a| a.mix.cutmix_chance = 1.0,
             |a| *a = everything(),

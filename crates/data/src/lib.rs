@@ -45,7 +45,7 @@ mod load;
 #[cfg(not(target_family = "wasm"))]
 mod progress;
 
-pub use augment::{Affine, AffineDraw, Augment, Colour, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
+pub use augment::{Affine, AffineDraw, Augment, Color, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
 pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, targets};
 pub use dataset::{Dataset, ImageSet, LoadReport, SkippedFile, channel_statistics};
 pub use decode::{

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_of_one_change_no_colour() {
+    fn factors_of_one_change_no_color() {
         let mut pixels: Vec<u8> = (0..=254).collect();
         jitter(&mut pixels, [1.0; 3]);
         assert_eq!(pixels, (0..=254).collect::<Vec<u8>>());

@@ -112,7 +112,7 @@ struct Scene {
     /// Width of one light and one dark stripe together.
     period: f32,
     phase: [f32; 2],
-    colours: [[f32; 3]; 2],
+    colors: [[f32; 3]; 2],
     /// Increase of brightness from the center to the edge in this direction.
     light: Vector,
     noise: f32,
@@ -127,12 +127,12 @@ impl Scene {
         let turn = Vector { x: 1.0, y: rng.uniform(-0.4, 0.4) }.normalised();
         let period = rng.uniform(0.16, 0.34);
         let phase = [rng.uniform(0.0, 1.0), rng.uniform(0.0, 1.0)];
-        let colours = contrasting_colours(rng);
+        let colors = contrasting_colors(rng);
         let light = Vector::direction(rng);
         let strength = rng.uniform(0.0, 0.4);
         let noise = rng.uniform(0.02, 0.08);
         let light = Vector { x: light.x * strength, y: light.y * strength };
-        Self { centre, radius, turn, period, phase, colours, light, noise }
+        Self { centre, radius, turn, period, phase, colors, light, noise }
     }
 
     /// The fraction, 0 to 1, of a pixel of side `pixel` at `at` that the class's form covers.
@@ -203,13 +203,13 @@ fn nth_largest<const N: usize>(p: Vector, directions: &[[f32; 2]; N], n: usize) 
 }
 
 /// Two colors that differ enough to be distinguished despite the noise.
-fn contrasting_colours(rng: &mut KeyedRng) -> [[f32; 3]; 2] {
+fn contrasting_colors(rng: &mut KeyedRng) -> [[f32; 3]; 2] {
     loop {
-        let colours = [(); 2].map(|()| [(); 3].map(|()| rng.uniform(0.05, 0.95)));
-        let [a, b] = colours;
+        let colors = [(); 2].map(|()| [(); 3].map(|()| rng.uniform(0.05, 0.95)));
+        let [a, b] = colors;
         let apart: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
         if apart > 0.16 {
-            return colours;
+            return colors;
         }
     }
 }
@@ -223,7 +223,7 @@ fn draw_picture(class: usize, rng: &mut KeyedRng, size: usize, pixels: &mut [u8]
         let coverage = scene.coverage(class, at, pixel);
         let light = 1.0 + scene.light.dot(Vector { x: at.x - 0.5, y: at.y - 0.5 }) * 2.0;
         for channel in 0..3 {
-            let [shape, ground] = scene.colours.map(|colour| colour[channel]);
+            let [shape, ground] = scene.colors.map(|color| color[channel]);
             // The sum of four uniform numbers is close enough to normal; its standard deviation is 1.
             let noise: f32 = (0..4).map(|_| rng.uniform(-0.866, 0.866)).sum();
             let value = (ground + (shape - ground) * coverage) * light + noise * scene.noise;
@@ -261,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn colours_do_not_tell_the_class() {
+    fn colors_do_not_tell_the_class() {
         // Classifies by the nearest mean color of a class: guessing is right one time in ten.
-        let mean_colour = |image: &[u8]| -> [f32; 3] {
+        let mean_color = |image: &[u8]| -> [f32; 3] {
             std::array::from_fn(|channel| {
                 let plane = &image[channel * 1024..][..1024];
                 plane.iter().map(|&v| f32::from(v)).sum::<f32>() / 1024.0
@@ -272,16 +272,16 @@ mod tests {
         let dataset = synthetic(2000, 1000, 0);
         let mut centres = [[0.0; 3]; 10];
         for (index, &label) in dataset.train.labels.iter().enumerate() {
-            for (sum, value) in centres[label as usize].iter_mut().zip(mean_colour(dataset.train.image(index))) {
+            for (sum, value) in centres[label as usize].iter_mut().zip(mean_color(dataset.train.image(index))) {
                 *sum += value / 200.0;
             }
         }
         let test = dataset.test.unwrap();
         let right = (0..test.len())
             .filter(|&index| {
-                let colour = mean_colour(test.image(index));
+                let color = mean_color(test.image(index));
                 let distance =
-                    |centre: &[f32; 3]| -> f32 { centre.iter().zip(colour).map(|(a, b)| (a - b) * (a - b)).sum() };
+                    |centre: &[f32; 3]| -> f32 { centre.iter().zip(color).map(|(a, b)| (a - b) * (a - b)).sum() };
                 let nearest = (0..10).min_by(|&a, &b| distance(&centres[a]).total_cmp(&distance(&centres[b])));
                 nearest == Some(test.labels[index] as usize)
             })

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_data::{Affine, Augment, Augmentation, Colour, LoadOptions, Mix, Source, cifar::CIFAR10, fill_batch, load};
+use kiln_data::{Affine, Augment, Augmentation, Color, LoadOptions, Mix, Source, cifar::CIFAR10, fill_batch, load};
 
 #[test]
 fn all_of_cifar10_decodes_in_seconds() {
@@ -39,7 +39,7 @@ fn all_of_cifar10_decodes_in_seconds() {
     let everything = Augment {
         cutout: 8,
         affine: Affine { chance: 1.0, rotation: 15.0, translation: 0.1, scale: 0.1, shear: 5.0 },
-        colour: Colour { brightness: 0.2, contrast: 0.2, saturation: 0.2 },
+        color: Color { brightness: 0.2, contrast: 0.2, saturation: 0.2 },
         mix: Mix { mixup_chance: 0.5, cutmix_chance: 0.5, ..Mix::default() },
         ..Augment::default()
     };

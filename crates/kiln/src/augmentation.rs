@@ -1,7 +1,7 @@
 //! Pictures of what a recipe's augmentation does to images.
 
 use image::{Rgb, RgbImage};
-use kiln_data::{Affine, Augment, Augmentation, Colour, Dataset, Flip, Mix, fill_batch};
+use kiln_data::{Affine, Augment, Augmentation, Color, Dataset, Flip, Mix, fill_batch};
 
 /// Names and settings of the rows: images as they are, each augmentation that is on by itself and for
 /// every image, and all together as they are trained on. With `every`, those that are off come too, with
@@ -26,11 +26,10 @@ pub fn augmentation_rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'s
         let affine = Affine { chance: 1.0, rotation, translation, scale, shear };
         rows.push(("affine", Augment { affine, ..none.clone() }));
     }
-    let Colour { brightness, contrast, saturation } = recipe.colour;
-    let colour =
-        Colour { brightness: or(brightness, 0.3), contrast: or(contrast, 0.3), saturation: or(saturation, 0.3) };
-    if colour != Colour::default() {
-        rows.push(("colour", Augment { colour, ..none.clone() }));
+    let Color { brightness, contrast, saturation } = recipe.color;
+    let color = Color { brightness: or(brightness, 0.3), contrast: or(contrast, 0.3), saturation: or(saturation, 0.3) };
+    if color != Color::default() {
+        rows.push(("color", Augment { color, ..none.clone() }));
     }
     let cutout = pixels(recipe.cutout, size.div_ceil(4));
     if cutout > 0 {

@@ -144,7 +144,7 @@ fn is_augmented(recipe: &Recipe) -> bool {
         || augment.affine.chance > 0.0
         || augment.mix.mixup_chance > 0.0
         || augment.mix.cutmix_chance > 0.0
-        || augment.colour != Default::default()
+        || augment.color != Default::default()
 }
 
 /// Number of images of one class that were predicted as another.

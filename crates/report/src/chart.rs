@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::drawing::{Anchor, Drawing, Point, Text};
 use crate::figure::Panel;
-use crate::theme::{Colour, INK, LARGE, LINE, SMALL, SOFT, fitted, text_width};
+use crate::theme::{INK, LARGE, LINE, SMALL, SOFT, Shade, fitted, text_width};
 
 /// A chart with two axes.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Chart {
     /// Points marked with a ring.
     pub marks: Vec<[f64; 2]>,
     /// Colors and their meaning, below the title.
-    pub legend: Vec<(Colour, String)>,
+    pub legend: Vec<(Shade, String)>,
 }
 
 /// One axis.
@@ -43,7 +43,7 @@ pub(crate) enum Scale {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    pub colour: Colour,
+    pub color: Shade,
     /// Width in CSS pixels.
     pub width: f64,
     /// Points that are not finite or outside the axes leave a gap.
@@ -55,7 +55,7 @@ pub(crate) struct Line {
 /// A filled rectangle between two corners, in values of the axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
-    pub colour: Colour,
+    pub color: Shade,
     pub opacity: f64,
     pub from: [f64; 2],
     pub to: [f64; 2],
@@ -244,16 +244,16 @@ impl Chart {
 
 /// Draws colors and their meaning below a title, in as many lines as they need. Returns the y of the last line's
 /// middle.
-pub(crate) fn legend(drawing: &mut Drawing, entries: &[(Colour, String)], width: f64) -> f64 {
+pub(crate) fn legend(drawing: &mut Drawing, entries: &[(Shade, String)], width: f64) -> f64 {
     let mut y = if entries.is_empty() { 16.0 } else { 36.0 };
     let mut x = MARGIN;
-    for (colour, name) in entries {
+    for (color, name) in entries {
         let name = fitted(name, SMALL, width - 2.0 * MARGIN - 17.0);
         let length = 17.0 + text_width(&name, SMALL);
         if x > MARGIN && x + length > width - MARGIN {
             (x, y) = (MARGIN, y + 17.0);
         }
-        drawing.rectangle([x, y - 2.0], [12.0, 4.0], *colour, 1.0);
+        drawing.rectangle([x, y - 2.0], [12.0, 4.0], *color, 1.0);
         drawing.text(Text::new(name, [x + 17.0, y], SMALL, INK));
         x += length + 16.0;
     }
@@ -269,9 +269,9 @@ impl Plot<'_> {
         self.at[1] + self.size[1] * (1.0 - self.chart.y.share(value))
     }
 
-    fn bar(&self, drawing: &mut Drawing, Bar { colour, opacity, from, to }: &Bar) {
+    fn bar(&self, drawing: &mut Drawing, Bar { color, opacity, from, to }: &Bar) {
         let ([x0, x1], [y0, y1]) = ([self.x(from[0]), self.x(to[0])], [self.y(from[1]), self.y(to[1])]);
-        drawing.rectangle([x0.min(x1), y0.min(y1)], [(x1 - x0).abs(), (y1 - y0).abs()], *colour, *opacity);
+        drawing.rectangle([x0.min(x1), y0.min(y1)], [(x1 - x0).abs(), (y1 - y0).abs()], *color, *opacity);
     }
 
     /// Draws the `index`th rule. The texts of vertical rules are placed one below the other.
@@ -298,16 +298,16 @@ impl Plot<'_> {
         drawing.text(text.with_halo());
     }
 
-    fn line(&self, drawing: &mut Drawing, Line { colour, width, points, dots }: &Line) {
+    fn line(&self, drawing: &mut Drawing, Line { color, width, points, dots }: &Line) {
         let (x, y) = (&self.chart.x, &self.chart.y);
         let visible = |point: &[f64; 2]| x.has(point[0]) && y.has(point[1]);
         for run in points.split(|point| !visible(point)).filter(|run| !run.is_empty()) {
             let places: Vec<Point> = run.iter().map(|point| [self.x(point[0]), self.y(point[1])]).collect();
             if *dots || run.len() == 1 {
-                drawing.dots(places.clone(), *colour, width * 1.3, 1.0);
+                drawing.dots(places.clone(), *color, width * 1.3, 1.0);
             }
             if run.len() > 1 {
-                drawing.path(places, *colour, *width);
+                drawing.path(places, *color, *width);
             }
         }
     }

@@ -285,7 +285,7 @@ fn reliability(scored: &[(&str, &EvaluationReport)]) -> Figure {
     let line = |(index, (_, evaluation)): (usize, &(&str, &EvaluationReport))| {
         let bins = evaluation.metrics.calibration.bins.iter().filter(|bin| bin.samples > 0);
         let points = bins.map(|bin| [100.0 * bin.confidence, 100.0 * bin.accuracy]).collect();
-        Line { colour: RUNS[index % RUNS.len()], width: 2.0, points, dots: true }
+        Line { color: RUNS[index % RUNS.len()], width: 2.0, points, dots: true }
     };
     let entry = |(index, (name, evaluation)): (usize, &(&str, &EvaluationReport))| {
         let error = evaluation.metrics.calibration.expected_calibration_error;

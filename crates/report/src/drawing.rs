@@ -13,7 +13,7 @@ use tiny_skia::{
     StrokeDash, Transform,
 };
 
-use crate::theme::{Colour, FONT, GROUND, INK, LARGE, advance, font_scale};
+use crate::theme::{FONT, GROUND, INK, LARGE, Shade, advance, font_scale};
 
 /// A point in CSS pixels from the top left corner.
 pub(crate) type Point = [f64; 2];
@@ -24,10 +24,10 @@ pub(crate) struct Drawing(Vec<Shape>);
 
 #[derive(Clone, Debug)]
 enum Shape {
-    Rectangle { at: Point, size: Point, colour: Colour, opacity: f64 },
-    Path { points: Vec<Point>, colour: Colour, width: f64, dashed: bool },
-    Dots { points: Vec<Point>, colour: Colour, radius: f64, opacity: f64 },
-    Ring { at: Point, radius: f64, colour: Colour },
+    Rectangle { at: Point, size: Point, color: Shade, opacity: f64 },
+    Path { points: Vec<Point>, color: Shade, width: f64, dashed: bool },
+    Dots { points: Vec<Point>, color: Shade, radius: f64, opacity: f64 },
+    Ring { at: Point, radius: f64, color: Shade },
     Text(Text),
     Image { at: Point, size: Point, image: RgbImage },
 }
@@ -39,7 +39,7 @@ pub(crate) struct Text {
     /// The start, middle or end of the baseline.
     at: Point,
     size: f64,
-    colour: Colour,
+    color: Shade,
     anchor: Anchor,
     upward: bool,
     halo: bool,
@@ -60,9 +60,9 @@ const HALO: f64 = 1.5;
 
 impl Text {
     /// A text that is vertically centered on the point.
-    pub fn new(words: impl Into<String>, [x, y]: Point, size: f64, colour: Colour) -> Self {
+    pub fn new(words: impl Into<String>, [x, y]: Point, size: f64, color: Shade) -> Self {
         let at = [x, y + size * DIGIT / 2.0];
-        Self { words: words.into(), at, size, colour, anchor: Anchor::Start, upward: false, halo: false }
+        Self { words: words.into(), at, size, color, anchor: Anchor::Start, upward: false, halo: false }
     }
 
     pub fn anchored(self, anchor: Anchor) -> Self {
@@ -82,29 +82,29 @@ impl Text {
 }
 
 impl Drawing {
-    pub fn rectangle(&mut self, at: Point, size: Point, colour: Colour, opacity: f64) {
-        self.0.push(Shape::Rectangle { at, size, colour, opacity });
+    pub fn rectangle(&mut self, at: Point, size: Point, color: Shade, opacity: f64) {
+        self.0.push(Shape::Rectangle { at, size, color, opacity });
     }
 
-    pub fn path(&mut self, points: Vec<Point>, colour: Colour, width: f64) {
-        self.0.push(Shape::Path { points, colour, width, dashed: false });
+    pub fn path(&mut self, points: Vec<Point>, color: Shade, width: f64) {
+        self.0.push(Shape::Path { points, color, width, dashed: false });
     }
 
-    pub fn dashes(&mut self, from: Point, to: Point, colour: Colour) {
-        self.0.push(Shape::Path { points: vec![from, to], colour, width: 1.2, dashed: true });
+    pub fn dashes(&mut self, from: Point, to: Point, color: Shade) {
+        self.0.push(Shape::Path { points: vec![from, to], color, width: 1.2, dashed: true });
     }
 
-    pub fn frame(&mut self, [x, y]: Point, [width, height]: Point, colour: Colour) {
+    pub fn frame(&mut self, [x, y]: Point, [width, height]: Point, color: Shade) {
         let corners = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]];
-        self.path(corners.to_vec(), colour, 1.0);
+        self.path(corners.to_vec(), color, 1.0);
     }
 
-    pub fn dots(&mut self, points: Vec<Point>, colour: Colour, radius: f64, opacity: f64) {
-        self.0.push(Shape::Dots { points, colour, radius, opacity });
+    pub fn dots(&mut self, points: Vec<Point>, color: Shade, radius: f64, opacity: f64) {
+        self.0.push(Shape::Dots { points, color, radius, opacity });
     }
 
-    pub fn ring(&mut self, at: Point, radius: f64, colour: Colour) {
-        self.0.push(Shape::Ring { at, radius, colour });
+    pub fn ring(&mut self, at: Point, radius: f64, color: Shade) {
+        self.0.push(Shape::Ring { at, radius, color });
     }
 
     pub fn text(&mut self, text: Text) {
@@ -141,30 +141,30 @@ fn short(value: f64) -> String {
 impl Shape {
     fn svg(&self) -> Markup {
         match self {
-            Self::Rectangle { at: [x, y], size: [width, height], colour, opacity } => html! {
-                rect x=(short(*x)) y=(short(*y)) width=(short(*width)) height=(short(*height)) fill=(colour.hex())
+            Self::Rectangle { at: [x, y], size: [width, height], color, opacity } => html! {
+                rect x=(short(*x)) y=(short(*y)) width=(short(*width)) height=(short(*height)) fill=(color.hex())
                     fill-opacity=[(*opacity < 1.0).then(|| format!("{opacity:.3}"))] {}
             },
-            Self::Path { points, colour, width, dashed } => {
+            Self::Path { points, color, width, dashed } => {
                 let points: Vec<String> = points.iter().map(|[x, y]| format!("{},{}", short(*x), short(*y))).collect();
                 html! {
-                    polyline points=(points.join(" ")) fill="none" stroke=(colour.hex()) stroke-width=(short(*width))
+                    polyline points=(points.join(" ")) fill="none" stroke=(color.hex()) stroke-width=(short(*width))
                         stroke-linejoin="round" stroke-dasharray=[dashed.then_some("5 4")] {}
                 }
             }
-            Self::Dots { points, colour, radius, opacity } => {
+            Self::Dots { points, color, radius, opacity } => {
                 // A line of length 0 with round ends is a dot, and takes a tenth of the text of a circle.
                 let path = points.iter().fold(String::new(), |mut path, [x, y]| {
                     write!(path, "M{} {}h0", short(*x), short(*y)).expect("a string takes everything");
                     path
                 });
                 html! {
-                    path d=(path) fill="none" stroke=(colour.hex()) stroke-width=(short(2.0 * radius))
+                    path d=(path) fill="none" stroke=(color.hex()) stroke-width=(short(2.0 * radius))
                         stroke-linecap="round" stroke-opacity=[(*opacity < 1.0).then_some(opacity)] {}
                 }
             }
-            Self::Ring { at: [x, y], radius, colour } => html! {
-                circle cx=(short(*x)) cy=(short(*y)) r=(radius) fill="none" stroke=(colour.hex()) stroke-width="1.5" {}
+            Self::Ring { at: [x, y], radius, color } => html! {
+                circle cx=(short(*x)) cy=(short(*y)) r=(radius) fill="none" stroke=(color.hex()) stroke-width="1.5" {}
             },
             Self::Text(text) => text.svg(),
             Self::Image { at: [x, y], size: [width, height], image } => {
@@ -179,31 +179,31 @@ impl Shape {
 
     fn paint(&self, pixels: &mut Pixmap, transform: Transform) {
         match self {
-            Self::Rectangle { at: [x, y], size: [width, height], colour, opacity } => {
+            Self::Rectangle { at: [x, y], size: [width, height], color, opacity } => {
                 let rect = Rect::from_xywh(*x as f32, *y as f32, *width as f32, *height as f32);
                 if let Some(rect) = rect {
-                    pixels.fill_rect(rect, &paint(*colour, *opacity), transform, None);
+                    pixels.fill_rect(rect, &paint(*color, *opacity), transform, None);
                 }
             }
-            Self::Path { points, colour, width, dashed } => {
+            Self::Path { points, color, width, dashed } => {
                 let dash = dashed.then(|| StrokeDash::new(vec![5.0, 4.0], 0.0)).flatten();
                 let stroke = Stroke { width: *width as f32, line_join: LineJoin::Round, dash, ..Stroke::default() };
                 if let Some(path) = polyline(points) {
-                    pixels.stroke_path(&path, &paint(*colour, 1.0), &stroke, transform, None);
+                    pixels.stroke_path(&path, &paint(*color, 1.0), &stroke, transform, None);
                 }
             }
-            Self::Dots { points, colour, radius, opacity } => {
+            Self::Dots { points, color, radius, opacity } => {
                 let mut builder = PathBuilder::new();
                 points.iter().for_each(|[x, y]| builder.push_circle(*x as f32, *y as f32, *radius as f32));
                 if let Some(path) = builder.finish() {
-                    pixels.fill_path(&path, &paint(*colour, *opacity), FillRule::Winding, transform, None);
+                    pixels.fill_path(&path, &paint(*color, *opacity), FillRule::Winding, transform, None);
                 }
             }
-            Self::Ring { at: [x, y], radius, colour } => {
+            Self::Ring { at: [x, y], radius, color } => {
                 let path = PathBuilder::from_circle(*x as f32, *y as f32, *radius as f32);
                 let stroke = Stroke { width: 1.5, ..Stroke::default() };
                 if let Some(path) = path {
-                    pixels.stroke_path(&path, &paint(*colour, 1.0), &stroke, transform, None);
+                    pixels.stroke_path(&path, &paint(*color, 1.0), &stroke, transform, None);
                 }
             }
             Self::Text(text) => text.paint(pixels, transform),
@@ -234,7 +234,7 @@ impl Text {
         };
         let halo = self.halo.then(|| GROUND.hex());
         html! {
-            text x=(x) y=(y) font-family="sans-serif" font-size=(self.size) fill=(self.colour.hex()) text-anchor=[anchor]
+            text x=(x) y=(y) font-family="sans-serif" font-size=(self.size) fill=(self.color.hex()) text-anchor=[anchor]
                 transform=[self.upward.then(|| format!("rotate(-90 {x} {y})"))]
                 stroke=[halo] stroke-width=[self.halo.then_some(2.0 * HALO)]
                 stroke-linejoin=[self.halo.then_some("round")] paint-order=[self.halo.then_some("stroke")] {
@@ -264,7 +264,7 @@ impl Text {
             };
             pixels.stroke_path(&path, &paint(GROUND, 1.0), &stroke, placed, None);
         }
-        pixels.fill_path(&path, &paint(self.colour, 1.0), FillRule::Winding, placed, None);
+        pixels.fill_path(&path, &paint(self.color, 1.0), FillRule::Winding, placed, None);
     }
 
     /// Outlines of the letters in sequence, starting at `x`.
@@ -314,7 +314,7 @@ fn polyline(points: &[Point]) -> Option<Path> {
     builder.finish()
 }
 
-fn paint(Colour(red, green, blue): Colour, opacity: f64) -> Paint<'static> {
+fn paint(Shade(red, green, blue): Shade, opacity: f64) -> Paint<'static> {
     let mut paint = Paint { anti_alias: true, ..Paint::default() };
     let [red, green, blue] = [red, green, blue].map(|value| f32::from(value) / 255.0);
     let opacity = opacity.clamp(0.0, 1.0) as f32;

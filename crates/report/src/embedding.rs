@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::chart::legend;
 use crate::drawing::{Anchor, Drawing, Point, Text};
 use crate::figure::{Figure, Panel};
-use crate::theme::{CLASSES, Colour, INK, LINE, SKY, SMALL, VERMILLION, fitted, text_width};
+use crate::theme::{CLASSES, INK, LINE, SKY, SMALL, Shade, VERMILLION, fitted, text_width};
 use crate::words::{count, percent};
 
 /// Minimum number of images: fewer have no meaningful neighborhoods.
@@ -141,15 +141,15 @@ pub fn embedding(embedding: &Embedding, predictions: &Predictions) -> Figure {
 
     let by_class: Vec<Group> = (0..predictions.classes.len())
         .map(|class| Group {
-            colour: CLASSES[class % CLASSES.len()],
+            color: CLASSES[class % CLASSES.len()],
             radius: 1.7,
             places: all.clone().filter(|position| label(*position) == class).map(|position| places[position]).collect(),
         })
         .collect();
     let names = labels(&by_class, &predictions.classes);
     let (wrong, right): (Vec<usize>, Vec<usize>) = all.clone().partition(is_wrong);
-    let group = |colour, radius, positions: &[usize]| Group {
-        colour,
+    let group = |color, radius, positions: &[usize]| Group {
+        color,
         radius,
         places: positions.iter().map(|position| places[*position]).collect(),
     };
@@ -174,7 +174,7 @@ pub fn embedding(embedding: &Embedding, predictions: &Predictions) -> Figure {
 
 /// Dots of one color.
 struct Group {
-    colour: Colour,
+    color: Shade,
     radius: f64,
     places: Vec<Point>,
 }
@@ -218,13 +218,13 @@ fn labels(groups: &[Group], classes: &[String]) -> Vec<(Point, String)> {
     placed.into_iter().map(|(place, name, _)| (place, name)).collect()
 }
 
-fn scatter(title: &str, groups: &[Group], entries: &[(Colour, String)], names: &[(Point, String)]) -> Panel {
+fn scatter(title: &str, groups: &[Group], entries: &[(Shade, String)], names: &[(Point, String)]) -> Panel {
     let mut drawing = Drawing::default();
     drawing.title(title);
     legend(&mut drawing, entries, SIDE);
     drawing.frame([0.5, TOP + 0.5], [SIDE - 1.0, SIDE - 1.0], LINE);
-    for Group { colour, radius, places } in groups.iter().filter(|group| !group.places.is_empty()) {
-        drawing.dots(places.clone(), *colour, *radius, 0.8);
+    for Group { color, radius, places } in groups.iter().filter(|group| !group.places.is_empty()) {
+        drawing.dots(places.clone(), *color, *radius, 0.8);
     }
     for (place, name) in names {
         drawing.text(Text::new(name, *place, SMALL, INK).anchored(Anchor::Middle).with_halo());
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn names_do_not_lie_on_each_other() {
         let classes: Vec<String> = (0..100).map(|class| format!("class {class}")).collect();
-        let group = |class: usize| Group { colour: SKY, radius: 1.0, places: vec![[200.0 + class as f64, 200.0]] };
+        let group = |class: usize| Group { color: SKY, radius: 1.0, places: vec![[200.0 + class as f64, 200.0]] };
         let placed = labels(&(0..100).map(group).collect::<Vec<_>>(), &classes);
         assert!(!placed.is_empty());
         for (index, ([x, y], _)) in placed.iter().enumerate() {

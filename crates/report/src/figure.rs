@@ -8,7 +8,7 @@ use tiny_skia::{Color, Pixmap, Transform};
 
 use crate::ReportError;
 use crate::drawing::{Drawing, Text};
-use crate::theme::{Colour, GROUND, INK, fitted};
+use crate::theme::{GROUND, INK, Shade, fitted};
 
 /// A figure.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Figure {
         let failed = |reason: String| ReportError::Picture { name: self.name, reason };
         let mut pixels =
             Pixmap::new(columns, rows).ok_or_else(|| failed(format!("{columns} x {rows} pixels are too many")))?;
-        let Colour(red, green, blue) = GROUND;
+        let Shade(red, green, blue) = GROUND;
         pixels.fill(Color::from_rgba8(red, green, blue, 255));
         let whole = Transform::from_scale(scale, scale);
         self.heading(width).paint(&mut pixels, whole);

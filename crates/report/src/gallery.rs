@@ -5,7 +5,7 @@ use image::{ImageBuffer, Luma, Rgb, RgbImage};
 
 use crate::drawing::{Drawing, Point, Text};
 use crate::figure::{Figure, Panel};
-use crate::theme::{BLUE, Colour, INK, LINE, RIGHT, SMALL, SOFT, WRONG, fitted, viridis};
+use crate::theme::{BLUE, INK, LINE, RIGHT, SMALL, SOFT, Shade, WRONG, fitted, viridis};
 use crate::words::count;
 
 /// An image and the network's prediction.
@@ -149,12 +149,12 @@ fn explained(shown: &Shown, classes: &[String]) -> Panel {
 fn title(drawing: &mut Drawing, shown: &Shown, classes: &[String], y: f64, room: f64) -> String {
     let (answer, probability) = ranked(&shown.probabilities)[0];
     let mut lines = vec![format!("{} {:.0} %", fitted(&classes[answer], SMALL, room), 100.0 * probability)];
-    let colour = if answer == shown.label { RIGHT } else { WRONG };
+    let color = if answer == shown.label { RIGHT } else { WRONG };
     if answer != shown.label {
         lines.push(format!("is {}", fitted(&classes[shown.label], SMALL, room)));
     }
     for (index, line) in lines.iter().enumerate() {
-        drawing.text(Text::new(line, [0.0, y + 15.0 * index as f64], SMALL, colour));
+        drawing.text(Text::new(line, [0.0, y + 15.0 * index as f64], SMALL, color));
     }
     lines.join(", ")
 }
@@ -178,7 +178,7 @@ fn activation_map(shown: &Shown) -> RgbImage {
     let map = resize(&map, side, side, FilterType::Triangle);
     let grey = resize(&grayscale(&shown.image), side, side, FilterType::Nearest);
     RgbImage::from_fn(side, side, |x, y| {
-        let Colour(red, green, blue) = viridis(map.get_pixel(x, y).0[0]);
+        let Shade(red, green, blue) = viridis(map.get_pixel(x, y).0[0]);
         let grey = f32::from(grey.get_pixel(x, y).0[0]);
         Rgb([red, green, blue].map(|value| (0.65 * f32::from(value) + 0.35 * grey) as u8))
     })

@@ -7,7 +7,7 @@ use crate::RunRecord;
 use crate::analysis::OVERFITTING_GAP;
 use crate::chart::{Axis, Chart, Line, Rule, Scale};
 use crate::figure::{Figure, Panel};
-use crate::theme::{BLUE, Colour, RUNS, VERMILLION};
+use crate::theme::{BLUE, RUNS, Shade, VERMILLION};
 use crate::words::percent;
 
 const SIZE: [f64; 2] = [400.0, 280.0];
@@ -178,8 +178,8 @@ fn gap_panel(runs: &[&RunRecord]) -> Option<Panel> {
 
 /// One line per run.
 fn each(runs: &[&RunRecord], value: Value, width: f64) -> Vec<Line> {
-    let line = |(run, colour): (&&RunRecord, Colour)| Line {
-        colour,
+    let line = |(run, color): (&&RunRecord, Shade)| Line {
+        color,
         width,
         points: points(&run.history, value),
         dots: run.history.len() <= DOTS,
@@ -193,7 +193,7 @@ fn pair(title: &str, unit: &'static str, runs: &[&RunRecord], train: Value, vali
     lines.extend(each(runs, validation, 2.0));
     let mut chart = chart(title, unit, Scale::Linear, runs, lines);
     if let [_] = runs {
-        chart.lines[1].colour = VERMILLION;
+        chart.lines[1].color = VERMILLION;
         chart.legend = vec![(BLUE, "training".to_owned())];
         if !chart.lines[1].points.is_empty() {
             chart.legend.push((VERMILLION, "validation".to_owned()));
@@ -209,7 +209,7 @@ fn chart(title: &str, unit: &'static str, scale: Scale, runs: &[&RunRecord], lin
     let values = |axis: usize| lines.iter().flat_map(move |line| line.points.iter().map(move |point| point[axis]));
     let legend = match runs {
         [_] => vec![],
-        _ => runs.iter().zip(RUNS.into_iter().cycle()).map(|(run, colour)| (colour, run.name.clone())).collect(),
+        _ => runs.iter().zip(RUNS.into_iter().cycle()).map(|(run, color)| (color, run.name.clone())).collect(),
     };
     let epochs = runs.iter().flat_map(|run| run.history.iter().map(|epoch| epoch.epoch as f64));
     Chart {

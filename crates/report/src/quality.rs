@@ -8,7 +8,7 @@ use crate::chart::{Axis, Bar, Chart, Line, Rule, Scale, legend, rate};
 use crate::drawing::{Anchor, Drawing, Text};
 use crate::figure::{Figure, Panel};
 use crate::theme::{
-    BLUE, Colour, GREEN, HEAT, INK, LINE, ON_HEAT, RUNS, SKY, SMALL, SOFT, VERMILLION, fitted, text_width,
+    BLUE, GREEN, HEAT, INK, LINE, ON_HEAT, RUNS, SKY, SMALL, SOFT, Shade, VERMILLION, fitted, text_width,
 };
 use crate::words::points;
 
@@ -132,9 +132,9 @@ fn matrix(title: &str, names: &[&str], rows: &[Vec<Cell>]) -> Panel {
             drawing.rectangle([x, y], [cell, cell], HEAT, opacity);
             let size = (cell * 0.36).min(12.0).min(cell * 0.9 / text_width(text, 1.0));
             if named && size >= 5.5 {
-                let colour = if opacity > 0.55 { ON_HEAT } else { INK };
+                let color = if opacity > 0.55 { ON_HEAT } else { INK };
                 let middle = [x + cell / 2.0, y + cell / 2.0];
-                drawing.text(Text::new(text, middle, size, colour).anchored(Anchor::Middle));
+                drawing.text(Text::new(text, middle, size, color).anchored(Anchor::Middle));
             }
         }
     }
@@ -173,7 +173,7 @@ pub fn classes(metrics: &Metrics) -> Figure {
 }
 
 /// A name, its color, and its value in 0..1 for each class.
-pub(crate) type Series = (String, Colour, Vec<Option<f64>>);
+pub(crate) type Series = (String, Shade, Vec<Option<f64>>);
 
 /// A row of bars for each class, in two panels if there are many classes.
 pub(crate) fn class_bars(names: &[&str], series: &[Series]) -> Vec<Panel> {
@@ -192,7 +192,7 @@ fn class_rows(names: &[&str], series: &[Series], range: std::ops::Range<usize>) 
     let widest = names.iter().map(|name| text_width(name, SMALL)).fold(0.0, f64::max);
     let mut drawing = Drawing::default();
     drawing.title("Scores");
-    let entries: Vec<_> = series.iter().map(|(name, colour, _)| (*colour, name.clone())).collect();
+    let entries: Vec<_> = series.iter().map(|(name, color, _)| (*color, name.clone())).collect();
     let top = legend(&mut drawing, &entries, WIDTH) + 16.0;
     let (left, right, bottom) = (widest + 16.0, WIDTH - 56.0, top + row * range.len() as f64);
     let at = |value: f64| left + (right - left) * value;
@@ -206,10 +206,10 @@ fn class_rows(names: &[&str], series: &[Series], range: std::ops::Range<usize>) 
         let middle = y + row / 2.0 - 1.0;
         drawing.text(Text::new(&names[class], [left - 6.0, middle], SMALL, INK).anchored(Anchor::End));
         let thickness = (row - 5.0) / series.len() as f64;
-        for (index, (_, colour, values)) in series.iter().enumerate() {
+        for (index, (_, color, values)) in series.iter().enumerate() {
             if let Some(value) = values[class] {
                 let y = y + 1.0 + thickness * index as f64;
-                drawing.rectangle([left, y], [at(value) - left, thickness * 0.88], *colour, 1.0);
+                drawing.rectangle([left, y], [at(value) - left, thickness * 0.88], *color, 1.0);
             }
         }
         let last = series.last().and_then(|(_, _, values)| values[class]);
@@ -244,10 +244,10 @@ pub fn reliability(evaluation: &EvaluationReport) -> Figure {
 pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
     let samples: usize = calibration.bins.iter().map(|bin| bin.samples).sum();
     let filled: Vec<&Bin> = calibration.bins.iter().filter(|bin| bin.samples > 0).collect();
-    let bar = |bin: &Bin, colour, opacity, from: f64, to: f64| {
+    let bar = |bin: &Bin, color, opacity, from: f64, to: f64| {
         let inset = 0.1 * (bin.upper - bin.lower);
         let x = [bin.lower + inset, bin.upper - inset].map(|x| 100.0 * x);
-        Bar { colour, opacity, from: [x[0], 100.0 * from], to: [x[1], 100.0 * to] }
+        Bar { color, opacity, from: [x[0], 100.0 * from], to: [x[1], 100.0 * to] }
     };
     let mut bars: Vec<Bar> =
         filled.iter().map(|bin| bar(bin, BLUE, 1.0, 0.0, bin.accuracy.min(bin.confidence))).collect();
@@ -290,11 +290,11 @@ pub(crate) fn diagram(title: &str, calibration: &Calibration) -> Vec<Panel> {
 pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
     let mut names: Vec<&str> = evaluation.corruptions.iter().map(|corrupted| corrupted.corruption.as_str()).collect();
     names.dedup();
-    let line = |(name, colour): (&&str, Colour)| {
+    let line = |(name, color): (&&str, Shade)| {
         let all = evaluation.corruptions.iter().filter(|corrupted| corrupted.corruption == **name);
         let points = all.map(|corrupted| [corrupted.severity as f64, 100.0 * corrupted.accuracy]);
         let intact = [0.0, 100.0 * evaluation.metrics.accuracy];
-        Line { colour, width: 2.0, points: [intact].into_iter().chain(points).collect(), dots: true }
+        Line { color, width: 2.0, points: [intact].into_iter().chain(points).collect(), dots: true }
     };
     let lines: Vec<Line> = names.iter().zip(RUNS.into_iter().cycle()).map(line).collect();
     let accuracies = lines.iter().flat_map(|line| line.points.iter().map(|point| point[1]));
@@ -309,7 +309,7 @@ pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
         legend: names
             .iter()
             .zip(RUNS.into_iter().cycle())
-            .map(|(name, colour)| (colour, name.replace('_', " ")))
+            .map(|(name, color)| (color, name.replace('_', " ")))
             .collect(),
         lines,
     };
@@ -326,8 +326,8 @@ pub fn robustness(evaluation: &EvaluationReport) -> Option<Figure> {
 
 /// The curve of a learning-rate range test.
 pub fn lr_find(found: &LrFind) -> Figure {
-    let line = |colour, width, value: fn(&kiln_train::LrPoint) -> f64| Line {
-        colour,
+    let line = |color, width, value: fn(&kiln_train::LrPoint) -> f64| Line {
+        color,
         width,
         points: found.points.iter().map(|point| [point.learning_rate, value(point)]).collect(),
         dots: false,

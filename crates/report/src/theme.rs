@@ -9,9 +9,9 @@ use ab_glyph::{Font, FontRef};
 
 /// Red, green and blue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Colour(pub u8, pub u8, pub u8);
+pub(crate) struct Shade(pub u8, pub u8, pub u8);
 
-impl Colour {
+impl Shade {
     /// The color in SVG notation.
     pub fn hex(self) -> String {
         let Self(red, green, blue) = self;
@@ -20,62 +20,62 @@ impl Colour {
 }
 
 /// Text and axes.
-pub(crate) const INK: Colour = Colour(0x23, 0x1d, 0x18);
+pub(crate) const INK: Shade = Shade(0x23, 0x1d, 0x18);
 /// Secondary text.
-pub(crate) const SOFT: Colour = Colour(0x65, 0x5b, 0x50);
+pub(crate) const SOFT: Shade = Shade(0x65, 0x5b, 0x50);
 /// Grid lines.
-pub(crate) const LINE: Colour = Colour(0xd6, 0xce, 0xc1);
+pub(crate) const LINE: Shade = Shade(0xd6, 0xce, 0xc1);
 /// Background of figures in files, and border of texts on data.
-pub(crate) const GROUND: Colour = Colour(0xfc, 0xfa, 0xf6);
+pub(crate) const GROUND: Shade = Shade(0xfc, 0xfa, 0xf6);
 /// Cells of a matrix, from transparent to opaque, with [`ON_HEAT`] text on the opaque ones.
-pub(crate) const HEAT: Colour = Colour(0x0b, 0x5a, 0x8f);
-pub(crate) const ON_HEAT: Colour = Colour(0xff, 0xff, 0xff);
+pub(crate) const HEAT: Shade = Shade(0x0b, 0x5a, 0x8f);
+pub(crate) const ON_HEAT: Shade = Shade(0xff, 0xff, 0xff);
 
-pub(crate) const BLUE: Colour = Colour(0x00, 0x72, 0xb2);
-pub(crate) const VERMILLION: Colour = Colour(0xd5, 0x5e, 0x00);
-pub(crate) const GREEN: Colour = Colour(0x00, 0x9e, 0x73);
-pub(crate) const SKY: Colour = Colour(0x56, 0xb4, 0xe9);
-const PURPLE: Colour = Colour(0xcc, 0x79, 0xa7);
-const ORANGE: Colour = Colour(0xe6, 0x9f, 0x00);
+pub(crate) const BLUE: Shade = Shade(0x00, 0x72, 0xb2);
+pub(crate) const VERMILLION: Shade = Shade(0xd5, 0x5e, 0x00);
+pub(crate) const GREEN: Shade = Shade(0x00, 0x9e, 0x73);
+pub(crate) const SKY: Shade = Shade(0x56, 0xb4, 0xe9);
+const PURPLE: Shade = Shade(0xcc, 0x79, 0xa7);
+const ORANGE: Shade = Shade(0xe6, 0x9f, 0x00);
 
 /// Text of correct and of wrong predictions, dark enough to read.
-pub(crate) const RIGHT: Colour = Colour(0x00, 0x7a, 0x56);
-pub(crate) const WRONG: Colour = Colour(0xb8, 0x3a, 0x00);
+pub(crate) const RIGHT: Shade = Shade(0x00, 0x7a, 0x56);
+pub(crate) const WRONG: Shade = Shade(0xb8, 0x3a, 0x00);
 
 /// Colors of runs; they repeat after the last.
-pub(crate) const RUNS: [Colour; 6] = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY];
+pub(crate) const RUNS: [Shade; 6] = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY];
 
 /// Colors of classes; they repeat after the last.
-pub(crate) const CLASSES: [Colour; 10] = [
-    Colour(0xcc, 0x66, 0x77),
-    Colour(0x4a, 0x3a, 0xa8),
-    Colour(0xdd, 0xcc, 0x77),
-    Colour(0x11, 0x77, 0x33),
-    Colour(0x88, 0xcc, 0xee),
-    Colour(0x88, 0x22, 0x55),
-    Colour(0x44, 0xaa, 0x99),
-    Colour(0x99, 0x99, 0x33),
-    Colour(0xaa, 0x44, 0x99),
-    Colour(0x8c, 0x8c, 0x8c),
+pub(crate) const CLASSES: [Shade; 10] = [
+    Shade(0xcc, 0x66, 0x77),
+    Shade(0x4a, 0x3a, 0xa8),
+    Shade(0xdd, 0xcc, 0x77),
+    Shade(0x11, 0x77, 0x33),
+    Shade(0x88, 0xcc, 0xee),
+    Shade(0x88, 0x22, 0x55),
+    Shade(0x44, 0xaa, 0x99),
+    Shade(0x99, 0x99, 0x33),
+    Shade(0xaa, 0x44, 0x99),
+    Shade(0x8c, 0x8c, 0x8c),
 ];
 
 /// matplotlib's viridis from dark to bright, at equal distances over 0..1.
-const VIRIDIS: [Colour; 5] = [
-    Colour(0x44, 0x01, 0x54),
-    Colour(0x3b, 0x52, 0x8b),
-    Colour(0x21, 0x91, 0x8c),
-    Colour(0x5e, 0xc9, 0x62),
-    Colour(0xfd, 0xe7, 0x25),
+const VIRIDIS: [Shade; 5] = [
+    Shade(0x44, 0x01, 0x54),
+    Shade(0x3b, 0x52, 0x8b),
+    Shade(0x21, 0x91, 0x8c),
+    Shade(0x5e, 0xc9, 0x62),
+    Shade(0xfd, 0xe7, 0x25),
 ];
 
 /// The color for a value in 0..1, interpolated in [`VIRIDIS`].
-pub(crate) fn viridis(share: f32) -> Colour {
+pub(crate) fn viridis(share: f32) -> Shade {
     let position = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f32;
     let below = (position as usize).min(VIRIDIS.len() - 2);
     let part = position - below as f32;
     let (low, high) = (VIRIDIS[below], VIRIDIS[below + 1]);
     let between = |low: u8, high: u8| (f32::from(low) + part * (f32::from(high) - f32::from(low))).round() as u8;
-    Colour(between(low.0, high.0), between(low.1, high.1), between(low.2, high.2))
+    Shade(between(low.0, high.0), between(low.1, high.1), between(low.2, high.2))
 }
 
 /// Text on axes, in legends and below images, in CSS pixels.
@@ -135,19 +135,19 @@ mod tests {
     }
 
     #[test]
-    fn the_dark_style_replaces_colours_that_there_are() {
+    fn the_dark_style_replaces_colors_that_there_are() {
         let known = [INK, SOFT, LINE, GROUND, HEAT, RIGHT, WRONG].into_iter().chain(RUNS).chain(CLASSES);
-        let known: Vec<String> = known.map(Colour::hex).collect();
+        let known: Vec<String> = known.map(Shade::hex).collect();
         let rules = include_str!("report.css").lines().filter_map(|line| line.split_once("=\"#"));
         let replaced: Vec<String> = rules.map(|(_, rest)| format!("#{}", &rest[..6])).collect();
         assert!(replaced.len() > 10);
-        for colour in replaced {
-            assert!(known.contains(&colour), "{colour} is not a color of a figure");
+        for color in replaced {
+            assert!(known.contains(&color), "{color} is not a color of a figure");
         }
     }
 
     #[test]
-    fn viridis_goes_from_its_first_colour_to_its_last() {
+    fn viridis_goes_from_its_first_color_to_its_last() {
         assert_eq!([0.0, 0.5, 1.0, 7.0].map(viridis), [VIRIDIS[0], VIRIDIS[2], VIRIDIS[4], VIRIDIS[4]]);
         assert_eq!(viridis(f32::NAN).hex().len(), 7);
     }

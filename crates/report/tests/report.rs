@@ -182,7 +182,7 @@ fn drawn_curves_are_those_of_the_metrics_file() {
         (2, "#0072B2", |e| e.learning_rate, true),
         (3, "#0072B2", |e| 100.0 * (e.train_accuracy - e.validation_accuracy.unwrap()), false),
     ];
-    for (panel, colour, value, log) in cases {
+    for (panel, color, value, log) in cases {
         let panel = panels[panel];
         let number = |text: &str| text.parse::<f64>().ok();
         let x_ticks: Vec<_> =
@@ -195,7 +195,7 @@ fn drawn_curves_are_those_of_the_metrics_file() {
         let lower = 11.5 * 0.71 / 2.0;
         let (x_axis, y_axis) = (axis(&x_ticks), axis(&y_ticks));
         let strokes = attributes(panel, "polyline", "stroke");
-        let at = strokes.iter().position(|stroke| *stroke == colour).unwrap();
+        let at = strokes.iter().position(|stroke| *stroke == color).unwrap();
         let drawn: Vec<(f64, f64)> = attributes(panel, "polyline", "points")[at]
             .split(' ')
             .map(|point| point.split_once(',').unwrap())

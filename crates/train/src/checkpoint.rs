@@ -8,6 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::recipe::{canonical_name, current_key};
 use crate::{CheckpointClaimError, Recipe, Recovery};
 
 /// A run at some step, as it lies in a file.
@@ -200,9 +201,14 @@ impl Header {
             ("architecture".to_owned(), architecture(self), architecture(run)),
             ("dataset".to_owned(), dataset(self), dataset(run)),
         ];
-        let now: BTreeMap<_, _> = run.recipe.entries().into_iter().collect();
+        // A run keeps the name that its recipe had when it was started.
+        let entries = |recipe: &Recipe| {
+            let name = canonical_name(&recipe.name).to_owned();
+            Recipe { name, ..recipe.clone() }.entries()
+        };
+        let now: BTreeMap<_, _> = entries(&run.recipe).into_iter().collect();
         let expected = |key: &str| now.get(key).cloned().unwrap_or_else(|| "not there".to_owned());
-        differences.extend(self.recipe.entries().into_iter().map(|(key, found)| {
+        differences.extend(entries(&self.recipe).into_iter().map(|(key, found)| {
             let expected = expected(&key);
             (key, found, expected)
         }));
@@ -211,7 +217,9 @@ impl Header {
             let may_change = field != "architecture" && !field.starts_with("model.") && !FIXED.contains(&&*field);
             Difference { field, found, expected, may_change }
         });
-        let refused = |difference: &Difference| !difference.may_change || !allowed.contains(&difference.field);
+        let refused = |difference: &Difference| {
+            !difference.may_change || !allowed.iter().any(|field| current_key(field) == difference.field)
+        };
         let differences: Vec<_> = differences.filter(refused).collect();
         if differences.is_empty() { Ok(()) } else { Err(CheckpointError::Mismatch(differences)) }
     }

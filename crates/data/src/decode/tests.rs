@@ -179,9 +179,9 @@ fn every_orientation_is_that_of_the_whole_image_turned() {
 #[test]
 fn pictures_that_would_take_too_much_memory_are_refused_by_their_kind() {
     // Gray takes one byte per pixel, and RGBA with 16 bits takes eight.
-    let png = |colour: u8, bits: u8| {
+    let png = |color: u8, bits: u8| {
         let mut header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x1f\x40\0\0\x17\x70".to_vec();
-        header.extend([bits, colour, 0, 0, 0]);
+        header.extend([bits, color, 0, 0, 0]);
         let checksum = crc32(&header[12..]);
         header.extend(checksum.to_be_bytes());
         header.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e\0\0\0\0IEND\xae\x42\x60\x82");

@@ -1,4 +1,4 @@
-//! ConvolutionLaunches by matrix units: which constants its shaders take, and how many workgroups of them.
+//! Convolution by matrix units: which constants its shaders take, and how many workgroups of them.
 
 use super::Geometry;
 use super::wgsl::{BackwardWeight, ConvolutionLaunches, Place};

@@ -9,6 +9,7 @@ use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_storeu_si512,
 };
+#[cfg(target_arch = "x86_64")]
 use std::array;
 #[cfg(target_arch = "x86_64")]
 use std::mem::transmute;

@@ -1,4 +1,4 @@
-//! ConvolutionLaunches on burn's wgpu runtime by Kiln's shaders; by those for matrix units where f16 is asked for
+//! Convolution on burn's wgpu runtime by Kiln's shaders; by those for matrix units where f16 is asked for
 //! and channels fill them.
 
 use burn_cubecl::kernel::into_contiguous;

@@ -1,5 +1,9 @@
 //! A recipe: everything that decides a training run, as TOML.
 
+mod built_in;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
@@ -9,6 +13,8 @@ use kiln_model::{Architecture, ConfigError, Init, NormKind, Stem};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
+
+pub use self::built_in::{ALIASES, BUILT_IN, built_in, canonical_name, current_key, resolved};
 
 /// Everything that decides a training run but the data and the device.
 ///
@@ -174,8 +180,12 @@ pub enum ScheduleKind {
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
-    #[error("no recipe is called '{0}'")]
-    Unknown(String),
+    #[error("no recipe is called '{name}': there are {}", names())]
+    Unknown { name: String },
+    #[error("the recipe's base must be a built-in recipe by name, not {0}")]
+    Base(String),
+    #[error("'{0}' cannot be a base, since it has one itself: take {1}")]
+    BaseOfBase(String, String),
     #[error("the recipe is no valid TOML: {0}")]
     Syntax(#[from] toml::de::Error),
     #[error("a recipe has no key '{key}'{}", suggest(.nearest))]
@@ -199,43 +209,27 @@ const COMPACT: &str = "resnet18-compact";
 /// The preset of another family.
 const VIT: &str = "vit-tiny";
 
-/// The recipes in this program, by name.
-pub const BUILT_IN: [(&str, &str); 15] = [
-    ("quick", include_str!("../../../recipes/quick.toml")),
-    ("resnet18", include_str!("../../../recipes/resnet18.toml")),
-    ("speedrun-94", include_str!("../../../recipes/speedrun-94.toml")),
-    ("speedrun-96", include_str!("../../../recipes/speedrun-96.toml")),
-    ("image-folder", include_str!("../../../recipes/image-folder.toml")),
-    ("s1-plain", include_str!("../../../recipes/s1-plain.toml")),
-    ("s1-mixup", include_str!("../../../recipes/s1-mixup.toml")),
-    ("s1-cutmix", include_str!("../../../recipes/s1-cutmix.toml")),
-    ("s1-aggressive", include_str!("../../../recipes/s1-aggressive.toml")),
-    ("s1-smoothing", include_str!("../../../recipes/s1-smoothing.toml")),
-    ("s2-batch-norm", include_str!("../../../recipes/s2-batch-norm.toml")),
-    ("s2-group-norm", include_str!("../../../recipes/s2-group-norm.toml")),
-    ("s3", include_str!("../../../recipes/s3.toml")),
-    ("cifar100", include_str!("../../../recipes/cifar100.toml")),
-    (VIT, include_str!("../../../recipes/vit-tiny.toml")),
-];
-
 impl Recipe {
     /// A built-in recipe.
     ///
     /// # Errors
     /// [`RecipeError::Unknown`] if none has that name.
     pub fn named(name: &str) -> Result<Self, RecipeError> {
-        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
-        let (_, text) = found.ok_or_else(|| RecipeError::Unknown(name.to_owned()))?;
+        let (_, text) = built_in(name).ok_or_else(|| RecipeError::Unknown { name: name.to_owned() })?;
         Self::parse(text, &[])
     }
 
-    /// Reads a recipe and applies `key=value` overrides with dotted keys.
+    /// Reads a recipe and applies `key=value` overrides with dotted keys. A `base` names the built-in recipe from which
+    /// everything comes that the text leaves out.
+    ///
+    /// # Errors
+    /// If a key is unknown, missing or has an impossible value, or there is no such base.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
-        let mut table: Table = text.parse()?;
+        let mut table = built_in::on_base(text.parse()?)?;
         let known = known_keys(&table);
         for entry in overrides {
             let (key, value) = entry.split_once('=').ok_or_else(|| RecipeError::Override(entry.clone()))?;
-            set(&mut table, key.trim(), value.trim(), &known)?;
+            set(&mut table, &built_in::current_key(key.trim()), value.trim(), &known)?;
         }
         let (known, found) = (known_keys(&table), keys(&table));
         for key in &found {
@@ -352,7 +346,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn validate_augment(augment: &Augment) -> Result<(), RecipeError> {
-    let Augment { affine, colour, mix, .. } = augment;
+    let Augment { affine, color, mix, .. } = augment;
     integer("augment.crop_padding", augment.crop_padding, 0..=64)?;
     real("augment.flip_chance", augment.flip_chance, 0.0..=1.0)?;
     integer("augment.cutout", augment.cutout, 0..=1024)?;
@@ -362,9 +356,9 @@ fn validate_augment(augment: &Augment) -> Result<(), RecipeError> {
     real("augment.affine.translation", affine.translation, 0.0..=1.0)?;
     real("augment.affine.scale", affine.scale, 0.0..=0.9)?;
     real("augment.affine.shear", affine.shear, 0.0..=60.0)?;
-    real("augment.colour.brightness", colour.brightness, 0.0..=1.0)?;
-    real("augment.colour.contrast", colour.contrast, 0.0..=1.0)?;
-    real("augment.colour.saturation", colour.saturation, 0.0..=1.0)?;
+    real("augment.colour.brightness", color.brightness, 0.0..=1.0)?;
+    real("augment.colour.contrast", color.contrast, 0.0..=1.0)?;
+    real("augment.colour.saturation", color.saturation, 0.0..=1.0)?;
     real("augment.mix.mixup_chance", mix.mixup_chance, 0.0..=1.0)?;
     // Beta's numbers are drawn by a method that takes long beyond that.
     real("augment.mix.mixup_alpha", mix.mixup_alpha, 0.05..=4.0)?;
@@ -390,8 +384,9 @@ fn real(key: &'static str, value: f64, range: RangeInclusive<f64>) -> Result<(),
 fn known_keys(table: &Table) -> Vec<String> {
     let model = table.get("model").and_then(Value::as_table);
     let family = if model.is_some_and(is_vit) { VIT } else { BUILT_IN[0].0 };
-    let (_, text) = BUILT_IN.iter().find(|(name, _)| *name == family).expect("there is one of each family");
-    keys(&text.parse().expect("built-in recipes are valid"))
+    let (_, text) = built_in(family).expect("there is one of each family");
+    let whole = text.parse().map_err(RecipeError::from).and_then(built_in::on_base);
+    keys(&whole.expect("built-in recipes are valid"))
 }
 
 fn keys(table: &Table) -> Vec<String> {
@@ -444,175 +439,7 @@ fn set(table: &mut Table, key: &str, text: &str, known: &[String]) -> Result<(),
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn quick(overrides: &[&str]) -> Result<Recipe, RecipeError> {
-        let overrides: Vec<_> = overrides.iter().map(|text| text.to_string()).collect();
-        Recipe::parse(BUILT_IN[0].1, &overrides)
-    }
-
-    #[test]
-    fn every_built_in_recipe_is_valid_and_bears_its_name() {
-        for (name, text) in BUILT_IN {
-            let recipe = Recipe::parse(text, &[]).unwrap();
-            assert_eq!(recipe.name, name);
-            assert_eq!(Recipe::parse(&recipe.to_toml(), &[]).unwrap(), recipe);
-        }
-    }
-
-    #[test]
-    fn every_field_is_explained() {
-        let page = include_str!("../../../docs/recipes.md");
-        for name in [BUILT_IN[0].0, VIT] {
-            let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
-            for key in keys(&text.parse().unwrap()).into_iter().filter(|key| key != "name") {
-                assert!(page.contains(&format!("`{key}`")), "docs/recipes.md lacks {key}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_file_in_the_recipes_folder_is_built_in() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        let mut known: Vec<std::ffi::OsString> =
-            BUILT_IN.iter().map(|(name, _)| format!("{name}.toml").into()).collect();
-        files.sort();
-        known.sort();
-        assert_eq!(files, known);
-    }
-
-    #[test]
-    fn recipes_make_the_networks_and_schedules_of_their_references() {
-        let recipe = |name: &str| {
-            let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
-            Recipe::parse(text, &[]).unwrap()
-        };
-        for name in ["s1-plain", "s1-mixup", "s1-cutmix", "s1-aggressive", "s1-smoothing"] {
-            let architecture = recipe(name).architecture(10, 32).unwrap();
-            assert_eq!(kiln_model::Summary::new(&architecture, 32).parameters(), 11_154_890, "{name}");
-            assert_eq!(50_000 / recipe(name).training.batch_size, 3125, "{name}");
-        }
-        // 5 of 200 epochs of warm-up, and 1e-6 at the end.
-        for name in ["s2-batch-norm", "s2-group-norm", "vit-tiny"] {
-            let Recipe { training, optimizer, schedule, .. } = recipe(name);
-            let rate = |epoch: usize| optimizer.lr * schedule.factor(epoch, training.epochs);
-            assert!(rate(4) < 0.1 && rate(5) == 0.1 && rate(6) < 0.1, "{name}");
-            assert!((rate(200) - 1e-6).abs() < 1e-12, "{name}");
-        }
-        let Recipe { schedule, .. } = recipe("s3");
-        for (epoch, factor) in [(0, 1.0), (59, 1.0), (60, 0.1), (79, 0.1), (80, 0.01), (99, 0.01)] {
-            assert!((schedule.factor(epoch, 100) - factor).abs() < 1e-12, "{epoch}");
-        }
-    }
-
-    #[test]
-    fn a_transformer_is_trained_under_the_conditions_of_its_rival_and_has_keys_of_its_own() {
-        let recipe = |name: &str, overrides: &[&str]| {
-            let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
-            Recipe::parse(text, &overrides.iter().map(|text| text.to_string()).collect::<Vec<_>>())
-        };
-        let (vit, resnet) = (recipe("vit-tiny", &[]).unwrap(), recipe("s2-batch-norm", &[]).unwrap());
-        let conditions = |recipe: Recipe| (recipe.training, recipe.optimizer, recipe.schedule, recipe.augment);
-        assert_eq!(conditions(vit.clone()), conditions(resnet));
-        assert_eq!(kiln_model::Summary::new(&vit.architecture(10, 32).unwrap(), 32).parameters(), 5_362_378);
-        let json = serde_json::to_string(&vit).unwrap();
-        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), vit, "as a checkpoint keeps it");
-        for (entry, words) in [
-            ("model.norm=group", "no key 'model.norm'"),
-            ("model.heads=5", "5 heads do not share the 192 channels"),
-            ("model.patch=5", "patches of 5"),
-            ("training.precision=bf16", "f32 for vit-tiny"),
-            ("model.preset=resnet18", "no key 'model."),
-        ] {
-            let error = recipe("vit-tiny", &[entry]).unwrap_err().to_string();
-            assert!(error.contains(words), "{entry}: {error}");
-        }
-        assert!(quick(&["model.heads=3"]).unwrap_err().to_string().contains("no key 'model.heads'"));
-    }
-
-    #[test]
-    fn overrides_reach_every_kind_of_field() {
-        let recipe = quick(&[
-            "optimizer.lr=1",
-            "training.epochs = 3",
-            "schedule.kind=multi_step",
-            "schedule.milestones=[0.6, 0.8]",
-            "optimizer.nesterov=false",
-        ])
-        .unwrap();
-        assert_eq!((recipe.optimizer.lr, recipe.training.epochs, recipe.optimizer.nesterov), (1.0, 3, false));
-        assert_eq!((recipe.schedule.kind, recipe.schedule.milestones), (ScheduleKind::MultiStep, vec![0.6, 0.8]));
-    }
-
-    #[test]
-    fn the_last_share_of_a_run_is_augmented_less() {
-        let recipe = quick(&["augment.cutout=8", "augment.final_share=0.25", "augment.final_keeps=nothing"]).unwrap();
-        assert_eq!([0, 74, 75, 99].map(|step| recipe.augment_at(step, 100).cutout), [8, 8, 0, 0]);
-        assert_eq!(recipe.augment_at(99, 100).crop_padding, 0);
-        let recipe = quick(&["augment.final_share=0.25", "augment.final_keeps=crop_and_flip"]).unwrap();
-        assert_eq!(recipe.augment_at(99, 100).crop_padding, 4);
-        let recipe = quick(&[]).unwrap();
-        assert_eq!(*recipe.augment_at(99, 100), recipe.augment, "all the way where the share is 0");
-    }
-
-    #[test]
-    fn a_misspelt_key_brings_the_nearest_one() {
-        for (wrong, right) in [
-            ("optimizer.learning_rte=1", "lr"),
-            ("optimizer.momentm=0.9", "optimizer.momentum"),
-            ("training.epoch=3", "training.epochs"),
-        ] {
-            let error = quick(&[wrong]).unwrap_err().to_string();
-            assert!(error.contains("no key"), "{error}");
-            if wrong != "optimizer.learning_rte=1" {
-                assert!(error.contains(&format!("did you mean '{right}'")), "{error}");
-            }
-        }
-        let misspelt = BUILT_IN[0].1.replace("batch_size", "batchsize");
-        let error = Recipe::parse(&misspelt, &[]).unwrap_err().to_string();
-        assert!(error.contains("'training.batchsize'; did you mean 'training.batch_size'?"), "{error}");
-    }
-
-    #[test]
-    fn impossible_values_name_their_key() {
-        for (entry, key) in [
-            ("model.width=0", "width"),
-            ("training.epochs=0", "training.epochs"),
-            ("optimizer.lr=nan", "optimizer.lr"),
-            ("optimizer.lr=-1", "optimizer.lr"),
-            ("training.validation=1.5", "training.validation"),
-            ("training.micro_batches=0", "training.micro_batches"),
-            ("training.micro_batches=129", "must be 1 to 128"),
-            ("training.image_size=0", "training.image_size"),
-            ("training.clip_norm=-1", "training.clip_norm"),
-            ("training.ema_decay=1", "training.ema_decay"),
-            ("training.flip_tta=2", "flip_tta"),
-            ("model.stem=compact", "cifar or imagenet for resnet18"),
-            ("augment.flip_chance=2", "augment.flip_chance"),
-            ("augment.cutout=-1", "cutout"),
-            ("augment.final_share=1.1", "augment.final_share"),
-            ("augment.final_keeps=all", "final_keeps"),
-            ("augment.affine.chance=nan", "augment.affine.chance"),
-            ("augment.affine.rotation=200", "augment.affine.rotation"),
-            ("augment.affine.translation=2", "augment.affine.translation"),
-            ("augment.affine.scale=1", "augment.affine.scale"),
-            ("augment.affine.shear=90", "augment.affine.shear"),
-            ("augment.colour.brightness=2", "augment.colour.brightness"),
-            ("augment.colour.contrast=-1", "augment.colour.contrast"),
-            ("augment.colour.saturation=2", "augment.colour.saturation"),
-            ("augment.mix.mixup_alpha=0", "augment.mix.mixup_alpha"),
-            ("augment.mix.cutmix_alpha=9", "augment.mix.cutmix_alpha"),
-            ("model.preset=resnet19", "resnet19"),
-        ] {
-            let error = quick(&[entry]).unwrap_err().to_string();
-            assert!(error.contains(key), "{entry}: {error}");
-        }
-        let both = ["augment.mix.mixup_chance=0.6", "augment.mix.cutmix_chance=0.6"];
-        assert!(quick(&both).unwrap_err().to_string().contains("augment.mix.cutmix_chance = 0.6"));
-        assert!(matches!(quick(&["lr"]), Err(RecipeError::Override(_))));
-        assert!(matches!(quick(&["training.epochs=many"]), Err(RecipeError::Syntax(_))));
-    }
+/// For messages.
+fn names() -> String {
+    BUILT_IN.map(|(name, _)| name).join(", ")
 }

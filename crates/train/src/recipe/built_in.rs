@@ -1,0 +1,139 @@
+//! The recipes in this program, and recipes that are changes of one of them.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use super::{Model, Recipe, RecipeError, VIT};
+
+/// The recipes in this program, by name.
+pub const BUILT_IN: [(&str, &str); 15] = [
+    ("quick", include_str!("../../recipes/quick.toml")),
+    ("resnet18", include_str!("../../recipes/resnet18.toml")),
+    ("speedrun-94", include_str!("../../recipes/speedrun-94.toml")),
+    ("speedrun-96", include_str!("../../recipes/speedrun-96.toml")),
+    ("image-folder", include_str!("../../recipes/image-folder.toml")),
+    ("compact-plain", include_str!("../../recipes/compact-plain.toml")),
+    ("compact-mixup", include_str!("../../recipes/compact-mixup.toml")),
+    ("compact-cutmix", include_str!("../../recipes/compact-cutmix.toml")),
+    ("compact-aggressive", include_str!("../../recipes/compact-aggressive.toml")),
+    ("compact-smoothing", include_str!("../../recipes/compact-smoothing.toml")),
+    ("resnet18-batch-norm", include_str!("../../recipes/resnet18-batch-norm.toml")),
+    ("resnet18-group-norm", include_str!("../../recipes/resnet18-group-norm.toml")),
+    ("resnet18-steps", include_str!("../../recipes/resnet18-steps.toml")),
+    ("cifar100", include_str!("../../recipes/cifar100.toml")),
+    (VIT, include_str!("../../recipes/vit-tiny.toml")),
+];
+
+/// Names that recipes had before, and their names now.
+pub const ALIASES: [(&str, &str); 8] = [
+    ("s1-plain", "compact-plain"),
+    ("s1-mixup", "compact-mixup"),
+    ("s1-cutmix", "compact-cutmix"),
+    ("s1-aggressive", "compact-aggressive"),
+    ("s1-smoothing", "compact-smoothing"),
+    ("s2-batch-norm", "resnet18-batch-norm"),
+    ("s2-group-norm", "resnet18-group-norm"),
+    ("s3", "resnet18-steps"),
+];
+
+/// Keys that were spelled another way before, by their starts.
+const RENAMED_KEYS: [(&str, &str); 1] = [("augment.colour.", "augment.color.")];
+
+/// Today's name of a recipe that may be named by an old one.
+pub fn canonical_name(name: &str) -> &str {
+    ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new)
+}
+
+/// Today's spelling of a dotted key.
+pub fn current_key(key: &str) -> String {
+    let renamed = RENAMED_KEYS.iter().find_map(|(old, new)| Some(format!("{new}{}", key.strip_prefix(old)?)));
+    renamed.unwrap_or_else(|| key.to_owned())
+}
+
+/// Name and text of a built-in recipe, by its name or an old one.
+pub fn built_in(name: &str) -> Option<(&'static str, &'static str)> {
+    BUILT_IN.into_iter().find(|(known, _)| *known == canonical_name(name))
+}
+
+/// A recipe's table with everything that it leaves to its base, if it has one. A `[model]` with a preset of its own
+/// replaces the base's whole; other tables are merged key by key.
+pub(super) fn on_base(mut table: Table) -> Result<Table, RecipeError> {
+    rename_keys(&mut table);
+    let Some(base) = table.remove("base") else { return Ok(table) };
+    let name = base.as_str().ok_or_else(|| RecipeError::Base(base.to_string()))?;
+    let (name, text) = built_in(name).ok_or_else(|| RecipeError::Unknown { name: name.to_owned() })?;
+    let mut whole: Table = text.parse()?;
+    if let Some(base) = whole.get("base").and_then(Value::as_str) {
+        return Err(RecipeError::BaseOfBase(name.to_owned(), base.to_owned()));
+    }
+    // The base's name is not this recipe's.
+    whole.remove("name");
+    if table.get("model").is_some_and(|model| model.get("preset").is_some()) {
+        whole.remove("model");
+    }
+    merge(&mut whole, table);
+    Ok(whole)
+}
+
+fn merge(whole: &mut Table, changes: Table) {
+    for (key, value) in changes {
+        match (whole.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(changes)) => merge(inner, changes),
+            (_, value) => {
+                whole.insert(key, value);
+            }
+        }
+    }
+}
+
+fn rename_keys(table: &mut Table) {
+    let Some(Value::Table(augment)) = table.get_mut("augment") else { return };
+    if let Some(color) = augment.remove("colour") {
+        augment.entry("color").or_insert(color);
+    }
+}
+
+/// A recipe's text with every key, its value and what it means, as a file without a base: its own leading comment first.
+///
+/// # Errors
+/// As [`Recipe::parse`].
+pub fn resolved(text: &str) -> Result<String, RecipeError> {
+    const COMMENT_COLUMN: usize = 30;
+    let recipe = Recipe::parse(text, &[])?;
+    let values: BTreeMap<_, _> = recipe.entries().into_iter().collect();
+    let value = |key: &str| values.get(key).map(String::as_str).unwrap_or_default();
+    let mut printed: Vec<String> = text.lines().take_while(|line| line.starts_with('#')).map(str::to_owned).collect();
+    printed.push(format!("name = {}", value("name")));
+    let mut section = String::new();
+    for line in template(&recipe) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            name.clone_into(&mut section);
+            printed.push(line.to_owned());
+        } else if let Some((key, rest)) = line.split_once(" = ") {
+            let assignment = format!("{key} = {}", value(&format!("{section}.{key}")));
+            printed.push(match rest.split_once(" # ") {
+                Some((_, comment)) => {
+                    // A long value still stands off from its comment.
+                    format!("{assignment:<width$}# {comment}", width = COMMENT_COLUMN.max(assignment.len() + 1))
+                }
+                None => assignment,
+            });
+        } else {
+            printed.push(line.to_owned());
+        }
+    }
+    Ok(printed.join("\n") + "\n")
+}
+
+/// The lines of a file with every key of a recipe for that kind of network, after its name.
+fn template(recipe: &Recipe) -> Vec<&'static str> {
+    let whole = BUILT_IN[0].1.lines().skip_while(|line| line.starts_with('#') || line.starts_with("name = "));
+    if matches!(recipe.model, Model::ResNet(_)) {
+        return whole.collect();
+    }
+    let (_, vit) = built_in(VIT).unwrap_or(BUILT_IN[0]);
+    let model = vit.lines().skip_while(|line| *line != "[model]");
+    let rest = whole.skip_while(|line| !line.starts_with("[training]"));
+    [""].into_iter().chain(model).chain([""]).chain(rest).collect()
+}

@@ -21,8 +21,10 @@ done
 cd "$folder"
 
 example() {
-    printf '\n-- %s\n' "$1"
-    "$root/target/release/examples/$@"
+    local name="$1"
+    shift
+    printf '\n-- %s\n' "$name"
+    "$root/target/release/examples/$name" "$@"
 }
 example predict "$root/web/models/quick.safetensors" "$root/web/samples/cat.webp" "$root/web/samples/ship.webp"
 example custom_loop

@@ -30,7 +30,7 @@ fn read(file: &[u8]) {
     assert_eq!(again.metadata, bundle.metadata);
     if let Ok(network) = bundle.inference() {
         let [channels, height, width] = network.feature_map();
-        let prediction = network.predict(&vec![0.0; channels * height * width]);
+        let prediction = network.predict(vec![0.0; channels * height * width]);
         assert_eq!(prediction.logits.len(), bundle.metadata.classes.len());
     }
 }

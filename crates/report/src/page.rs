@@ -382,7 +382,7 @@ fn confusion_table(evaluation: &EvaluationReport) -> Option<Markup> {
     let share = |found: &Confusion| found.images as f64 / metrics.classes[found.label].support as f64;
     let table = html! {
         div.scroll tabindex="0" { table.sortable {
-            thead { tr { th { "Class" } th { "Predicted as" } th.number { "Images" } th.number { "Share of class" } } }
+            thead { tr { th { "Class" } th { "Predicted" } th.number { "Images" } th.number { "Share" } } }
             tbody {
                 @for found in &found {
                     tr {

@@ -24,37 +24,43 @@ check() {
     notes | grep -q . || fail "CHANGELOG.md has no section [$version]"
 }
 
-# Writes the licenses of the crates in the program: which crate has which, then each text once.
+# Prints the licenses of the crates in the program: which crate has which, then each text once.
 third_party_licenses() {
-    local target="$1" folder
-    local registry="${CARGO_HOME:-$HOME/.cargo}/registry/src"
-    folder="$(mktemp -d)"
-    cargo tree --locked --package kiln-cli --target "$target" --edges normal,no-proc-macro --prefix none --no-dedupe --format '{p}|{l}' |
-        grep -v ' (/\| ([A-Z]:' | sort -u >"$folder/crates"
-    echo "Kiln's program contains these crates, by the licenses named."
-    echo
-    local package license text digest
-    while IFS='|' read -r package license; do
-        package="${package%% (*}"
-        echo "$package: $license"
-        for text in "$registry"/*/"${package/ v/-}"/*; do
-            [ -f "$text" ] || continue
-            case "$(basename "$text" | tr '[:upper:]' '[:lower:]')" in
-            license* | licence* | copying* | copyright* | notice* | unlicense*)
-                digest="$(cksum <"$text" | tr ' ' -)"
-                cp "$text" "$folder/$digest.text"
-                echo "$package" >>"$folder/$digest.crates"
-                ;;
-            esac
-        done
-    done <"$folder/crates"
-    for text in "$folder"/*.text; do
-        printf '\n%s\n' "================================================================================"
-        sort -u "${text%.text}.crates"
-        printf '%s\n\n' "--------------------------------------------------------------------------------"
-        cat "$text"
-    done
-    rm -rf "$folder"
+    local crates
+    crates="$(cargo tree --locked --package kiln-cli --target "$1" --edges normal,no-proc-macro --prefix none --format '{p}: {l}')"
+    # Kiln's own have a path; what cargo has listed before ends in (*).
+    crates="$(sed '/^[^:]* (/d; s/ (\*)$//' <<<"$crates" | sort -u)"
+    printf '%s\n\n%s\n' "The program contains these crates, under these licenses." "$crates"
+    cd "${CARGO_HOME:-$HOME/.cargo}/registry/src"
+    # Paths are registry/crate-version/file.
+    find . -mindepth 3 -maxdepth 3 -type f \( -iname 'license*' -o -iname 'licence*' -o -iname 'copying*' -o -iname 'copyright*' -o -iname 'notice*' -o -iname 'unlicense*' \) |
+        LC_ALL=C sort |
+        crates="$crates" awk -F/ '
+            BEGIN {
+                count = split(ENVIRON["crates"], lines, "\n")
+                for (at = 1; at <= count; at++) {
+                    split(lines[at], words, / v|: /)
+                    used[words[1] "-" words[2]]
+                }
+            }
+            $3 in used' |
+        tr '\n' '\0' | xargs -0 cksum |
+        awk '
+            {
+                split($3, parts, "/")
+                text = $1 " " $2
+                if (!(text in path)) { order[++count] = text; path[text] = $3 }
+                if (index(users[text], parts[3] "\n") == 0) users[text] = users[text] parts[3] "\n"
+            }
+            END {
+                rule = "--------------------------------------------------------------------------------"
+                for (at = 1; at <= count; at++) {
+                    text = order[at]
+                    printf "\n%s\n%s%s\n\n", rule, users[text], rule
+                    while ((getline line < path[text]) > 0) print line
+                    close(path[text])
+                }
+            }'
 }
 
 build() {
@@ -75,7 +81,7 @@ build() {
     mkdir -p "$folder/completions" "$folder/man"
     cp "${CARGO_TARGET_DIR:-target}/release/$program" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$folder/"
     mkdir "$folder/licenses"
-    third_party_licenses "$target" >"$folder/licenses/CRATES.txt"
+    (third_party_licenses "$target") >"$folder/licenses/CRATES.txt"
     cp crates/report/fonts/LICENSE-APACHE "$folder/licenses/Roboto-LICENSE-APACHE"
 
     program="$folder/$program"

@@ -82,6 +82,26 @@ if [ "${1:-}" = --tools ]; then
     exit
 fi
 
+# What npm needs to know of a package (`npm pack web/pkg`).
+package_json() {
+    local name version
+    name="kiln-web${1#web/pkg}"
+    version="$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)"
+    cat <<JSON
+{
+  "name": "$name",
+  "version": "$version",
+  "description": "Classifies pictures in a browser with a network that Kiln trained, on WebGPU or on the CPU",
+  "license": "MIT OR Apache-2.0",
+  "type": "module",
+  "main": "kiln_web.js",
+  "types": "kiln_web.d.ts",
+  "files": ["kiln_web.js", "kiln_web.d.ts", "kiln_web_bg.wasm", "kiln_web_bg.wasm.d.ts"],
+  "sideEffects": ["./kiln_web.js"]
+}
+JSON
+}
+
 # package FOLDER BUILD_FOLDER CARGO_ARGUMENTS..
 package() {
     local folder="$1" built="$2"
@@ -94,6 +114,8 @@ package() {
         "$tools/node_modules/.bin/wasm-opt" -O3 --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue --enable-threads "$wasm" -o "$wasm.smaller"
         mv "$wasm.smaller" "$wasm"
     fi
+    package_json "$folder" >"$folder.new/package.json"
+    cp LICENSE-MIT LICENSE-APACHE "$folder.new/"
     # Whole or not at all: a page that loads meanwhile sees the old package or the new one.
     rm -rf "$folder"
     mv "$folder.new" "$folder"

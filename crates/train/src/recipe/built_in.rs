@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::{Model, Recipe, RecipeError, VIT};
+use super::{Model, Recipe, RecipeError, VIT, flatten};
 
 /// The recipes in this program, by name.
 pub const BUILT_IN: [(&str, &str); 15] = [
@@ -101,8 +101,12 @@ fn rename_keys(table: &mut Table) {
 pub fn resolved(text: &str) -> Result<String, RecipeError> {
     const COMMENT_COLUMN: usize = 30;
     let recipe = Recipe::parse(text, &[])?;
-    let values: BTreeMap<_, _> = recipe.entries().into_iter().collect();
-    let value = |key: &str| values.get(key).map(String::as_str).unwrap_or_default();
+    // As they are written: 0.2 is not an f32.
+    let table = Value::Table(on_base(text.parse()?)?);
+    let mut entries = vec![];
+    flatten("", &table, &mut entries);
+    let values: BTreeMap<_, _> = entries.into_iter().collect();
+    let value = |key: &str| values.get(key).map(ToString::to_string).unwrap_or_default();
     let mut printed: Vec<String> = text.lines().take_while(|line| line.starts_with('#')).map(str::to_owned).collect();
     printed.push(format!("name = {}", value("name")));
     let mut section = String::new();

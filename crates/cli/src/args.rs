@@ -1,5 +1,7 @@
 //! The command line.
 
+mod bench;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,9 +9,10 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_infer::Precision;
 use kiln_kernels::device::{DeviceError, DeviceRequest};
 use kiln_model::container::Storage;
+
+pub use self::bench::{Bench, BenchArgs};
 
 /// Images in a report's embedding by default: four seconds on two cores, where 10,000 take fifteen.
 pub const EMBEDDED: usize = 2000;
@@ -458,79 +461,6 @@ impl FromStr for Examined {
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
     }
-}
-
-#[derive(clap::Args)]
-pub struct BenchArgs {
-    #[command(subcommand)]
-    pub what: Bench,
-}
-
-#[derive(Subcommand)]
-pub enum Bench {
-    /// Each convolution of a CIFAR ResNet-18, forward and both gradients: Kiln's against burn's own
-    Layers {
-        /// Channels of the first stage
-        #[arg(long, default_value_t = 64)]
-        width: usize,
-        /// Batch size
-        #[arg(long, default_value_t = 8)]
-        batch: usize,
-        /// Timed runs, after one that is not; the median counts
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-        runs: u32,
-        /// What Kiln's convolutions multiply: f32, bf16 or f16; burn's multiply f32
-        #[arg(long, default_value_t = Precision::F32)]
-        precision: Precision,
-        /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
-        #[arg(long, default_value = "auto")]
-        device: DeviceRequest,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Images through a CIFAR ResNet-18: the plan that the page runs, and the burn module, in turn
-    Inference {
-        /// Channels of the first stage
-        #[arg(long, default_value_t = 64)]
-        width: usize,
-        /// Images at a time
-        #[arg(long, default_value_t = 1)]
-        batch: usize,
-        /// Timed batches, after 3 that are not
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
-        runs: u32,
-        /// How a plan stores numbers: f32, or f16 on a GPU that supports it
-        #[arg(long, default_value_t = Precision::F32)]
-        precision: Precision,
-        /// auto, cpu, gpu, gpu:N or software
-        #[arg(long, default_value = "auto")]
-        device: DeviceRequest,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Training steps of a CIFAR ResNet-18: forward, backward and update, against the whole loop
-    TrainStep {
-        /// Channels of the first stage
-        #[arg(long, default_value_t = 16)]
-        width: usize,
-        /// Images a step
-        #[arg(long, default_value_t = 64)]
-        batch: usize,
-        /// Timed steps, after up to 3 that are not
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-        steps: u32,
-        /// What convolutions multiply: f32, bf16 or f16
-        #[arg(long, default_value_t = Precision::F32)]
-        precision: Precision,
-        /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
-        #[arg(long, default_value = "auto")]
-        device: DeviceRequest,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 /// A length of time.

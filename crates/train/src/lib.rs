@@ -8,14 +8,6 @@
 #[cfg(not(target_family = "wasm"))]
 pub mod atomic_write;
 mod checkpoint;
-#[cfg(feature = "burn")]
-mod classifier;
-#[cfg(feature = "burn")]
-mod ema;
-#[cfg(feature = "burn")]
-mod gradients;
-#[cfg(feature = "burn")]
-mod loss;
 mod lr_find;
 mod metrics;
 mod predictions;
@@ -24,25 +16,13 @@ mod recovery;
 #[cfg(not(target_family = "wasm"))]
 pub mod run_dir;
 mod schedule;
-#[cfg(feature = "burn")]
-mod sgd;
 #[cfg(not(target_family = "wasm"))]
 pub mod tensorboard;
 #[cfg(feature = "burn")]
-mod trainer;
+mod training;
 mod validate;
-#[cfg(feature = "burn")]
-mod whitening;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Difference, EpochMetrics, Header, Running, best_epoch};
-#[cfg(feature = "burn")]
-pub use classifier::{BatchClassifier, Pass};
-#[cfg(feature = "burn")]
-pub use ema::Ema;
-#[cfg(feature = "burn")]
-pub use gradients::{ParameterGradients, gradients};
-#[cfg(feature = "burn")]
-pub use loss::{cross_entropy, mixed_targets, soft_targets};
 #[cfg(feature = "burn")]
 pub use lr_find::RangeTest;
 pub use lr_find::{LrFind, LrPoint};
@@ -54,7 +34,8 @@ pub use predictions::{Evaluation, Predictions};
 pub use recipe::{Recipe, RecipeError};
 pub use recovery::{MAX_SKIPPED, Recovery};
 #[cfg(feature = "burn")]
-pub use sgd::Sgd;
-#[cfg(feature = "burn")]
-pub use trainer::{Event, SkippedStep, StepMetrics, TrainError, Trainer};
+pub use training::{
+    BatchClassifier, Ema, Event, ParameterGradients, Pass, Sgd, SkippedStep, StepMetrics, TrainError, Trainer,
+    cross_entropy, gradients, mixed_targets, soft_targets,
+};
 pub use validate::CheckpointClaimError;

@@ -15,9 +15,9 @@ use web_time::Instant;
 pub use self::event::{Event, SkippedStep, StepMetrics, TrainError};
 use self::steps::{Before, Numbers};
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
-use crate::classifier::{BatchClassifier, Pass};
 use crate::recovery::Recovery;
-use crate::whitening::whitening;
+use crate::training::classifier::{BatchClassifier, Pass};
+use crate::training::whitening::whitening;
 use crate::{Ema, Recipe, Sgd};
 
 /// Steps that a GPU works ahead: reading their numbers makes it wait.

@@ -10,8 +10,8 @@ use burn::tensor::{Gradients, Tensor, TensorData};
 use kiln_kernels::SgdStep;
 use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 
-use crate::gradients::ParameterGradients;
 use crate::recipe::Optimizer;
+use crate::training::gradients::ParameterGradients;
 
 /// The optimiser and its momentum buffers.
 #[derive(Clone)]

@@ -8,10 +8,10 @@ use web_time::Instant;
 use super::Trainer;
 use super::event::{Event, SkippedStep, StepMetrics, TrainError};
 use crate::checkpoint::{Header, Running};
-use crate::gradients::scalar;
-use crate::loss::{cross_entropy, mixed_targets};
 use crate::recipe::Training;
 use crate::recovery::MAX_SKIPPED;
+use crate::training::gradients::scalar;
+use crate::training::loss::{cross_entropy, mixed_targets};
 use crate::{Ema, ParameterGradients, Sgd};
 
 /// What a step leaves on the device.

@@ -1,6 +1,6 @@
 //! Figures of training runs, and the HTML report that explains a run.
 //!
-//! Everything is drawn from plain data: a [`Run`] read from its folder's text files, and an [`Evidence`] that the
+//! Everything is drawn from plain data: a [`RunRecord`] read from its folder's text files, and an [`Evidence`] that the
 //! caller gathers from the dataset if it is available. Nothing here runs a network or prints.
 
 mod analysis;

@@ -10,7 +10,8 @@ pub struct Train {
     pub beta_grad: Vec<f64>,
 }
 
-/// Forward and, for the output's gradient `grad`, backward. Shapes as in [`super::batch_norm_train`].
+/// Training batch norm: forward and, for the output's gradient `grad`, backward. `x` and `grad` are `[N, C, H, W]`,
+/// `gamma` and `beta` `[C]`.
 pub fn train(
     shape: [usize; 4],
     x: &[f32],
@@ -57,7 +58,7 @@ pub fn train(
     made
 }
 
-/// What [`super::batch_norm`] gives.
+/// Batch norm with fixed statistics: `x` `[N, C, H, W]`, and gamma, beta, mean and variance `[C]`.
 pub fn fixed(shape: [usize; 4], x: &[f32], parameters: [&[f32]; 4], epsilon: f64, relu: bool) -> Vec<f64> {
     let [gamma, beta, mean, variance] = parameters;
     let output = |(index, x): (usize, &f32)| {
@@ -69,7 +70,7 @@ pub fn fixed(shape: [usize; 4], x: &[f32], parameters: [&[f32]; 4], epsilon: f64
     x.iter().enumerate().map(output).collect()
 }
 
-/// Everything that a training step makes of one group normalisation; shapes as in [`super::group_norm`].
+/// Everything that a training step makes of one group normalization: `x` and `grad` `[N, C, H, W]`, gamma and beta `[C]`.
 /// Mean and variance are those of the groups, `[N, groups]`.
 pub fn group(
     shape: [usize; 4],

@@ -439,7 +439,7 @@ fn a_recipe_that_cannot_be_used_is_explained() {
         1,
         &["no key 'optimizer.momentm'", "did you mean 'optimizer.momentum'"],
     );
-    fails(&train(folder.path(), &["--set", "model.width=0"]), 1, &["width of 0", "between 1 and"]);
+    fails(&train(folder.path(), &["--set", "model.width=0"]), 1, &["width is 0", "between 1 and"]);
     fails(&train(folder.path(), &["--set", "training.batch_size=2.5"]), 1, &["batch_size"]);
     fails(&train(folder.path(), &["--budget", "10"]), 2, &["10m"]);
     let device = kiln(folder.path()).args(["train", "--device", "tpu"]).output().unwrap();
@@ -555,7 +555,7 @@ fn bundles_that_are_none_are_refused() {
     let predict = |model: &str| kiln(folder.path()).args(["predict", "--model", model, "image.png"]).output().unwrap();
     fails(&predict("nowhere"), 1, &["nowhere", "kiln train"]);
     fs::write(folder.path().join("text.safetensors"), "text").unwrap();
-    fails(&predict("text.safetensors"), 1, &["text.safetensors is no usable bundle", "not a whole safetensors file"]);
+    fails(&predict("text.safetensors"), 1, &["text.safetensors is not a usable bundle", "not a whole safetensors file"]);
     fails(&kiln(folder.path()).args(["predict", "image.png"]).output().unwrap(), 1, &["no finished run under runs/"]);
 }
 
@@ -620,7 +620,7 @@ fn an_export_destroys_nothing_and_measures_on_no_other_data() {
     assert!(succeeds(&named).contains("60 images of synthetic (test)"), "{}", text(&named.stdout));
     assert!(text(&named.stderr).contains("is not what the network was trained on"), "{}", text(&named.stderr));
 
-    fails(&export("run", &["--no-accuracy"]), 1, &["is there already", "--force"]);
+    fails(&export("run", &["--no-accuracy"]), 1, &["already exists", "--force"]);
     let printed = succeeds(&export("run", &["--no-accuracy", "--force"]));
     assert!(printed.contains("not measured"), "{printed}");
     let exported = fs::read(folder.path().join("run/model-int8.safetensors")).unwrap();
@@ -811,5 +811,5 @@ fn the_summary_counts_what_the_papers_count() {
     let printed = succeeds(&kiln(folder.path()).args(["summary", "resnet18-compact"]).output().unwrap());
     assert!(printed.contains("11,154,890") && printed.contains("135.15 M"), "{printed}");
     fails(&kiln(folder.path()).args(["summary", "resnet19"]).output().unwrap(), 1, &["resnet19", "resnet18"]);
-    fails(&kiln(folder.path()).args(["summary", "--width", "0"]).output().unwrap(), 1, &["width of 0"]);
+    fails(&kiln(folder.path()).args(["summary", "--width", "0"]).output().unwrap(), 1, &["width is 0"]);
 }

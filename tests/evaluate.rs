@@ -59,7 +59,7 @@ fn an_evaluation_of_a_run_is_shown_kept_and_complete() {
         "macro F1",
         "calibration error",
         "from 40 validation images",
-        "most often taken for",
+        "most often predicted",
         "weighted average",
         "gaussian_noise",
         "saved run/evaluation.json",

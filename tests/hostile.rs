@@ -140,7 +140,7 @@ fn bundles_that_claim_too_much_are_refused_by_every_command() {
     let folder = TempDir::new().unwrap();
     image_folder(folder.path(), 2);
     for (from, to, words) in [
-        ("\"width\":2", "\"width\":1000000000", "width of 1000000000"),
+        ("\"width\":2", "\"width\":1000000000", "width is 1000000000"),
         ("\"width\":2", "\"width\":1024", "another architecture"),
         ("\"depth\":18", "\"depth\":152", "another architecture"),
         ("\"depth\":18", "\"depth\":1000000000", "no ResNet"),
@@ -161,7 +161,7 @@ fn bundles_that_claim_too_much_are_refused_by_every_command() {
             let mut command = kiln(folder.path());
             command.args(arguments).args(["--device", "cpu"]);
             let (output, peak) = measured(command);
-            fails(&output, 1, &["no usable bundle", words]);
+            fails(&output, 1, &["not a usable bundle", words]);
             assert!(!text(&output.stderr).contains('\u{1b}') && peak < 128, "{peak} MiB");
         }
     }
@@ -243,11 +243,11 @@ fn absurd_recipes_and_arguments_are_explained() {
     fails(&train(folder.path(), &["--limit", "18446744073709551616"]), 2, &["--limit"]);
     let quick = succeeds(&kiln(folder.path()).args(["recipes", "quick"]).output().unwrap());
     for (name, contents, words) in [
-        ("nested.toml", format!("{quick}\ndeep = {}1{}", "[".repeat(100_000), "]".repeat(100_000)), "no valid TOML"),
+        ("nested.toml", format!("{quick}\ndeep = {}1{}", "[".repeat(100_000), "]".repeat(100_000)), "not valid TOML"),
         ("tables.toml", format!("{quick}\n[{}]", vec!["a"; 100_000].join(".")), ""),
         ("long.toml", format!("{quick}\nnote = \"{}\"", "x".repeat(1 << 20)), "no key 'augment.mix.note'"),
         ("unknown.toml", format!("{quick}\n[optimiser]\nlr = 1.0"), "'optimiser.lr'; did you mean 'optimizer.lr'"),
-        ("bytes.toml", "\u{0}\u{1b}[2J".to_owned(), "no valid TOML"),
+        ("bytes.toml", "\u{0}\u{1b}[2J".to_owned(), "not valid TOML"),
     ] {
         fs::write(folder.path().join(name), contents).unwrap();
         let output = train(folder.path(), &["--recipe", name]);

@@ -471,7 +471,7 @@ impl FromStr for Budget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no length of time: write 90s, 10m or 2h");
+        let wrong = || format!("'{text}' is not a length of time: write 90s, 10m or 2h");
         let unit = text.chars().last().ok_or_else(wrong)?;
         let factor = match unit {
             's' => 1.0,

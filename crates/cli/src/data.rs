@@ -75,7 +75,7 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
         args.dataset = match known.copied().find(|dataset| dataset.name() == trained.dataset) {
             Some(dataset) => dataset,
             None => bail!(
-                "the network was trained on images of yours, '{}': say where they are with --data PATH (and --limit, \
+                "the network was trained on your own images, '{}': say where they are with --data PATH (and --limit, \
                  if the training had one), or {otherwise}",
                 trained.dataset
             ),
@@ -92,7 +92,7 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
         trained.dataset
     );
     eprintln!(
-        "note: {} is not what the network was trained on ({}), by its digest; it is scored on it all the same",
+        "note: {} is not what the network was trained on ({}), by its digest; scoring on it anyway",
         data.name, trained.dataset
     );
     Ok(data)

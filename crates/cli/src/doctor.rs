@@ -237,7 +237,7 @@ fn conclude(reports: &[Report], json: bool, file: &Path) -> Result<ExitCode> {
         eprintln!("{last}");
     } else {
         write_whole(file, format!("{whole:#}\n").as_bytes())?;
-        println!("{last}. {} holds everything for a bug report", file.display());
+        println!("{last}. {} has everything for a bug report", file.display());
     }
     Ok(ExitCode::FAILURE)
 }

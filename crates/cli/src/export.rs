@@ -101,14 +101,14 @@ fn check_output(input: &Path, output: &Path, force: bool) -> Result<()> {
     if !output.exists() {
         return Ok(());
     }
-    ensure!(output.is_file(), "cannot write {}: it is no file; name one with --output", output.display());
+    ensure!(output.is_file(), "cannot write {}: it is not a file; name one with --output", output.display());
     let resolved = |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()));
     ensure!(
         resolved(input)? != resolved(output)?,
         "{} is the bundle to export: name another file with --output",
         output.display()
     );
-    ensure!(force, "{} is there already: --force replaces it, --output names another file", output.display());
+    ensure!(force, "{} already exists: --force replaces it, --output names another file", output.display());
     Ok(())
 }
 

@@ -42,9 +42,9 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
         // What the user named has to be there; what the run was trained on may be gone.
         Err(error) if args.data.is_named() => return Err(error),
         Err(error) => {
-            evidence.missing.push(format!("Everything that takes the images, for want of them: {error:#}."));
+            evidence.missing.push(format!("Everything that needs the images, which are unavailable: {error:#}."));
             if !run.evaluation().is_file() {
-                evidence.missing.push("Scores on test images, for they were not taken yet.".to_owned());
+                evidence.missing.push("Scores on test images, which have not been computed yet.".to_owned());
             }
         }
     }

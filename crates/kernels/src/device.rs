@@ -159,7 +159,7 @@ pub enum DeviceError {
     Unknown(String),
     #[error("this machine has no GPU {wanted} ({found} found)")]
     NoGpu { wanted: usize, found: usize },
-    #[error("there is no software adapter on this machine: Mesa's lavapipe is one (package mesa-vulkan-drivers)")]
+    #[error("this machine has no software adapter: Mesa's lavapipe is one (package mesa-vulkan-drivers)")]
     NoSoftware,
 }
 

@@ -46,7 +46,7 @@ pub enum Error {
         .expected.join(", "), .found.join(", ")
     )]
     Classes { dataset: String, expected: Vec<String>, found: Vec<String> },
-    #[error("{} is no usable bundle: {source}", path.display())]
+    #[error("{} is not a usable bundle: {source}", path.display())]
     NoBundle { path: PathBuf, source: BundleError },
     #[error("the run in {} has no bundle, since it did not reach its end", .0.display())]
     Unfinished(PathBuf),

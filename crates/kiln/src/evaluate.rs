@@ -123,7 +123,7 @@ fn fit_temperature(network: &Evaluator, run: Option<&RunDir>, data: &Dataset, te
 fn validation_images(run: &RunDir, data: &Dataset) -> Result<Vec<u32>, String> {
     let path = run.recipe();
     let text = bounded_read::read_text(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let recipe = Recipe::parse(&text, &[]).map_err(|error| format!("{} is no recipe: {error}", path.display()))?;
+    let recipe = Recipe::parse(&text, &[]).map_err(|error| format!("{} is not a recipe: {error}", path.display()))?;
     Ok(recipe.split(&data.train.labels).map_err(|error| error.to_string())?.validation)
 }
 

@@ -277,9 +277,9 @@ mod tests {
     #[test]
     fn claims_beyond_reason_are_refused_before_anything_is_made() {
         let says = |words: &str, message: String| assert!(message.contains(words), "{message}");
-        says("depth 1000000000 is no ResNet", refusal(|claims| resnet(claims).depth = 1_000_000_000));
-        says("width of 1000000000", refusal(|claims| resnet(claims).width = 1_000_000_000));
-        says("class count of 1000000000", refusal(|claims| resnet(claims).classes = 1_000_000_000));
+        says("1000000000 is not a ResNet depth", refusal(|claims| resnet(claims).depth = 1_000_000_000));
+        says("width is 1000000000", refusal(|claims| resnet(claims).width = 1_000_000_000));
+        says("class count is 1000000000", refusal(|claims| resnet(claims).classes = 1_000_000_000));
         says(
             "class count of 0",
             refusal(|claims| {

@@ -121,9 +121,9 @@ pub enum ConfigError {
         "no model is called '{0}': choose resnet18, resnet34, resnet50, resnet101, resnet152, resnet18-compact or vit-tiny"
     )]
     UnknownPreset(String),
-    #[error("depth {0} is no ResNet: choose 18, 34, 50, 101 or 152")]
+    #[error("{0} is not a ResNet depth: choose 18, 34, 50, 101 or 152")]
     UnknownDepth(usize),
-    #[error("a {0} of {1} makes no network: it must be between 1 and {2}")]
+    #[error("the {0} is {1}; it must be between 1 and {2}")]
     OutOfRange(&'static str, usize, usize),
     #[error("{groups} groups do not divide the {channels} channels of a layer: choose a divisor of the width, {width}")]
     Groups { groups: usize, channels: usize, width: usize },
@@ -371,11 +371,11 @@ mod tests {
         let good = VitConfig::tiny(10);
         let refused = |config: VitConfig| config.validate().unwrap_err().to_string();
         assert!(refused(VitConfig { heads: 5, ..good.clone() }).contains("5 heads"));
-        assert!(refused(VitConfig { heads: 0, ..good.clone() }).contains("heads of 0"));
+        assert!(refused(VitConfig { heads: 0, ..good.clone() }).contains("heads is 0"));
         assert!(refused(VitConfig { patch: 5, ..good.clone() }).contains("patches of 5"));
-        assert!(refused(VitConfig { patch: 64, ..good.clone() }).contains("patch of 64"));
+        assert!(refused(VitConfig { patch: 64, ..good.clone() }).contains("patch is 64"));
         assert!(refused(VitConfig { patch: 1, image_size: 33, ..good.clone() }).contains("1089 tokens"));
-        assert!(refused(VitConfig { depth: 1_000_000_000, ..good.clone() }).contains("depth of 1000000000"));
+        assert!(refused(VitConfig { depth: 1_000_000_000, ..good.clone() }).contains("depth is 1000000000"));
         assert!(Architecture::Vit(good).check_image_size(64).unwrap_err().to_string().contains("32 pixels"));
     }
 
@@ -395,7 +395,7 @@ mod tests {
     fn impossible_networks_are_refused_with_the_reason() {
         let good = ResNetConfig::new(18, 10);
         let width = ResNetConfig { width: 0, ..good.clone() }.validate().unwrap_err();
-        assert!(width.to_string().contains("width of 0"), "{width}");
+        assert!(width.to_string().contains("width is 0"), "{width}");
         let depth = ResNetConfig { depth: 20, ..good.clone() }.validate().unwrap_err();
         assert_eq!(depth, ConfigError::UnknownDepth(20));
         let groups = ResNetConfig { norm: NormKind::Group, groups: 7, ..good.clone() };

@@ -80,7 +80,7 @@ pub enum ContainerError {
     Scales { name: String, fault: String },
     #[error("tensor '{name}' holds {value}, more than F16 can (65504): store it as F32 or int8")]
     Overflow { name: String, value: f32 },
-    #[error("two tensors would be called '{0}': rename the one that is no scale")]
+    #[error("two tensors would be called '{0}': rename the one that is not a scale")]
     Name(String),
     #[error("tensor '{0}' holds a value that is not finite")]
     NotFinite(String),

@@ -18,7 +18,7 @@ pub struct StateTensor {
 pub enum StateError {
     #[error("the weights lack {}: they belong to another architecture", list(.0))]
     Missing(Vec<String>),
-    #[error("the weights hold {}, which the network has not: they belong to another architecture", list(.0))]
+    #[error("the weights hold {}, which the network lacks: they belong to another architecture", list(.0))]
     Unexpected(Vec<String>),
     #[error(
         "'{name}' has shape {found:?} where the network has {expected:?}: the weights belong to another architecture"

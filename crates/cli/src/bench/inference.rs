@@ -24,7 +24,7 @@ pub fn run(
     json: bool,
 ) -> Result<ExitCode> {
     check_batch(batch)?;
-    ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
+    ensure!((1..=1024).contains(&width), "the width is {width}; it must be between 1 and 1024");
     let config: Architecture = ResNetConfig { width, ..ResNetConfig::new(18, 10) }.into();
     let chosen = choose(device)?;
     let model = config.init(0, &chosen.device)?;

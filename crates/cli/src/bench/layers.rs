@@ -62,7 +62,7 @@ pub fn run(
     json: bool,
 ) -> Result<ExitCode> {
     check_batch(batch)?;
-    ensure!((1..=1024).contains(&width), "a width of {width} makes no network: it must be between 1 and 1024");
+    ensure!((1..=1024).contains(&width), "the width is {width}; it must be between 1 and 1024");
     let chosen = choose(device)?;
     ensure!(multiplies(&chosen.device, precision), "{} does not multiply {precision}", chosen.name);
     let peak = peak(&chosen)?;

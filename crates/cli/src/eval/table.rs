@@ -75,7 +75,7 @@ fn line(name: &str, value: String, note: String) -> String {
 fn by_class(metrics: &Metrics) -> String {
     let names = metrics.classes.iter().map(|class| class.class.chars().count()).max().unwrap_or(0);
     let width = names.clamp("weighted average".len(), NAME);
-    let mut text = format!("{:<width$}  images  precision    recall        F1  most often taken for\n", "class");
+    let mut text = format!("{:<width$}  images  precision    recall        F1  most often predicted\n", "class");
     for (label, class) in metrics.classes.iter().enumerate() {
         let [precision, recall, f1] =
             [class.precision, class.recall, class.f1].map(|share| share.map_or("-".into(), percent));
@@ -110,7 +110,7 @@ fn confusion(metrics: &Metrics) -> Option<String> {
     let column = (names + 1).clamp(least, room);
     let cells = |cells: Vec<String>| cells.iter().map(|cell| format!("{cell:>column$}")).collect::<String>();
     let header = metrics.classes.iter().map(|class| shortened(&class.class, column - 1)).collect();
-    let mut text = format!("images of a class by what they were taken for\n{:<first$}{}\n", "class", cells(header));
+    let mut text = format!("images of each class (rows) by prediction (columns)\n{:<first$}{}\n", "class", cells(header));
     for (class, row) in metrics.classes.iter().zip(&metrics.confusion) {
         let row = row.iter().map(|images| if *images == 0 { ".".into() } else { images.to_string() }).collect();
         text += &format!("{:<first$}{}\n", shortened(&class.class, first), cells(row));
@@ -169,7 +169,7 @@ mod tests {
         let small = confusion(&metrics(&["a", "b"])).unwrap();
         assert_eq!(
             small,
-            "images of a class by what they were taken for\nclass   a   b\na       1   .\nb       1   .\n"
+            "images of each class (rows) by prediction (columns)\nclass   a   b\na       1   .\nb       1   .\n"
         );
         let wide = confusion(&metrics(&["extraordinarily long"; 12])).unwrap();
         let lines: Vec<_> = wide.lines().collect();

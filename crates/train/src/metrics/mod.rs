@@ -46,7 +46,7 @@ pub struct Metrics {
 /// Predictions that nothing can be said about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetricsError {
-    #[error("there is no image to evaluate on")]
+    #[error("there are no images to evaluate on")]
     NoImages,
     #[error(
         "the network's answer to image {index} is not finite: its weights are damaged, or the training that made \

@@ -186,13 +186,13 @@ pub enum RecipeError {
     Base(String),
     #[error("'{0}' cannot be a base, since it has one itself: take {1}")]
     BaseOfBase(String, String),
-    #[error("the recipe is no valid TOML: {0}")]
+    #[error("the recipe is not valid TOML: {0}")]
     Syntax(#[from] toml::de::Error),
     #[error("a recipe has no key '{key}'{}", suggest(.nearest))]
     UnknownKey { key: String, nearest: Option<String> },
     #[error("the recipe lacks the key '{0}'")]
     MissingKey(String),
-    #[error("'{0}' is no override: write key=value, such as optimizer.lr=0.05")]
+    #[error("invalid override '{0}': expected key=value, such as optimizer.lr=0.05")]
     Override(String),
     #[error("{key} = {value} is out of range: it must be {expected}")]
     Range { key: &'static str, value: String, expected: String },

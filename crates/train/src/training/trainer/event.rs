@@ -75,7 +75,7 @@ pub enum TrainError {
     Precision(Precision),
     #[error("the images have {} x {} pixels and the recipe expects {expected} x {expected} (training.image_size)", found[1], found[0])]
     ImageSize { found: [usize; 2], expected: usize },
-    #[error("there is no image to train on: {0} in all, and validation keeps {1} of them")]
+    #[error("no image is left to train on: of {0}, validation keeps {1}")]
     NoImages(usize, usize),
     #[error(
         "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss:?}, and \

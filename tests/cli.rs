@@ -555,7 +555,11 @@ fn bundles_that_are_none_are_refused() {
     let predict = |model: &str| kiln(folder.path()).args(["predict", "--model", model, "image.png"]).output().unwrap();
     fails(&predict("nowhere"), 1, &["nowhere", "kiln train"]);
     fs::write(folder.path().join("text.safetensors"), "text").unwrap();
-    fails(&predict("text.safetensors"), 1, &["text.safetensors is not a usable bundle", "not a whole safetensors file"]);
+    fails(
+        &predict("text.safetensors"),
+        1,
+        &["text.safetensors is not a usable bundle", "not a whole safetensors file"],
+    );
     fails(&kiln(folder.path()).args(["predict", "image.png"]).output().unwrap(), 1, &["no finished run under runs/"]);
 }
 

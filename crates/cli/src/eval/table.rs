@@ -110,7 +110,8 @@ fn confusion(metrics: &Metrics) -> Option<String> {
     let column = (names + 1).clamp(least, room);
     let cells = |cells: Vec<String>| cells.iter().map(|cell| format!("{cell:>column$}")).collect::<String>();
     let header = metrics.classes.iter().map(|class| shortened(&class.class, column - 1)).collect();
-    let mut text = format!("images of each class (rows) by prediction (columns)\n{:<first$}{}\n", "class", cells(header));
+    let mut text =
+        format!("images of each class (rows) by prediction (columns)\n{:<first$}{}\n", "class", cells(header));
     for (class, row) in metrics.classes.iter().zip(&metrics.confusion) {
         let row = row.iter().map(|images| if *images == 0 { ".".into() } else { images.to_string() }).collect();
         text += &format!("{:<first$}{}\n", shortened(&class.class, first), cells(row));

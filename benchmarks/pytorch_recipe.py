@@ -1,10 +1,10 @@
 """Trains what a Kiln recipe describes in PyTorch, on the same folder of images: time and accuracy beside Kiln's.
 
-    python3 benchmarks/pytorch_recipe.py recipes/s1-plain.toml FOLDER [--epochs N] [--seed N]
+    python3 benchmarks/pytorch_recipe.py crates/train/recipes/compact-plain.toml FOLDER [--epochs N] [--seed N]
         [--output benchmarks/results/NAME.json]
 
 FOLDER holds train/<class>/* and test/<class>/*, all images of one size. Network, initialisation, batches,
-optimiser, schedule, label smoothing, crop and mirror images are the recipe's; a field of it that this script
+optimizer, schedule, label smoothing, crop and mirror images are the recipe's; a field of it that this script
 does not have and that is switched on is an error. float32 on the CPU, or bf16 autocast where the recipe says
 bf16. As many images are left out as Kiln keeps for validation; the last epoch's weights are tested, once.
 
@@ -41,7 +41,7 @@ def refuse_what_is_missing(recipe):
         "augment.cutout": augment["cutout"] > 0,
         "augment.final_share": augment["final_share"] > 0,
         "augment.affine": augment["affine"]["chance"] > 0,
-        "augment.colour": any(augment["colour"].values()),
+        "augment.color": any(augment["color"].values()),
         "augment.mix": augment["mix"]["mixup_chance"] > 0 or augment["mix"]["cutmix_chance"] > 0,
     }
     used = [name for name, is_used in missing.items() if is_used]
@@ -173,6 +173,8 @@ def main():
     args = parser.parse_args()
 
     recipe = tomllib.loads(args.recipe.read_text())
+    if "base" in recipe:
+        sys.exit(f"{args.recipe} has a base: print the whole recipe with kiln recipes {recipe['name']}, and pass that file")
     refuse_what_is_missing(recipe)
     epochs = args.epochs or recipe["training"]["epochs"]
     seed = recipe["training"]["seed"] if args.seed is None else args.seed

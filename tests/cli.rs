@@ -614,7 +614,7 @@ fn an_export_destroys_nothing_and_measures_on_no_other_data() {
     fails(&export("run", &itself), 1, &["is the bundle to export", "--output"]);
     let nowhere = ["--no-accuracy", "--output", "nowhere/a.safetensors"];
     fails(&export("run", &nowhere), 1, &["there is no folder nowhere"]);
-    fails(&export("run", &["--no-accuracy", "--output", "run"]), 1, &["is no file"]);
+    fails(&export("run", &["--no-accuracy", "--output", "run"]), 1, &["is not a file"]);
     fails(&export("run", &["--format", "safetensors", "--storage", "f16"]), 1, &["takes no --storage"]);
 
     // The whole synthetic set, and not the 200 images of it that the network was trained on.

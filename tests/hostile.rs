@@ -143,7 +143,7 @@ fn bundles_that_claim_too_much_are_refused_by_every_command() {
         ("\"width\":2", "\"width\":1000000000", "width is 1000000000"),
         ("\"width\":2", "\"width\":1024", "another architecture"),
         ("\"depth\":18", "\"depth\":152", "another architecture"),
-        ("\"depth\":18", "\"depth\":1000000000", "no ResNet"),
+        ("\"depth\":18", "\"depth\":1000000000", "not a ResNet depth"),
         ("\"classes\":2", "\"classes\":1000000000", "class count"),
         ("\"image_size\":32", "\"image_size\":1000000000", "image size is 1000000000"),
         ("\"std\":[0.25", "\"std\":[0.0", "standard deviation is 0"),

@@ -281,7 +281,7 @@ mod tests {
         says("width is 1000000000", refusal(|claims| resnet(claims).width = 1_000_000_000));
         says("class count is 1000000000", refusal(|claims| resnet(claims).classes = 1_000_000_000));
         says(
-            "class count of 0",
+            "class count is 0",
             refusal(|claims| {
                 resnet(claims).classes = 0;
                 claims.classes = vec![];

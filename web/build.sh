@@ -82,7 +82,7 @@ if [ "${1:-}" = --tools ]; then
     exit
 fi
 
-# What npm needs to know of a package (`npm pack web/pkg`).
+# What npm needs to know of a package (`npm pack ./web/pkg`).
 package_json() {
     local name version
     name="kiln-web${1#web/pkg}"

@@ -102,7 +102,7 @@ impl Predictor {
         &self.executor
     }
 
-    /// Goes on with another executor of [`network`](Self::network)'s plan.
+    /// Switches to another executor of [`network`](Self::network)'s plan.
     pub fn set_executor(&mut self, executor: Executor) {
         self.executor = executor;
     }

@@ -26,7 +26,7 @@ impl Embedding {
     /// Embeds the features of at most `most` images, evenly spaced over the set. The start is their first two principal
     /// components (Kobak and Berens 2019), so that the same features give the same embedding.
     ///
-    /// `None` if there are fewer than 30 images, or if the features are not finite or all the same.
+    /// `None` if there are fewer than 30 images, or if the features are not finite or do not differ.
     pub fn of(predictions: &Predictions, most: usize) -> Option<Self> {
         let images = predictions.len().min(most);
         if images < LEAST || predictions.features.is_empty() {

@@ -1,6 +1,7 @@
 //! A recipe: everything that decides a training run, as TOML.
 
 mod built_in;
+mod resolved;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
-pub use self::built_in::{ALIASES, BUILT_IN, built_in, canonical_name, current_key, resolved};
+pub use self::built_in::{ALIASES, BUILT_IN, built_in, canonical_name, current_key};
+pub use self::resolved::resolved;
 
 /// Everything that decides a training run but the data and the device.
 ///
@@ -186,6 +188,8 @@ pub enum RecipeError {
     Base(String),
     #[error("'{0}' cannot be a base, since it has one itself: take {1}")]
     BaseOfBase(String, String),
+    #[error("'{key}' is a table of keys, not {value}: write [{key}] and its keys below it")]
+    NotATable { key: String, value: String },
     #[error("the recipe is not valid TOML: {0}")]
     Syntax(#[from] toml::de::Error),
     #[error("a recipe has no key '{key}'{}", suggest(.nearest))]

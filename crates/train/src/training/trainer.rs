@@ -128,7 +128,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Goes on from a checkpoint of a run with the same recipe, data and architecture, but for the fields whose change
+    /// Continues from a checkpoint of a run with the same recipe, data and architecture, but for the fields whose change
     /// is `allowed`: keys of the recipe, and `dataset`.
     ///
     /// With the same it goes on to the same bits as if it had never stopped, on devices that compute the same every time.

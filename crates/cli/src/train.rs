@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kiln::{
-    Bundle, Dataset, Recipe, ResumeOptions, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice, choose,
+    Bundle, Dataset, Recipe, ResumeOptions, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice,
+    choose,
 };
 use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;

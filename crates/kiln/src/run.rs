@@ -139,12 +139,7 @@ impl SavedRun {
     }
 
     /// [`resume`](Self::resume) for callers that must not block.
-    pub async fn resume_async(
-        self,
-        recipe: Recipe,
-        data: &Dataset,
-        options: ResumeOptions,
-    ) -> Result<Run<'_>, Error> {
+    pub async fn resume_async(self, recipe: Recipe, data: &Dataset, options: ResumeOptions) -> Result<Run<'_>, Error> {
         let Self { folder, lock, checkpoint, warning } = self;
         work_in_the_pool();
         let device = choose(options.device)?;

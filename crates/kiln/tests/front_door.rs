@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use kiln::{
-    Bundle, Dataset, DeviceRequest, Error, Pixels, Predictor, Recipe, ResumeOptions, Run, RunEvent, RunOptions, SavedRun,
+    Bundle, Dataset, DeviceRequest, Error, Pixels, Predictor, Recipe, ResumeOptions, Run, RunEvent, RunOptions,
+    SavedRun,
 };
 
 /// `train/<class>/` and `test/<class>/` with bright and dark pictures of 20 by 16 pixels.

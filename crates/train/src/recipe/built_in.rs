@@ -67,7 +67,8 @@ pub(super) fn on_base(mut table: Table) -> Result<Table, RecipeError> {
     }
     // The base's name is not this recipe's.
     whole.remove("name");
-    let family = |table: &Table| table.get("model").and_then(Value::as_table).filter(|model| has_preset(model)).map(is_vit);
+    let family =
+        |table: &Table| table.get("model").and_then(Value::as_table).filter(|model| has_preset(model)).map(is_vit);
     if family(&table).is_some_and(|is_vit| family(&whole) != Some(is_vit)) {
         whole.remove("model");
     }

@@ -21,8 +21,10 @@ pub fn resolved(text: &str) -> Result<String, RecipeError> {
     let Some(base) = entries.remove("base") else { return Ok(text.to_owned()) };
     let base = base.value.trim_matches(['"', '\'']);
     let (_, base) = built_in(base).ok_or_else(|| RecipeError::Unknown { name: base.to_owned() })?;
-    let mut values: BTreeMap<_, _> =
-        written(base)?.into_iter().map(|(key, Written { value, .. })| (key, Written { value, comment: None })).collect();
+    let mut values: BTreeMap<_, _> = written(base)?
+        .into_iter()
+        .map(|(key, Written { value, .. })| (key, Written { value, comment: None }))
+        .collect();
     values.append(&mut entries);
     let mut printed: Vec<String> = text.lines().take_while(|line| line.starts_with('#')).map(str::to_owned).collect();
     printed.push(assignment("name", &values["name"], None));

@@ -33,7 +33,6 @@ macro_rules! shaders {
 shaders! {
     ADD_POSITION = "add_position",
     ATTENTION = "attention",
-    AUGMENT = "augment",
     BATCH_NORM = "batch_norm",
     BATCH_NORM_BACKWARD = "batch_norm_backward",
     CONV2D = "conv2d",

@@ -8,7 +8,6 @@
 //! CPUs ([`cpu_conv`]), threads ([`parallel`]), shaders with their constants ([`shader`]), and, for each operator that
 //! has shaders, which ones compute it (`wgsl`) and its definition in double precision (`reference`).
 
-pub mod augment;
 pub mod batch_norm;
 pub mod check;
 pub mod conv2d;

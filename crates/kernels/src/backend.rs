@@ -3,7 +3,7 @@
 //!
 //! Fusion takes most of them as they are, lazily; a default body is left to it, to be fused.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
@@ -144,20 +144,6 @@ pub trait KernelBackend: Backend {
     #[fusion(dtype = grad, shape = { let [n, c] = grad.dims(); Shape::from([n, c, *height, *width]) })]
     fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
         average_pool_backward::<Self>(grad, height, width)
-    }
-
-    /// See [`Images::augment`](crate::augment::Images::augment), which asks only runtimes that take WGSL.
-    #[fusion(dtype = levels, shape = Shape::from([changes.num_elements() / 8, 3, *height, *width]))]
-    fn kiln_augment(
-        pixels: IntTensor<Self>,
-        changes: IntTensor<Self>,
-        levels: FloatTensor<Self>,
-        height: usize,
-        width: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        let _ = (pixels, changes, levels, height, width, padding);
-        unreachable!("the host augments for devices that take no WGSL")
     }
 }
 

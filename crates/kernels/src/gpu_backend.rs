@@ -1,7 +1,7 @@
 //! The operators on burn's GPU runtimes: Kiln's shaders where the runtime takes WGSL, burn's own
 //! operators elsewhere (CUDA, and wgpu built for SPIR-V or MSL).
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::backend::{KernelBackend, average_pool, average_pool_backward, conv_options, dims4};
 use crate::conv2d::{Geometry, Precision};
-use crate::{augment, batch_norm, conv2d, pool};
+use crate::{batch_norm, conv2d, pool};
 
 /// What burn calls a wgpu runtime that takes WGSL.
 pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
@@ -109,17 +109,5 @@ impl KernelBackend for CubeBackend {
         }
         let [n, c] = grad.shape().dims();
         pool::gpu::backward([n, c, height, width], grad)
-    }
-
-    fn kiln_augment(
-        pixels: IntTensor<Self>,
-        changes: IntTensor<Self>,
-        levels: FloatTensor<Self>,
-        height: usize,
-        width: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        let count = changes.shape().num_elements() / 8;
-        augment::gpu::augment([pixels, changes, levels], [count, height, width], padding)
     }
 }

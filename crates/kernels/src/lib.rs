@@ -9,7 +9,6 @@
 //! `gpu_backend.rs` implement, and `autodiff.rs` for derivatives.
 
 pub mod add_relu;
-pub mod augment;
 mod autodiff;
 mod backend;
 pub mod batch_norm;

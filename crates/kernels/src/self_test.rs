@@ -4,12 +4,10 @@
 use std::error::Error;
 use std::time::Instant;
 
-use crate::augment::{Change, Images};
 use crate::conv2d::Geometry;
 use crate::device::{OperatorPath, SelectedDevice, multiplies};
 use crate::{Precision, add_relu, conv2d};
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_infer::augment::{levels, reference as augment_reference};
 use kiln_infer::check::noise;
 use kiln_infer::{Conv2d, CpuExecutor, GpuExecutor, Norm, Operator, Plan, Step, Value};
 
@@ -21,9 +19,6 @@ const EPSILON: f64 = 1e-5;
 pub const LIMIT: f64 = 1e-5;
 /// The same where every step rounds its result to f16.
 pub const F16_LIMIT: f64 = 1e-2;
-/// Of pictures.
-const MEAN: [f32; 3] = [0.5, 0.25, 0.1];
-const STD: [f32; 3] = [0.5, 0.25, 0.3];
 
 /// What a driver or burn says when it does not give an answer.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -85,7 +80,6 @@ pub fn cases(chosen: &SelectedDevice) -> Vec<Case> {
         sum_with_relu([3, 5, 7, 9]),
         average_pool([3, 5, 7, 9]),
         average_pool([1, 64, 4, 4]),
-        augmentation([5, 3, 9, 7]),
     ];
     for precision in [Precision::Bf16, Precision::F16] {
         if multiplies(&chosen.device, precision) {
@@ -223,35 +217,6 @@ fn average_pool(shape: [usize; 4]) -> Case {
         run: differentiable(vec![x], grad, move |inputs| {
             let [x] = take(inputs);
             vec![crate::global_average_pool(x.reshape(shape)).reshape([-1])]
-        }),
-    }
-}
-
-/// Out of a set of images of that shape.
-fn augmentation(shape: [usize; 4]) -> Case {
-    let (pixels, size, padding) = (bytes(len(shape), 1), [shape[2], shape[3]], 2);
-    let change = |index: u32| Change {
-        index,
-        row: 4 - index % 5,
-        column: index % 5,
-        flip: index % 2 == 1,
-        cutout: [index, 2, 3, index],
-    };
-    let changes: Vec<_> = (0..shape[0] as u32).map(change).collect();
-    let expected = augment_reference::augment(&pixels, size, &changes, padding, &levels(MEAN, STD));
-    Case {
-        name: format!("augment, {}", sizes(shape)),
-        expected: vec![("forward", expected.into_iter().map(f64::from).collect())],
-        limit: LIMIT,
-        run: Box::new(move |chosen| {
-            let start = Instant::now();
-            let images = Images::new(pixels.clone(), size, MEAN, STD, &chosen.device);
-            let (made, [first, later]) = timed(start, || {
-                let made = images.augment(&changes, padding);
-                chosen.device.sync()?;
-                Ok(made)
-            })?;
-            Ok(Found { values: vec![read(made.reshape([-1]))?], first, forward: later, backward: None })
         }),
     }
 }
@@ -413,10 +378,6 @@ fn suffix(precision: Precision) -> String {
 
 fn with_relu(relu: bool) -> &'static str {
     if relu { ", ReLU" } else { "" }
-}
-
-fn bytes(len: usize, seed: u32) -> Vec<u8> {
-    noise(len, seed).iter().map(|value| (256.0 * (value + 0.5)) as u8).collect()
 }
 
 /// Near `level`, different in every channel.

@@ -1,7 +1,5 @@
 //! `kiln eval`
 
-mod table;
-
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kiln::{Evaluator, choose, evaluate, open_bundle, save_evaluation, test_images};
 use kiln_data::{Corruption, ImageSet, SEVERITIES, corrupt};
 use kiln_model::Bundle;
+use kiln_report::evaluation_text;
 use kiln_train::run_dir::RunDir;
 use kiln_train::{Corrupted, Metrics};
 
@@ -38,7 +37,7 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
-        print!("{}", table::of(&report))
+        print!("{}", evaluation_text(&report))
     }
     if let Some(run) = run {
         save_evaluation(&run, &report)?;

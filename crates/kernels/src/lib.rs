@@ -15,6 +15,7 @@ pub mod batch_norm;
 pub mod conv2d;
 mod cpu_backend;
 pub mod device;
+pub mod examination;
 mod fork;
 mod gpu_backend;
 mod launch;

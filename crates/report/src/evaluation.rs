@@ -7,7 +7,7 @@ const COLUMNS: usize = 100;
 const NAME: usize = 20;
 
 /// The whole report, each part a paragraph.
-pub fn of(report: &EvaluationReport) -> String {
+pub fn evaluation_text(report: &EvaluationReport) -> String {
     let EvaluationReport { model, dataset, split, metrics, .. } = report;
     let title = format!("{model} on {dataset} ({split}, {} images)\n", metrics.samples);
     let mut parts = vec![title, headline(report), by_class(metrics)];

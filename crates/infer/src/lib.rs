@@ -14,11 +14,10 @@ pub mod conv2d;
 pub mod cpu_conv;
 mod cpu_executor;
 mod executor;
-#[cfg(feature = "wgpu")]
+#[cfg_attr(not(feature = "wgpu"), path = "no_gpu.rs")]
 pub mod gpu;
 mod layout;
 pub mod parallel;
-#[cfg(feature = "wgpu")]
 pub mod peak;
 mod plan;
 pub mod pool;
@@ -30,7 +29,6 @@ pub mod variants;
 
 pub use cpu_executor::CpuExecutor;
 pub use executor::{Executor, GpuError, Timings};
-#[cfg(feature = "wgpu")]
 pub use gpu::GpuExecutor;
 pub use kiln_shaders as shader;
 pub use layout::{Layout, ValueStorage};

@@ -13,7 +13,7 @@ use kiln_infer::conv2d::Geometry;
 use crate::sgd::SgdStep;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
-#[backend_extension(Cube, Flex, Autodiff, Fusion)]
+#[backend_extension(Cube: cfg(feature = "wgpu"), Flex, Autodiff, Fusion: cfg(feature = "wgpu"))]
 pub trait KernelBackend: Backend {
     /// See [`conv2d`](crate::conv2d()).
     #[fusion(dtype = x, shape = {

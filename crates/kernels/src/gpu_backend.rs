@@ -11,10 +11,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::backend::{KernelBackend, average_pool, average_pool_backward, conv_options, dims4};
 use crate::conv2d::{Geometry, Precision};
+use crate::device::WGSL_RUNTIME;
 use crate::{batch_norm, conv2d, pool};
-
-/// What burn calls a wgpu runtime that takes WGSL.
-pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
 
 /// Whether Kiln's shaders run on that tensor: its runtime takes WGSL, and it holds f32.
 fn takes_wgsl(tensor: &CubeTensor) -> bool {

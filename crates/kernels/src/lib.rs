@@ -17,7 +17,9 @@ mod cpu_backend;
 pub mod device;
 pub mod examination;
 mod fork;
+#[cfg(feature = "wgpu")]
 mod gpu_backend;
+#[cfg(feature = "wgpu")]
 mod launch;
 pub mod pool;
 pub mod self_test;

@@ -13,7 +13,7 @@ pub use specialized::{Constant, Launch, Specialized, WORKGROUP};
 pub struct Shader {
     /// File name without `.wgsl`.
     pub name: &'static str,
-    /// The file, valid WGSL as it stands.
+    /// The file, which is valid WGSL without any change.
     pub source: &'static str,
 }
 

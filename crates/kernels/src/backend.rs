@@ -75,7 +75,7 @@ pub trait KernelBackend: Backend {
 
     /// `(x - mean) scale + shift`, and the ReLU; `[C]` are `mean`, `scale` and `shift`.
     #[fusion(default)]
-    fn kiln_normalise(
+    fn kiln_normalize(
         x: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -86,8 +86,8 @@ pub trait KernelBackend: Backend {
             let channels = values.shape().num_elements();
             Self::float_reshape(values, Shape::from([1, channels, 1, 1]))
         };
-        let centred = Self::float_sub(x, by_channel(mean));
-        let output = Self::float_add(Self::float_mul(centred, by_channel(scale)), by_channel(shift));
+        let centered = Self::float_sub(x, by_channel(mean));
+        let output = Self::float_add(Self::float_mul(centered, by_channel(scale)), by_channel(shift));
         if relu { Self::relu(output) } else { output }
     }
 

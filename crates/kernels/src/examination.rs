@@ -133,7 +133,7 @@ fn events(command: &mut Command, patience: Duration, mut event: impl FnMut(Value
     thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
     loop {
         match receive.recv_timeout(patience) {
-            // Anything that is no JSON was printed by a driver.
+            // A line that is not JSON was printed by a driver.
             Ok(line) => {
                 if serde_json::from_str(&line).is_ok_and(&mut event) {
                     // What a driver does while it is unloaded says nothing about the operators.

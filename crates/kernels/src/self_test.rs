@@ -72,11 +72,11 @@ pub fn cases(chosen: &SelectedDevice) -> Vec<Case> {
         convolution([5, 24, 8, 8], 33, 1, 2, Precision::F32),
         convolution([1, 3, 23, 23], 4, 7, 2, Precision::F32),
         convolution([8, 1, 32, 32], 2, 3, 2, Precision::F32),
-        batch_normalisation([3, 5, 7, 5], false),
-        batch_normalisation([3, 5, 7, 5], true),
-        batch_normalisation([8, 16, 16, 16], true),
-        fixed_batch_normalisation([3, 5, 7, 5]),
-        group_normalisation([3, 6, 7, 5], 3, true),
+        batch_normalization([3, 5, 7, 5], false),
+        batch_normalization([3, 5, 7, 5], true),
+        batch_normalization([8, 16, 16, 16], true),
+        fixed_batch_normalization([3, 5, 7, 5]),
+        group_normalization([3, 6, 7, 5], 3, true),
         sum_with_relu([3, 5, 7, 9]),
         average_pool([3, 5, 7, 9]),
         average_pool([1, 64, 4, 4]),
@@ -120,7 +120,7 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, prec
     }
 }
 
-fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
+fn batch_normalization(shape: [usize; 4], relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
     let train =
         |x: &[f32], relu| kiln_infer::batch_norm::reference::train(shape, x, &gamma, &beta, &grad, EPSILON, relu);
@@ -145,7 +145,7 @@ fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
     }
 }
 
-fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
+fn fixed_batch_normalization(shape: [usize; 4]) -> Case {
     let channels = shape[1];
     let [gamma, beta, mean, variance] =
         [wave(channels, 1.0), wave(channels, 0.1), wave(channels, 0.3), wave(channels, 2.0)];
@@ -163,7 +163,7 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
     }
 }
 
-fn group_normalisation(shape: [usize; 4], groups: usize, relu: bool) -> Case {
+fn group_normalization(shape: [usize; 4], groups: usize, relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
     let train = |x: &[f32], relu| {
         kiln_infer::batch_norm::reference::group(shape, groups, x, [&gamma, &beta], &grad, EPSILON, relu)

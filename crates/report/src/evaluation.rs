@@ -54,7 +54,7 @@ fn headline(report: &EvaluationReport) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A note that does not fit goes on below its beginning.
+/// A note that does not fit continues below its beginning.
 fn line(name: &str, value: String, note: String) -> String {
     let mut text = format!("{name:<20}{value:>10}  ");
     let indent = text.chars().count();

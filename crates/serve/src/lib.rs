@@ -26,7 +26,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
 ];
 
-/// Folders of the repository that are no part of the page: builds, runs and training images.
+/// Folders of the repository that do not belong to the page: builds, runs and training images.
 const PRIVATE: [&str; 3] = ["target", "runs", "data"];
 
 /// Why a folder cannot be served.
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    /// The page, with things around it that are nobody's business.
+    /// The page, with private files around it.
     fn site() -> (TempDir, PathBuf) {
         let folder = TempDir::new().unwrap();
         let files =

@@ -71,7 +71,7 @@ pub struct SelectedDevice {
     pub device: Device,
     pub name: String,
     pub reason: String,
-    /// Whether it is a real GPU, so that a large network is no folly.
+    /// Whether it is a real GPU, fast enough for a large network.
     pub is_gpu: bool,
     /// What wgpu calls it, where it runs through wgpu.
     pub adapter: Option<GraphicsAdapter>,

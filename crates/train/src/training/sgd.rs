@@ -13,7 +13,7 @@ use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 use crate::recipe::Optimizer;
 use crate::training::gradients::ParameterGradients;
 
-/// The optimiser and its momentum buffers.
+/// The optimizer and its momentum buffers.
 #[derive(Clone)]
 pub struct Sgd {
     config: Optimizer,

@@ -57,7 +57,7 @@ pub struct SkippedStep {
     pub learning_rate: f64,
 }
 
-/// Why a run cannot start or go on.
+/// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use super::built_in::{BUILT_IN, built_in, current_key};
-use super::{Model, Recipe, RecipeError, VIT, flatten};
+use super::{Model, Recipe, RecipeError, VIT};
 
 /// Where the comment behind a short value starts.
 const COMMENT_COLUMN: usize = 30;

@@ -9,6 +9,9 @@ use crate::args::ServeArgs;
 use crate::signals::Signals;
 
 pub fn run(args: ServeArgs) -> Result<ExitCode> {
+    if args.dir.join("index.html").is_file() && !args.dir.join("web/pkg").is_dir() {
+        eprintln!("note: {} is missing: build it: bash web/build.sh", args.dir.join("web/pkg").display());
+    }
     let site = Site::open(&args.dir, args.port).map_err(|error| match error {
         ServeError::NoIndex(_) => {
             anyhow!("{error}: run this in a clone of Kiln's repository, or name its folder with --dir")
@@ -17,9 +20,6 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         ServeError::Listen { .. } => anyhow!("{error}; choose another with --port"),
         error => error.into(),
     })?;
-    if !args.dir.join("web/pkg").is_dir() {
-        eprintln!("note: {} is missing: build it: bash web/build.sh", args.dir.join("web/pkg").display());
-    }
     let signals = Signals::listen()?;
     let url = site.url();
     println!("serving  {} at {url}\nstop     Ctrl-C", args.dir.display());

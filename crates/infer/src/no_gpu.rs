@@ -3,23 +3,27 @@
 use crate::variants::Variants;
 use crate::{GpuError, Plan, Precision, Timings};
 
+/// What the types below hold, so that none can be made. Private, so that the compiler does not warn callers of code that
+/// is never reached.
+enum Never {}
+
 /// An adapter that a plan could run on.
-pub enum Adapter {}
+pub struct Adapter(Never);
 
 impl Adapter {
     /// What of [`crate::variants`] runs on it.
     pub fn variants(&self) -> &'static Variants {
-        match *self {}
+        match self.0 {}
     }
 
     /// Whether plans can keep their numbers in that precision on it.
     pub fn stores(&self, _: Precision) -> bool {
-        match *self {}
+        match self.0 {}
     }
 }
 
 /// A plan's pipelines and buffers on one device.
-pub enum GpuExecutor {}
+pub struct GpuExecutor(Never);
 
 impl GpuExecutor {
     /// Makes everything that a run needs.
@@ -27,7 +31,7 @@ impl GpuExecutor {
     /// # Errors
     /// None, since there is no adapter.
     pub async fn new(adapter: &Adapter, _: &Plan, _: Precision) -> Result<Self, GpuError> {
-        match *adapter {}
+        match adapter.0 {}
     }
 
     /// The last value, `[C, H, W]`, for an image `[C, H, W]`.
@@ -35,7 +39,7 @@ impl GpuExecutor {
     /// # Errors
     /// None, since there is no executor.
     pub async fn run(&self, _: &[f32]) -> Result<(Vec<f32>, Timings), GpuError> {
-        match *self {}
+        match self.0 {}
     }
 }
 
@@ -44,5 +48,5 @@ impl GpuExecutor {
 /// # Errors
 /// None, since there is no adapter.
 pub async fn peak(adapter: &Adapter) -> Result<f64, GpuError> {
-    match *adapter {}
+    match adapter.0 {}
 }

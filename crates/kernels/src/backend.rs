@@ -6,8 +6,8 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
-use burn::tensor::ops::ConvOptions;
 use kiln_infer::Precision;
+#[cfg(feature = "wgpu")]
 use kiln_infer::conv2d::Geometry;
 
 use crate::sgd::SgdStep;
@@ -145,10 +145,6 @@ pub trait KernelBackend: Backend {
     fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
         average_pool_backward::<Self>(grad, height, width)
     }
-}
-
-pub(crate) fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
-    ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1)
 }
 
 /// The four axes of a tensor.

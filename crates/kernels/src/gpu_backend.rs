@@ -6,10 +6,11 @@ use burn::backend::{
     DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
 };
+use burn::tensor::ops::ConvOptions;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::backend::{KernelBackend, average_pool, average_pool_backward, conv_options, dims4};
+use crate::backend::{KernelBackend, average_pool, average_pool_backward, dims4};
 use crate::conv2d::{Geometry, Precision};
 use crate::device::WGSL_RUNTIME;
 use crate::{batch_norm, conv2d, pool};
@@ -108,4 +109,8 @@ impl KernelBackend for CubeBackend {
         let [n, c] = grad.shape().dims();
         pool::gpu::backward([n, c, height, width], grad)
     }
+}
+
+fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
+    ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1)
 }

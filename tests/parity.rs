@@ -146,8 +146,7 @@ fn a_training_step_agrees(device: &Device) {
 
 fn ten_steps_of_sgd_agree(device: &Device) {
     let device = &device.clone().autodiff();
-    let optimizer =
-        Optimizer { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 5e-4, decay_norms_and_biases: true };
+    let optimizer = Optimizer { lr: 0.05, nesterov: true, ..Optimizer::default() };
     let schedule = Schedule {
         kind: ScheduleKind::Cosine,
         warmup: 0.3,

@@ -15,8 +15,9 @@ use kiln::{
 };
 use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;
-use kiln_model::Summary;
+use kiln_model::{Frozen, Summary};
 use kiln_report::{duration, grouped};
+use kiln_train::Header;
 use kiln_train::recipe::Model;
 use serde_json::json;
 
@@ -249,12 +250,29 @@ fn describe(run: &Run, session: &Session) {
         };
         let parameters = grouped(parameters);
         let lines = [
-            format!("model    {} at width {}, {parameters} parameters", model.preset(), model.width()),
+            format!(
+                "model    {} at width {}, {parameters} parameters{}",
+                model.preset(),
+                model.width(),
+                trained(header)
+            ),
             format!("data     {}: {train} to train, {validation} to validate, {test} to test", data.name),
             format!("run      {}{resumed}\n", folder.display()),
         ];
         lines.join("\n")
     });
+}
+
+/// How many parameters train, where some are frozen.
+fn trained(header: &Header) -> String {
+    let freeze = header.recipe.training.freeze;
+    if freeze == Frozen::Nothing {
+        return String::new();
+    }
+    let summary = Summary::new(&header.architecture, header.image_size);
+    let moves = |name: &str| !freeze.has(&header.architecture, &format!("{name}.weight"));
+    let count = summary.layers.iter().filter(|layer| moves(&layer.name)).map(|layer| layer.parameters).sum();
+    format!(", of which {} train", grouped(count))
 }
 
 /// How the user named the data, to be typed again.

@@ -256,6 +256,19 @@ impl Augment {
         Some(MixDraw { partner, share, patch: Some(Patch { top, bottom, left, right }) })
     }
 
+    /// Whether images stay as they are.
+    pub fn is_off(&self) -> bool {
+        let Self { crop_padding, flip, flip_chance, cutout, affine, color, mix, .. } = self;
+        let flips = match flip {
+            Flip::None => false,
+            Flip::Random => *flip_chance > 0.0,
+            Flip::Alternating => true,
+        };
+        let colors = [color.brightness, color.contrast, color.saturation].iter().any(|factor| *factor > 0.0);
+        let mixes = mix.mixup_chance > 0.0 || mix.cutmix_chance > 0.0;
+        *crop_padding == 0 && !flips && *cutout == 0 && affine.chance == 0.0 && !colors && !mixes
+    }
+
     /// The augmentation in the final part of a run.
     pub fn in_the_end(&self) -> Self {
         let plain = Self { crop_padding: 0, flip: Flip::None, ..Self::default() };

@@ -27,6 +27,7 @@ mod decode;
 mod error;
 mod pixels;
 pub mod random;
+mod sampling;
 mod split;
 mod synthetic;
 
@@ -52,6 +53,7 @@ pub use decode::{
     DecodeError, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgb, crop_rgba, decode_image, dimensions,
 };
 pub use error::DataError;
+pub use sampling::{balanced_order, balanced_weights};
 pub use split::{Split, Validation, balanced_subset, split};
 pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
 

@@ -17,13 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex().autodiff();
     let architecture = Architecture::ResNet(ResNetConfig { width: 8, ..ResNetConfig::new(18, data.classes.len()) });
     let mut model = architecture.init(0, &device)?;
-    let mut sgd = Sgd::new(Optimizer {
-        lr: 0.05,
-        momentum: 0.9,
-        nesterov: true,
-        weight_decay: 5e-4,
-        decay_norms_and_biases: false,
-    });
+    let optimizer = Optimizer { nesterov: true, decay_norms_and_biases: false, ..Optimizer::default() };
+    let mut sgd = Sgd::new(optimizer);
     let augment = Augment::default();
     for epoch in 0..3 {
         let augmentation = Augmentation { augment: &augment, seed: 0, epoch, partners: &indices };

@@ -214,6 +214,49 @@ impl Architecture {
             Self::Vit(_) => ["head.weight", "head.bias"],
         }
     }
+
+    /// Stages of a residual network, or blocks of a transformer.
+    pub fn stages(&self) -> usize {
+        match self {
+            Self::ResNet(_) => 4,
+            Self::Vit(config) => config.depth,
+        }
+    }
+
+    /// How far from the images a parameter lies, by its name in a state dict: 0 in the stem or the embedding, 1 and more
+    /// in the stages or blocks, [`stages`](Self::stages) + 1 in the head and the norm before it.
+    pub fn depth_of(&self, name: &str) -> usize {
+        let last = self.stages() + 1;
+        let numbered = |rest: &str| rest.split('.').next().and_then(|number| number.parse::<usize>().ok());
+        match self {
+            Self::ResNet(_) if self.head().contains(&name) => last,
+            Self::ResNet(_) => name.strip_prefix("layer").and_then(numbered).unwrap_or(0),
+            Self::Vit(_) if name.starts_with("head.") || name.starts_with("norm.") => last,
+            Self::Vit(_) => name.strip_prefix("blocks.").and_then(numbered).map_or(0, |block| block + 1),
+        }
+    }
+}
+
+/// What of a network stays as it is while the rest trains: weights, and batch norms' running statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Frozen {
+    #[default]
+    Nothing,
+    /// The stem or embedding, and so many stages or blocks after it.
+    Stages(usize),
+    /// All but the head.
+    Backbone,
+}
+
+impl Frozen {
+    /// Whether a parameter of that name in a state dict stays as it is.
+    pub fn has(self, architecture: &Architecture, name: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Stages(stages) => architecture.depth_of(name) <= stages,
+            Self::Backbone => !architecture.head().contains(&name),
+        }
+    }
 }
 
 impl From<ResNetConfig> for Architecture {

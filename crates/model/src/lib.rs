@@ -31,7 +31,7 @@ pub mod validate;
 mod vit;
 
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, Metadata, Quantisation};
-pub use config::{Architecture, ConfigError, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem, VitConfig};
+pub use config::{Architecture, ConfigError, Frozen, Init, NormKind, Preset, ResNetConfig, Shortcut, Stem, VitConfig};
 pub use inference::{InferenceError, InferenceNetwork};
 #[cfg(feature = "burn")]
 pub use network::Network;

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use kiln_kernels::Precision;
 
-use crate::{Architecture, ConfigError, ResNet, StateDict, StateError, Vit, parameters};
+use crate::{Architecture, ConfigError, Frozen, ResNet, StateDict, StateError, Vit, parameters};
 
 /// A network for classification; made by [`Architecture::init`].
 ///
@@ -51,6 +51,15 @@ impl Network {
         match self {
             Self::ResNet(network) => network.features(images),
             Self::Vit(network) => network.features(images),
+        }
+    }
+
+    /// [`features`](Self::features), where what is frozen runs as for evaluation: it has no gradients, and its batch norms
+    /// keep their running statistics. The network must be on a device with autodiff.
+    pub fn features_beyond(&self, images: Tensor<4>, frozen: Frozen) -> Tensor<2> {
+        match self {
+            Self::ResNet(network) => network.features_beyond(images, frozen),
+            Self::Vit(network) => network.features_beyond(images, frozen),
         }
     }
 

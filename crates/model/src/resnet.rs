@@ -9,7 +9,7 @@ use kiln_kernels::{self as kernels, Precision};
 use crate::init::Initializer;
 use crate::layers::{Conv2d, Linear, Norm};
 use crate::network::is_finite;
-use crate::{ConfigError, ResNetConfig, Shortcut, Stem};
+use crate::{ConfigError, Frozen, ResNetConfig, Shortcut, Stem};
 
 /// A residual network for classification; made by [`ResNetConfig::init`].
 ///
@@ -224,6 +224,20 @@ impl ResNet {
     /// What the head sees: `[N, 3, H, W]` -> `[N, features]`.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         kernels::global_average_pool(self.feature_map(images))
+    }
+
+    /// [`features`](Self::features), where what is frozen runs as for evaluation and is not differentiated.
+    pub(crate) fn features_beyond(&self, images: Tensor<4>, frozen: Frozen) -> Tensor<2> {
+        let stages = match frozen {
+            Frozen::Nothing => return self.features(images),
+            Frozen::Stages(stages) => stages,
+            Frozen::Backbone => return Tensor::from_inner(self.valid().features(images.inner())),
+        };
+        let still = self.valid();
+        let before = still.stages().take(stages).flat_map(|(_, blocks)| blocks);
+        let x = before.fold(still.stem(images.inner()), |x, block| block.forward(x));
+        let after = self.stages().skip(stages).flat_map(|(_, blocks)| blocks);
+        kernels::global_average_pool(after.fold(Tensor::from_inner(x), |x, block| block.forward(x)))
     }
 
     /// Where the evidence for one class a sample lies (Zhou et al., <https://arxiv.org/abs/1512.04150>):

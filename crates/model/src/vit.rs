@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::init::Initializer;
 use crate::layers::Linear;
 use crate::network::is_finite;
-use crate::{ConfigError, Init, VitConfig};
+use crate::{ConfigError, Frozen, Init, VitConfig};
 
 /// Added to the variance before its root, as in timm.
 const EPSILON: f64 = 1e-6;
@@ -172,7 +172,7 @@ impl Vit {
     /// The first part of the network, by its name in a state dict, whose output for these images
     /// `[N, 3, H, W]` is not finite; `None` if all are. Waits for the device after each part.
     pub(crate) async fn first_non_finite(&self, images: Tensor<4>) -> Option<String> {
-        let mut x = self.patch_embed.forward(images) + self.pos_embed.val();
+        let mut x = self.embed(images);
         if !is_finite(x.clone()).await {
             return Some("patch_embed".to_owned());
         }
@@ -196,6 +196,19 @@ impl Vit {
         self.tokens(images).mean_dim(1).squeeze_dim(1)
     }
 
+    /// [`features`](Self::features), where what is frozen is not differentiated.
+    pub(crate) fn features_beyond(&self, images: Tensor<4>, frozen: Frozen) -> Tensor<2> {
+        let blocks = match frozen {
+            Frozen::Nothing => return self.features(images),
+            Frozen::Stages(blocks) => blocks,
+            Frozen::Backbone => return Tensor::from_inner(self.valid().features(images.inner())),
+        };
+        let still = self.valid();
+        let x = still.blocks.iter().take(blocks).fold(still.embed(images.inner()), |x, block| block.forward(x));
+        let x = self.blocks.iter().skip(blocks).fold(Tensor::from_inner(x), |x, block| block.forward(x));
+        self.norm.forward(x).mean_dim(1).squeeze_dim(1)
+    }
+
     /// As a residual network's: `[N, H', W']`, a number a token.
     pub(crate) fn class_activation(&self, images: Tensor<4>, classes: Tensor<1, Int>) -> Tensor<3> {
         let tokens = self.tokens(images); // [N, T, C]
@@ -207,7 +220,11 @@ impl Vit {
 
     /// `[N, 3, H, W]` -> `[N, T, C]`, normalized.
     fn tokens(&self, images: Tensor<4>) -> Tensor<3> {
-        let embedded = self.patch_embed.forward(images) + self.pos_embed.val();
-        self.norm.forward(self.blocks.iter().fold(embedded, |x, block| block.forward(x)))
+        self.norm.forward(self.blocks.iter().fold(self.embed(images), |x, block| block.forward(x)))
+    }
+
+    /// `[N, 3, H, W]` -> `[N, T, C]`, with their positions.
+    fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        self.patch_embed.forward(images) + self.pos_embed.val()
     }
 }

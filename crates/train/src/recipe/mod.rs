@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use kiln_data::{Augment, DataError, Split, Validation, split};
 use kiln_infer::Precision;
-use kiln_model::{Architecture, ConfigError, Init, NormKind, Stem};
+use kiln_model::{Architecture, ConfigError, Frozen, Init, NormKind, Stem};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
@@ -127,8 +127,66 @@ pub struct Training {
     /// What convolutions multiply.
     #[serde(with = "PrecisionName")]
     pub precision: Precision,
+    /// How much each class counts in the loss.
+    #[serde(default)]
+    pub class_weights: ClassWeights,
+    /// Which images an epoch shows.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// What of the network stays as it is.
+    #[serde(default, with = "freeze")]
+    pub freeze: Frozen,
     /// Decides weights, splits, order and augmentation.
     pub seed: u64,
+}
+
+/// How much each class counts in the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// As many times as it has images.
+    #[default]
+    None,
+    /// As much as every other, by [`kiln_data::balanced_weights`].
+    Balanced,
+}
+
+/// Which images an epoch shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Every image once.
+    #[default]
+    Shuffled,
+    /// As many, every class equally often, by [`kiln_data::balanced_order`].
+    Balanced,
+}
+
+/// `none`, `backbone`, or `stages:2`.
+mod freeze {
+    use kiln_model::Frozen;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(frozen: &Frozen, serializer: S) -> Result<S::Ok, S::Error> {
+        match frozen {
+            Frozen::Nothing => serializer.serialize_str("none"),
+            Frozen::Backbone => serializer.serialize_str("backbone"),
+            Frozen::Stages(stages) => serializer.collect_str(&format_args!("stages:{stages}")),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Frozen, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let stages = |text: &str| text.strip_prefix("stages:")?.parse().ok().map(Frozen::Stages);
+        match text.as_str() {
+            "none" => Ok(Frozen::Nothing),
+            "backbone" => Ok(Frozen::Backbone),
+            text => stages(text).ok_or_else(|| {
+                D::Error::custom(format!("training.freeze is none, backbone or stages:N, not '{text}'"))
+            }),
+        }
+    }
 }
 
 /// The names of [`Precision`].
@@ -151,6 +209,31 @@ pub struct Optimizer {
     pub weight_decay: f64,
     /// Whether norms and biases decay too, as they do in PyTorch by default.
     pub decay_norms_and_biases: bool,
+    /// What the rate is multiplied by for the head.
+    #[serde(default = "one")]
+    pub head_lr_factor: f64,
+    /// What the rate is multiplied by for each stage or block nearer to the images.
+    #[serde(default = "one")]
+    pub layer_decay: f64,
+}
+
+impl Default for Optimizer {
+    /// What most ResNets are trained with: a rate of 0.1, momentum of 0.9 and a weight decay of 5e-4.
+    fn default() -> Self {
+        Self {
+            lr: 0.1,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            decay_norms_and_biases: true,
+            head_lr_factor: 1.0,
+            layer_decay: 1.0,
+        }
+    }
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// The learning rate over a run, as a factor of the optimizer's.
@@ -235,6 +318,7 @@ impl Recipe {
             let (key, value) = entry.split_once('=').ok_or_else(|| RecipeError::Override(entry.clone()))?;
             set(&mut table, &built_in::current_key(key.trim()), value.trim(), &known)?;
         }
+        add_new_keys(&mut table);
         let (known, found) = (known_keys(&table), keys(&table));
         for key in &found {
             if !known.contains(key) {
@@ -329,6 +413,8 @@ impl Recipe {
         real("training.ema_decay", training.ema_decay, 0.0..=0.99999)?;
         real("optimizer.lr", optimizer.lr, 0.0..=1e6)?;
         real("optimizer.momentum", optimizer.momentum, 0.0..=0.9999)?;
+        real("optimizer.head_lr_factor", optimizer.head_lr_factor, 0.0..=1e4)?;
+        real("optimizer.layer_decay", optimizer.layer_decay, 0.0..=1.0)?;
         real("optimizer.weight_decay", optimizer.weight_decay, 0.0..=1.0)?;
         real("schedule.warmup", schedule.warmup, 0.0..=1.0)?;
         real("schedule.start_factor", schedule.start_factor, 0.0..=1.0)?;
@@ -338,8 +424,11 @@ impl Recipe {
             real("schedule.milestones", *milestone, 0.0..=1.0)?;
         }
         validate_augment(&self.augment)?;
-        self.architecture(10, training.image_size)?;
-        Ok(())
+        let architecture = self.architecture(10, training.image_size)?;
+        match training.freeze {
+            Frozen::Stages(stages) => integer("training.freeze", stages, 0..=architecture.stages()),
+            Frozen::Nothing | Frozen::Backbone => Ok(()),
+        }
     }
 }
 
@@ -382,6 +471,24 @@ fn real(key: &'static str, value: f64, range: RangeInclusive<f64>) -> Result<(),
         return Ok(());
     }
     Err(RecipeError::Range { key, value: value.to_string(), expected: format!("{} to {}", range.start(), range.end()) })
+}
+
+/// Keys that recipes have had since version 0.2, with the values that a file written before means.
+const NEW_KEYS: [(&str, &str, &str); 5] = [
+    ("training", "class_weights", "\"none\""),
+    ("training", "sampling", "\"shuffled\""),
+    ("training", "freeze", "\"none\""),
+    ("optimizer", "head_lr_factor", "1.0"),
+    ("optimizer", "layer_decay", "1.0"),
+];
+
+fn add_new_keys(table: &mut Table) {
+    for (section, key, value) in NEW_KEYS {
+        let value = value.parse::<Value>().expect("a TOML value");
+        if let Some(section) = table.get_mut(section).and_then(Value::as_table_mut) {
+            section.entry(key).or_insert(value);
+        }
+    }
 }
 
 /// Every key of a recipe for the family of `table`'s, dotted.

@@ -231,3 +231,26 @@ fn what_is_printed_keeps_how_a_user_wrote_it() {
     let old = resolved("name = \"a\"\nbase = \"quick\"\n[augment.colour]\ncontrast = 0.25").unwrap();
     assert!(old.contains("\ncontrast = 0.25 "), "{old}");
 }
+
+#[test]
+fn a_recipe_from_before_a_key_existed_means_what_it_did() {
+    let new = ["class_weights", "sampling", "freeze", "head_lr_factor", "layer_decay"];
+    let old: Vec<_> = BUILT_IN[0].1.lines().filter(|line| !new.iter().any(|key| line.starts_with(key))).collect();
+    assert_eq!(old.len() + new.len(), BUILT_IN[0].1.lines().count());
+    assert_eq!(Recipe::parse(&old.join("\n"), &[]).unwrap(), Recipe::named("quick").unwrap());
+    let mut json = serde_json::to_value(Recipe::named("quick").unwrap()).unwrap();
+    for (section, keys) in [("training", &new[..3]), ("optimizer", &new[3..])] {
+        keys.iter().for_each(|key| drop(json[section].as_object_mut().unwrap().remove(*key).unwrap()));
+    }
+    assert_eq!(serde_json::from_value::<Recipe>(json).unwrap(), Recipe::named("quick").unwrap(), "of a checkpoint");
+    for (entry, words) in [
+        ("training.freeze=stages:5", "0 to 4"),
+        ("training.freeze=all", "none, backbone or stages:N"),
+        ("training.class_weights=3", "class_weights"),
+        ("optimizer.layer_decay=2", "optimizer.layer_decay"),
+    ] {
+        let error = quick(&[entry]).unwrap_err().to_string();
+        assert!(error.contains(words), "{entry}: {error}");
+    }
+    assert_eq!(quick(&["training.freeze=stages:2"]).unwrap().training.freeze, Frozen::Stages(2));
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use kiln_kernels::SgdStep;
-use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
+use kiln_model::{Architecture, Network, ParameterPath, StateDict, StateTensor};
 
 use crate::recipe::Optimizer;
 use crate::training::gradients::ParameterGradients;
@@ -17,13 +17,30 @@ use crate::training::gradients::ParameterGradients;
 #[derive(Clone)]
 pub struct Sgd {
     config: Optimizer,
+    architecture: Option<Architecture>,
     /// Flattened, by parameter name; empty before the first step.
     momentum: BTreeMap<String, Tensor<1>>,
 }
 
 impl Sgd {
     pub fn new(config: Optimizer) -> Self {
-        Self { config, momentum: BTreeMap::new() }
+        Self { config, architecture: None, momentum: BTreeMap::new() }
+    }
+
+    /// With a rate of its own for the head and for each stage, as `head_lr_factor` and `layer_decay` say of a network of
+    /// that description.
+    pub fn by_layer(mut self, architecture: Architecture) -> Self {
+        self.architecture = Some(architecture);
+        self
+    }
+
+    /// What a parameter's rate is multiplied by.
+    fn rate_factor(&self, name: &str) -> f64 {
+        let Optimizer { head_lr_factor, layer_decay, .. } = self.config;
+        let Some(architecture) = &self.architecture else { return 1.0 };
+        let from_the_end = (architecture.stages() + 1).saturating_sub(architecture.depth_of(name));
+        let head = if architecture.head().contains(&name) { head_lr_factor } else { 1.0 };
+        head * layer_decay.powi(from_the_end as i32)
     }
 
     /// One update at rate `lr` of every parameter that `grads` reaches.
@@ -75,7 +92,7 @@ impl ModuleMapper for Step<'_> {
         let Some(grad) = self.gradients.take(&name) else {
             return param; // running statistics
         };
-        let (config, lr) = (&self.sgd.config, self.lr);
+        let (config, lr) = (&self.sgd.config, self.lr * self.sgd.rate_factor(&name));
         param.map(|tensor| {
             let value = tensor.inner();
             let shape = value.dims();

@@ -1,20 +1,23 @@
 //! The training loop.
 
 mod event;
+mod features;
 mod steps;
 #[cfg(test)]
 mod tests;
 
 use burn::module::Module;
-use burn::tensor::Device;
-use kiln_data::{Dataset, Split};
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_data::{Dataset, Split, balanced_weights};
 use kiln_kernels::device::{awake, is_queued, multiplies};
 use kiln_model::{Architecture, Init, Network, ResNetConfig, StateDict};
 use web_time::Instant;
 
 pub use self::event::{Event, SkippedStep, StepMetrics, TrainError};
+use self::features::FeatureCache;
 use self::steps::{Before, Numbers};
 use crate::checkpoint::{Checkpoint, CheckpointError, EpochMetrics, Header, Running};
+use crate::recipe::ClassWeights;
 use crate::recovery::Recovery;
 use crate::training::classifier::{BatchClassifier, Pass};
 use crate::training::whitening::whitening;
@@ -46,6 +49,10 @@ pub struct Trainer<'a> {
     before: Option<Before>,
     /// Up to this step the numbers of each are read before its update.
     careful_until: usize,
+    /// Weights of the classes in the loss `[1, classes]`, unless all are 1.
+    class_weights: Option<Tensor<2>>,
+    /// What the head sees of the training images, where that never changes.
+    features: FeatureCache,
     /// Steps, from 0, whose loss is made not finite.
     #[cfg(test)]
     poisoned: Vec<usize>,
@@ -103,10 +110,14 @@ impl<'a> Trainer<'a> {
             history: vec![],
             recipe,
         };
-        let sgd = Sgd::new(header.recipe.optimizer.clone());
+        let sgd = Sgd::new(header.recipe.optimizer.clone()).by_layer(header.architecture.clone());
         let ema_decay = header.recipe.training.ema_decay;
         let ema = (ema_decay > 0.0).then(|| Ema::new(ema_decay));
         let max_pending = if is_queued(&device) { MAX_PENDING } else { 0 };
+        let class_weights = (header.recipe.training.class_weights == ClassWeights::Balanced).then(|| {
+            let weights = balanced_weights(&split.train, &data.train.labels, data.classes.len());
+            Tensor::from_data(TensorData::new(weights, [1, data.classes.len()]), &device)
+        });
         Ok(Self {
             data,
             split,
@@ -123,6 +134,8 @@ impl<'a> Trainer<'a> {
             validation: None,
             before: None,
             careful_until: 0,
+            class_weights,
+            features: FeatureCache::Empty,
             #[cfg(test)]
             poisoned: vec![],
         })
@@ -174,6 +187,7 @@ impl<'a> Trainer<'a> {
             weights.extend(drawn.into_iter().filter(|(name, _)| is_head(name)));
         }
         self.model = self.model.load_state_dict(&weights)?;
+        self.features = FeatureCache::Empty;
         Ok(self)
     }
 
@@ -257,6 +271,11 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         }
         let started = Instant::now();
+        if self.keeps_features() && !self.features.is_full() {
+            self.compute_features().await;
+            self.header.seconds += started.elapsed().as_secs_f64();
+            return Ok(Some(Event::Queued));
+        }
         let _awake = awake(&self.device);
         let skipped = if self.max_pending == 0 || self.header.step < self.careful_until {
             self.careful_step().await?

@@ -11,7 +11,8 @@ use crate::{MAX_SKIPPED, Trainer};
 /// What came of one piece of work of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A step was handed to a device that works ahead; its numbers come with a later event.
+    /// Work was done whose numbers come with a later event: a step on a device that works ahead, or a batch of the features
+    /// that are kept where only the head trains.
     Queued,
     /// A step's numbers are there, and those of all before it.
     Step(StepMetrics),

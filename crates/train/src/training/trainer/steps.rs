@@ -1,14 +1,14 @@
 //! One step of training: forward, backward, update, and what becomes of steps that are not finite.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use kiln_data::{Augment, Augmentation, epoch_order, fill_batch, targets};
+use kiln_data::{Augment, Augmentation, balanced_order, epoch_order, fill_batch, targets};
 use kiln_model::Network;
 use web_time::Instant;
 
 use super::Trainer;
 use super::event::{Event, SkippedStep, StepMetrics, TrainError};
 use crate::checkpoint::{Header, Running};
-use crate::recipe::Training;
+use crate::recipe::{Sampling, Training};
 use crate::recovery::MAX_SKIPPED;
 use crate::training::gradients::scalar;
 use crate::training::loss::{cross_entropy, mixed_targets};
@@ -158,9 +158,12 @@ impl Trainer<'_> {
 
     /// Forward and backward: one batch, in as many parts as the recipe says.
     fn batch(&mut self) -> (ParameterGradients, Numbers) {
-        let Training { seed, micro_batches, clip_norm, .. } = self.header.recipe.training;
+        let Training { seed, micro_batches, clip_norm, sampling, .. } = self.header.recipe.training;
         if self.header.step.is_multiple_of(self.steps_per_epoch) || self.order.is_empty() {
-            self.order = epoch_order(&self.split.train, seed, self.epoch());
+            self.order = match sampling {
+                Sampling::Shuffled => epoch_order(&self.split.train, seed, self.epoch()),
+                Sampling::Balanced => balanced_order(&self.split.train, &self.data.train.labels, seed, self.epoch()),
+            };
         }
         let mut total: Option<(ParameterGradients, Tensor<1>, Tensor<1, Int>)> = None;
         for part in self.batch_indices().chunks(self.batch_size.div_ceil(micro_batches)) {
@@ -202,11 +205,17 @@ impl Trainer<'_> {
         let (set, device) = (&self.data.train, &self.device);
         let augment = recipe.augment_at(step, total_steps);
         let augmentation = self.augmentation(&augment, epoch);
-        let images = self.images(part, epoch);
         let targets = targets(set, part, Some(&augmentation));
 
-        let logits = self.model.forward(images); // [n, classes]
-        let distributions = mixed_targets(&targets, classes.len(), recipe.training.label_smoothing, device);
+        let features = match self.features.of(part) {
+            Some(features) => features,
+            None => self.model.features_beyond(self.images(part, epoch), recipe.training.freeze), // [n, F]
+        };
+        let logits = self.model.classify(features); // [n, classes]
+        let mut distributions = mixed_targets(&targets, classes.len(), recipe.training.label_smoothing, device);
+        if let Some(weights) = &self.class_weights {
+            distributions = distributions * weights.clone();
+        }
         let mut loss = cross_entropy(logits.clone(), distributions);
         if part.len() < self.batch_size {
             loss = loss * (part.len() as f64 / self.batch_size as f64);

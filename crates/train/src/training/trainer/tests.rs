@@ -238,3 +238,84 @@ fn the_end_of_a_run_is_as_the_recipe_says() {
     let end = ["augment.cutout=8", "augment.final_share=1.0", "augment.final_keeps=crop_and_flip"];
     assert_eq!(difference(&train(&data, 2, &[]), &train(&data, 2, &end)), 0.0);
 }
+
+/// A small recipe with these changes, on a CPU.
+fn trainer<'a>(data: &'a Dataset, changes: &[&str]) -> Trainer<'a> {
+    let small = ["model.width=4", "training.batch_size=10", "training.epochs=1", "training.ema_decay=0"];
+    let overrides: Vec<_> = small.iter().chain(changes).map(|text| text.to_string()).collect();
+    Trainer::new(Recipe::parse(BUILT_IN[0].1, &overrides).unwrap(), data, Some(3), &Device::flex()).unwrap()
+}
+
+/// The names whose values differ.
+fn changed(before: &StateDict, after: &StateDict) -> Vec<String> {
+    let differs = |(name, tensor): &(&String, &kiln_model::StateTensor)| before[*name].values != tensor.values;
+    after.iter().filter(differs).map(|(name, _)| name.clone()).collect()
+}
+
+const NO_AUGMENTATION: [&str; 2] = ["augment.crop_padding=0", "augment.flip=none"];
+
+#[test]
+fn what_is_frozen_keeps_its_weights_and_statistics() {
+    let data = synthetic(40, 0, 0);
+    for (freeze, still) in
+        [("backbone", &["conv1", "bn1", "layer"][..]), ("stages:2", &["conv1", "bn1", "layer1", "layer2"])]
+    {
+        for augmentation in [&[][..], &NO_AUGMENTATION] {
+            let freeze = format!("training.freeze={freeze}");
+            let mut trainer = trainer(&data, &[&[freeze.as_str()], augmentation].concat());
+            let before = checkpoint(&mut trainer).model;
+            run(&mut trainer).unwrap();
+            let changed = changed(&before, &checkpoint(&mut trainer).model);
+            let is_still = |name: &&String| still.iter().any(|start| name.starts_with(start));
+            assert_eq!(changed.iter().filter(is_still).count(), 0, "{freeze}: {changed:?}");
+            let moving = before.keys().filter(|name| !is_still(name) && !name.ends_with("num_batches_tracked"));
+            assert_eq!(changed.len(), moving.count(), "{freeze}: all the rest trains");
+        }
+    }
+}
+
+#[test]
+fn features_that_are_kept_train_the_head_as_those_computed_anew() {
+    let data = synthetic(40, 0, 0);
+    let constant = ["training.freeze=backbone", "schedule.kind=constant", "schedule.warmup=0", "optimizer.lr=0.1"];
+    let changes = [&constant[..], &NO_AUGMENTATION].concat();
+    let (mut kept, mut anew) = (trainer(&data, &changes), trainer(&data, &changes));
+    let events = run(&mut kept).unwrap();
+    assert!(matches!(events[0], Event::Queued), "features come first");
+    for _ in 0..3 {
+        block_on(anew.step_at(0.1));
+    }
+    let (kept, anew) = (checkpoint(&mut kept), checkpoint(&mut anew));
+    assert!(difference(&kept, &anew) < 1e-5);
+    assert!(kept.model["fc.weight"].values.iter().any(|weight| weight.abs() > 1e-3));
+}
+
+#[test]
+fn the_head_and_each_stage_can_have_a_rate_of_their_own() {
+    let data = synthetic(40, 0, 0);
+    let parameters_changed = |change: &str| {
+        let mut trainer = trainer(&data, &[change]);
+        let before = checkpoint(&mut trainer).model;
+        run(&mut trainer).unwrap();
+        let changed = changed(&before, &checkpoint(&mut trainer).model);
+        changed.into_iter().filter(|name| !name.contains("running")).collect::<Vec<_>>()
+    };
+    let without_head = parameters_changed("optimizer.head_lr_factor=0");
+    assert!(!without_head.is_empty() && without_head.iter().all(|name| !name.starts_with("fc.")), "{without_head:?}");
+    assert_eq!(parameters_changed("optimizer.layer_decay=0"), ["fc.bias", "fc.weight"]);
+}
+
+#[test]
+fn balanced_weights_change_only_what_classes_of_different_size_give() {
+    let mut data = synthetic(40, 0, 0);
+    let head = |data: &Dataset, change: &str| {
+        let mut trainer = trainer(data, &[change, "training.validation=0"]);
+        run(&mut trainer).unwrap();
+        checkpoint(&mut trainer).model["fc.weight"].values.clone()
+    };
+    let (none, balanced) = ("training.class_weights=none", "training.class_weights=balanced");
+    assert_eq!(head(&data, none), head(&data, balanced), "ten classes of four images each");
+    data.train.labels.iter_mut().take(20).for_each(|label| *label = 0);
+    assert_ne!(head(&data, none), head(&data, balanced));
+    assert_ne!(head(&data, none), head(&data, "training.sampling=balanced"));
+}

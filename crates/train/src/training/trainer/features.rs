@@ -1,0 +1,63 @@
+//! What the head sees of the training images, computed once where it never changes: all but the head is frozen, and
+//! images are not augmented.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use kiln_model::Frozen;
+
+use super::Trainer;
+use crate::training::classifier::Pass;
+
+/// The features of a run's training images.
+pub enum FeatureCache {
+    Empty,
+    /// Being computed, a batch at a time.
+    Filling(Box<Pass>),
+    Full {
+        /// `[N, F]`, on the run's device without autodiff.
+        features: Tensor<2>,
+        /// The row of each image of the set; of those not trained on, any.
+        rows: Vec<i32>,
+    },
+}
+
+impl FeatureCache {
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
+    /// Those of the images at `indices`, `[n, F]`, if they are there.
+    pub fn of(&self, indices: &[u32]) -> Option<Tensor<2>> {
+        let Self::Full { features, rows } = self else { return None };
+        let rows: Vec<i32> = indices.iter().map(|index| rows[*index as usize]).collect();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [indices.len()]), &features.device());
+        Some(Tensor::from_inner(features.clone().select(0, rows)))
+    }
+}
+
+impl Trainer<'_> {
+    /// Whether a training image gives the head the same in every step.
+    pub(super) fn keeps_features(&self) -> bool {
+        let recipe = &self.header.recipe;
+        recipe.training.freeze == Frozen::Backbone && recipe.augment.is_off()
+    }
+
+    /// Computes a batch of them.
+    pub(super) async fn compute_features(&mut self) {
+        let mut pass = match std::mem::replace(&mut self.features, FeatureCache::Empty) {
+            FeatureCache::Empty => Box::new(self.classifier(self.model.valid()).pass(self.split.train.clone(), true)),
+            FeatureCache::Filling(pass) => pass,
+            full @ FeatureCache::Full { .. } => return self.features = full,
+        };
+        if !pass.advance(&self.data.train).await {
+            return self.features = FeatureCache::Filling(pass);
+        }
+        let features = pass.finish(&self.data.train).await.features;
+        let shape = [self.split.train.len(), features.len() / self.split.train.len().max(1)];
+        let features = Tensor::from_data(TensorData::new(features, shape), &self.device.clone().inner());
+        let mut rows = vec![0; self.data.train.len()];
+        for (row, index) in self.split.train.iter().enumerate() {
+            rows[*index as usize] = row as i32;
+        }
+        self.features = FeatureCache::Full { features, rows };
+    }
+}

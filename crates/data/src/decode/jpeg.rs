@@ -37,11 +37,12 @@ pub(super) fn extent(file: &[u8]) -> Option<Extent> {
     if walk.expected == 0 {
         return None;
     }
-    // A missing scan of a sequential picture is a missing component.
-    let missing = frame.components.iter().filter(|component| !component.is_seen).count();
+    // Blocks of components whose scan is missing.
+    let unseen = (0..frame.components.len()).filter(|index| !frame.components[*index].is_seen);
+    let missing: usize = unseen.map(|index| frame.units(&[(index, [0; 2])]).0).sum();
     let share = match frame.is_progressive {
         true => frame.coverage(),
-        false => walk.found as f64 / walk.expected as f64 * (1.0 - missing as f64 / frame.components.len() as f64),
+        false => walk.found as f64 / (walk.expected + missing) as f64,
     };
     Some(Extent { share, end: walk.end })
 }
@@ -167,7 +168,7 @@ struct Walk {
     frame: Option<Frame>,
     /// Units between restart markers; 0 for none.
     interval: usize,
-    /// Units that the scans should have, and that they have.
+    /// Blocks that the scans should have, and that they have.
     expected: usize,
     found: usize,
     end: usize,
@@ -204,8 +205,12 @@ impl Walk {
                 missing.get_mut(usize::from(first)..=usize::from(last))?.fill(bits & 15);
             }
             self.expected += 1;
-            self.end = next_marker(file, start);
-            return Some(self.end);
+            let mut at = next_marker(file, start);
+            while let Some(0xD0..=0xD7) = file.get(at + 1) {
+                at = next_marker(file, at + 2);
+            }
+            self.end = at;
+            return Some(at);
         }
         let (units, blocks) = frame.units(&scan);
         let mut codes = vec![];
@@ -213,13 +218,13 @@ impl Walk {
             let table = |class: usize, index: usize| self.tables[class].get(index)?.as_deref();
             codes.push((table(0, dc)?, table(1, ac)?));
         }
-        self.expected += units;
+        self.expected += units * codes.len();
         let (mut at, mut left) = (start, units);
         while left > 0 {
             let run = if self.interval == 0 { left } else { self.interval.min(left) };
             let mut bits = Bits::new(file, at);
-            self.found +=
-                (0..run).take_while(|_| codes.iter().all(|(dc, ac)| bits.skip_block(dc, ac).is_some())).count();
+            let found = (0..run).take_while(|_| codes.iter().all(|(dc, ac)| bits.skip_block(dc, ac).is_some())).count();
+            self.found += found * codes.len();
             left -= run;
             at = next_marker(file, bits.position());
             // The next run starts behind a restart marker.
@@ -233,7 +238,7 @@ impl Walk {
     }
 }
 
-/// The position of the next marker but for restart markers, or the end of the file.
+/// The position of the next marker, or the end of the file.
 fn next_marker(file: &[u8], from: usize) -> usize {
     let is_marker = |pair: &[u8]| pair[0] == 0xFF && pair[1] != 0 && pair[1] != 0xFF;
     let found = file.get(from..).unwrap_or_default().windows(2).position(is_marker);

@@ -76,10 +76,16 @@ pub struct ManArgs {
 /// Where images come from.
 #[derive(clap::Args, Clone)]
 pub struct DataArgs {
-    /// Your images: a folder with train/<class>/*.jpg (and test/<class>/), such a folder as .tar.gz,
-    /// or the binary archive of CIFAR-10 or CIFAR-100
+    /// Your images: a folder with train/<class>/*.jpg (and maybe val/ and test/) or <class>/*.jpg, such a folder as
+    /// .zip, .tar or .tar.gz, or the files of CIFAR-10 or CIFAR-100
     #[arg(long, value_name = "PATH", conflicts_with = "dataset")]
     pub data: Option<PathBuf>,
+    /// A table (CSV) with the images' names and classes, instead of folders named after the classes
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub labels: Option<PathBuf>,
+    /// The table's columns of names and of classes [default: by their usual names]
+    #[arg(long, value_name = "NAME,CLASS", requires = "labels")]
+    pub label_columns: Option<Columns>,
     /// auto (CIFAR-10 if it is on disk or can be downloaded, else synthetic), cifar10, cifar100 (its 100
     /// fine classes), cifar100-coarse (its 20 superclasses) or synthetic
     #[arg(long, default_value = "auto")]
@@ -106,6 +112,19 @@ pub enum DatasetName {
     #[value(name = "cifar100-coarse")]
     Cifar100Coarse,
     Synthetic,
+}
+
+/// Two columns of a table, with a comma between them.
+#[derive(Clone)]
+pub struct Columns(pub [String; 2]);
+
+impl FromStr for Columns {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (image, class) = text.split_once(',').ok_or("name two columns, such as file,label")?;
+        Ok(Self([image.to_owned(), class.to_owned()]))
+    }
 }
 
 impl DataArgs {
@@ -283,8 +302,8 @@ pub struct CompareArgs {
 
 #[derive(clap::Args)]
 pub struct PredictArgs {
-    /// Image files
-    #[arg(required = true)]
+    /// Image files, folders of them, patterns such as 'photos/*.jpg', or - for a list of files on standard input
+    #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A run's folder or a bundle [default: the newest run]
     #[arg(long, value_name = "PATH")]
@@ -292,7 +311,13 @@ pub struct PredictArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "cpu")]
     pub device: DeviceRequest,
-    /// Print JSON
+    /// The K likeliest classes
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: u16,
+    /// Also write the answers to this file as a table, a row for each image
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Print a JSON object for each image, with its logits
     #[arg(long)]
     pub json: bool,
 }

@@ -1,5 +1,8 @@
 //! Images in memory as bytes, with labels and statistics.
 
+#[cfg(not(target_family = "wasm"))]
+use std::collections::HashMap;
+
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -132,6 +135,37 @@ impl Dataset {
         Ok(Split { train: self.not_held_out(held_out), validation: held_out.clone() })
     }
 
+    /// Brings labels to the order of a network's classes, by the names of both; images of classes that the network does not know
+    /// are dropped. Names that differ in their Unicode form alone are the same.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn match_classes(&mut self, classes: &[String]) -> Matched {
+        let form = |name: &String| crate::folder::normalized(name).into_owned();
+        let known: HashMap<String, u32> = classes.iter().map(form).zip(0..).collect();
+        let labels: Vec<Option<u32>> = self.classes.iter().map(|class| known.get(&form(class)).copied()).collect();
+        let mut matched = Matched::default();
+        for (class, label) in self.classes.iter().zip(&labels) {
+            let group = if label.is_some() { &mut matched.classes } else { &mut matched.unknown };
+            group.push(class.clone());
+        }
+        let mut keep = |set: &mut ImageSet| -> Vec<u32> {
+            let is_known = |index: &u32| labels[set.labels[*index as usize] as usize].is_some();
+            let kept: Vec<u32> = (0..set.len() as u32).filter(is_known).collect();
+            matched.dropped += set.len() - kept.len();
+            if kept.len() < set.len() {
+                *set = set.select(&kept);
+            }
+            set.labels.iter_mut().for_each(|label| *label = labels[*label as usize].expect("kept, so known"));
+            kept
+        };
+        let kept = keep(&mut self.train);
+        if let Some(indices) = &mut self.validation {
+            *indices = indices.iter().filter_map(|index| kept.binary_search(index).ok()).map(|at| at as u32).collect();
+        }
+        self.test.as_mut().map(keep);
+        self.classes = classes.to_vec();
+        matched
+    }
+
     fn not_held_out(&self, held_out: &[u32]) -> Vec<u32> {
         let mut is_train = vec![true; self.train.len()];
         held_out.iter().for_each(|index| is_train[*index as usize] = false);
@@ -161,6 +195,17 @@ impl Dataset {
             *test = test.select(&balanced_subset(&test.labels, fifth, seed));
         }
     }
+}
+
+/// What became of a dataset's classes in [`Dataset::match_classes`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// Classes that the network knows.
+    pub classes: Vec<String>,
+    /// Classes that it does not know.
+    pub unknown: Vec<String>,
+    /// Number of images of these.
+    pub dropped: usize,
 }
 
 /// Mean and standard deviation of each channel over all pixels of a set, scaled to 0 to 1.
@@ -254,5 +299,23 @@ mod tests {
             assert_eq!(dataset.train.labels.iter().filter(|&&label| label == class).count(), 4);
         }
         assert_eq!(dataset.train.images.len(), 40 * dataset.train.image_len());
+    }
+
+    #[test]
+    fn classes_are_matched_by_name_and_images_of_others_dropped() {
+        let mut dataset = synthetic(20, 10, 0);
+        dataset.classes[2] = "cafe\u{301}".to_owned();
+        let before = dataset.clone();
+        let known: Vec<String> = ["moon", "caf\u{e9}", "disc"].map(String::from).to_vec();
+        dataset.validation = Some(vec![0, 1, 12]);
+        let matched = dataset.match_classes(&known);
+        assert_eq!(
+            (matched.classes, matched.unknown.len(), matched.dropped),
+            (vec!["disc".into(), before.classes[2].clone()], 8, 24)
+        );
+        assert_eq!((dataset.classes, &dataset.train.labels[..]), (known, &[2, 1, 2, 1][..]));
+        assert_eq!(dataset.train.image(1), before.train.image(2));
+        assert_eq!(dataset.validation, Some(vec![0, 3]));
+        assert_eq!(dataset.test.unwrap().labels, [2, 1]);
     }
 }

@@ -11,7 +11,7 @@ mod names;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use names::{is_image, text};
+pub(crate) use names::{is_image, normalized, text};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -151,6 +151,17 @@ pub(crate) fn load_archive(
     let mut pictures = Pictures::new(size, layout.placed.len());
     archive::decode(path, &files, &layout, &mut pictures, progress)?;
     assemble(path, layout, pictures, |file| PathBuf::from(&files[file].name))
+}
+
+/// The image files below a folder, by their paths, without hidden ones and what operating systems leave.
+///
+/// # Errors
+///
+/// [`DataError::Io`] if the folder cannot be read.
+pub fn image_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let disk::Listing { files, paths, .. } = disk::list(folder)?;
+    let is_image = |file: &Found| !names::is_leftover(&file.name) && !matches!(file.kind, Kind::Other);
+    Ok(files.iter().zip(paths).filter(|(file, _)| is_image(file)).map(|(_, path)| path).collect())
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ mod zip;
 
 pub use augment::{Affine, AffineDraw, Augment, Color, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
 pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, targets};
-pub use dataset::{Dataset, ImageSet, channel_statistics};
+pub use dataset::{Dataset, ImageSet, Matched, channel_statistics};
 pub use decode::{
     DecodeError, Decoded, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgb, crop_rgba, decode_damaged,
     decode_image, dimensions,
@@ -70,6 +70,7 @@ pub use {
     corrupt::{Corruption, SEVERITIES, corrupt},
     decode::{decode_damaged_file, decode_image_file},
     download::{Digest, DownloadError, download},
+    folder::image_files,
     labels::LabelTable,
     load::{LoadOptions, Loaded, Mirror, Source, load},
     progress::LoadProgress,

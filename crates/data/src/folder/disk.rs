@@ -16,6 +16,7 @@ use crate::{
 
 /// What a folder contains.
 pub(super) struct Listing {
+    /// Files, in the order of their paths.
     pub files: Vec<Found>,
     /// Where each file is.
     pub paths: Vec<PathBuf>,
@@ -25,7 +26,7 @@ pub(super) struct Listing {
 
 /// Lists the files below `root` with links followed, without hidden ones.
 pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
-    let mut listing = Listing { files: vec![], paths: vec![], folders: vec![] };
+    let (mut found, mut folders) = (vec![], vec![]);
     let is_passed_over = |name: &str| names::is_hidden(name) && !names::is_leftover(name);
     let entries = WalkDir::new(root)
         .follow_links(true)
@@ -34,7 +35,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
         .filter_entry(|entry| !is_passed_over(&names::text(entry.file_name().as_encoded_bytes())));
     for entry in entries {
         match entry {
-            Ok(entry) if entry.file_type().is_dir() => listing.folders.push(name_below(root, entry.path())),
+            Ok(entry) if entry.file_type().is_dir() => folders.push(name_below(root, entry.path())),
             Ok(entry) => {
                 let name = name_below(root, entry.path());
                 let kind = if names::is_leftover(&name) || names::is_image(&name) || starts_as_image(entry.path()) {
@@ -42,8 +43,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
                 } else {
                     Kind::Other
                 };
-                listing.files.push(Found { name, kind });
-                listing.paths.push(entry.into_path());
+                found.push((Found { name, kind }, entry.into_path()));
             }
             // The folder itself cannot be read.
             Err(error) if error.depth() == 0 => {
@@ -52,13 +52,16 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
             // A broken link, a loop of links, or a folder without permission.
             Err(error) => {
                 let path = error.path().unwrap_or(root).to_path_buf();
-                let reason = DecodeError::Unreadable(error.to_string());
-                listing.files.push(Found { name: name_below(root, &path), kind: Kind::Refused(reason) });
-                listing.paths.push(path);
+                // A folder that cannot be read is of its class.
+                let folder = if path.is_dir() { "/" } else { "" };
+                let kind = Kind::Refused(DecodeError::Unreadable(error.to_string()));
+                found.push((Found { name: name_below(root, &path) + folder, kind }, path));
             }
         }
     }
-    Ok(listing)
+    found.sort_by(|(a, _), (b, _)| a.name.split('/').cmp(b.name.split('/')));
+    let (files, paths) = found.into_iter().unzip();
+    Ok(Listing { files, paths, folders })
 }
 
 /// A path below `root`, its names separated by `/`.

@@ -7,7 +7,7 @@ mod tests;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use kiln_data::{Dataset, Split};
+use kiln_data::{DataError, Dataset, Split};
 use kiln_kernels::device::{awake, is_queued, multiplies};
 use kiln_model::{Architecture, Init, Network, ResNetConfig, StateDict};
 use web_time::Instant;
@@ -65,7 +65,10 @@ impl<'a> Trainer<'a> {
         }
         let architecture = recipe.architecture(data.classes.len(), data.train.height)?;
         let seed = recipe.training.seed;
-        let split = recipe.split(&data.train.labels)?;
+        if data.train.is_empty() {
+            return Err(DataError::NoTrainingImages { name: data.name.clone() }.into());
+        }
+        let split = recipe.split(data)?;
         if split.train.is_empty() {
             return Err(TrainError::NoImages(data.train.len(), split.validation.len()));
         }

@@ -15,6 +15,15 @@ use crate::printable::message;
 
 /// Loads what the arguments name and says what a user should know of it on stderr.
 pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
+    load_for(args, seed, &[])
+}
+
+/// Loads what the arguments name to score a network on it: its classes are brought to the network's by their names.
+pub fn to_score(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
+    Ok(of_known_classes(load_for(args, trained.seed, &trained.classes)?, trained))
+}
+
+fn load_for(args: &DataArgs, seed: u64, known_classes: &[String]) -> Result<Dataset> {
     let source = match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
         (None, DatasetName::Auto) => Source::Auto,
@@ -27,6 +36,7 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
         source,
         data_dir: args.data_dir.clone(),
         labels: args.labels.clone().map(|path| LabelTable { path, columns: args.label_columns.clone().map(|it| it.0) }),
+        known_classes: known_classes.to_vec(),
         image_size: args.image_size,
         offline: args.offline,
         limit: args.limit,
@@ -73,7 +83,7 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
 }
 
 /// Data with the network's classes, by their names, and a word about what that changes.
-pub fn of_known_classes(mut data: Dataset, trained: &Metadata) -> Dataset {
+fn of_known_classes(mut data: Dataset, trained: &Metadata) -> Dataset {
     if data.classes == trained.classes {
         return data;
     }
@@ -114,7 +124,7 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
             ),
         };
     }
-    let data = dataset(&args, trained.seed)?;
+    let data = load_for(&args, trained.seed, &trained.classes)?;
     if data.digest() == trained.dataset_digest {
         return Ok(data);
     }

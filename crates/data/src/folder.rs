@@ -27,6 +27,17 @@ use crate::{
 /// Files decoded between two progress reports.
 const CHUNK_FILES: usize = 1024;
 
+/// How images are to be loaded.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wish<'a> {
+    /// Side in pixels that each image is resized to.
+    pub size: usize,
+    /// Labels from a table instead of folders named after classes.
+    pub labels: Option<&'a Labels>,
+    /// Classes of a network that the images are to be scored with; none for training.
+    pub known_classes: &'a [String],
+}
+
 /// A file that was found.
 #[derive(Clone, Debug)]
 struct Found {
@@ -112,18 +123,17 @@ fn check_size(size: usize) -> Result<(), DataError> {
     if (1..=MAX_IMAGE_SIZE).contains(&size) { Ok(()) } else { Err(DataError::ImageSize { size }) }
 }
 
-/// Loads a folder of images, each resized to `size` x `size` pixels, with the labels of a table if there is one.
+/// Loads a folder of images.
 pub(crate) fn load_folder(
     root: &Path,
-    size: usize,
-    labels: Option<&Labels>,
+    wish: &Wish,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Dataset, DataError> {
-    check_size(size)?;
+    check_size(wish.size)?;
     let disk::Listing { files, paths, folders } = disk::list(root)?;
-    let layout = Layout::of(root, &files, &folders, labels)?;
+    let layout = Layout::of(root, &files, &folders, wish)?;
     let total = layout.placed.len();
-    let mut pictures = Pictures::new(size, total);
+    let mut pictures = Pictures::new(wish.size, total);
     for (chunk, placed) in layout.placed.chunks(CHUNK_FILES).enumerate() {
         let candidate = |(at, (file, _)): (usize, &(usize, _))| {
             let contents = match &files[*file].kind {
@@ -141,14 +151,13 @@ pub(crate) fn load_folder(
 /// Loads the images of an archive without unpacking it to disk.
 pub(crate) fn load_archive(
     path: &Path,
-    size: usize,
-    labels: Option<&Labels>,
+    wish: &Wish,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Dataset, DataError> {
-    check_size(size)?;
+    check_size(wish.size)?;
     let files = archive::list(path)?;
-    let layout = Layout::of(path, &files, &[], labels)?;
-    let mut pictures = Pictures::new(size, layout.placed.len());
+    let layout = Layout::of(path, &files, &[], wish)?;
+    let mut pictures = Pictures::new(wish.size, layout.placed.len());
     archive::decode(path, &files, &layout, &mut pictures, progress)?;
     assemble(path, layout, pictures, |file| PathBuf::from(&files[file].name))
 }

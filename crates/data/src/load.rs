@@ -10,7 +10,7 @@ use crate::{
     dataset::Dataset,
     download::{Digest, download},
     error::DataError,
-    folder,
+    folder::{self, Wish},
     labels::{LabelTable, Labels},
     progress::LoadProgress,
     synthetic::synthetic,
@@ -77,6 +77,9 @@ pub struct LoadOptions {
     pub data_dir: PathBuf,
     /// A table with the labels of a folder's or an archive's images, instead of folders named after classes.
     pub labels: Option<LabelTable>,
+    /// Classes of a network that the images are to be scored with. Images to validate and test on are then also used if their class is
+    /// one of these and not trained on, and one class is enough.
+    pub known_classes: Vec<String>,
     /// Size in pixels per side that a folder's images are resized to, 1 to 1024; 32 by default.
     pub image_size: Option<usize>,
     /// Download nothing.
@@ -104,6 +107,7 @@ impl Default for LoadOptions {
             source: Source::Auto,
             data_dir: "data".into(),
             labels: None,
+            known_classes: vec![],
             image_size: None,
             offline: false,
             limit: None,
@@ -137,15 +141,16 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
     let size = options.image_size.unwrap_or(cifar::SIDE);
     let drawn = || synthetic(SYNTHETIC_SIZES.0, SYNTHETIC_SIZES.1, options.seed);
     let labels = options.labels.as_ref().map(Labels::read).transpose()?;
+    let wish = Wish { size, labels: labels.as_ref(), known_classes: &options.known_classes };
     let mut note = None;
     let mut dataset = match &options.source {
         Source::Synthetic => drawn(),
         Source::Cifar(set) => read(set, &obtain(set, options, progress)?)?,
         Source::CifarFolder(set, path) => read(set, path)?,
-        Source::Folder(path) => folder::load_folder(path, size, labels.as_ref(), progress)?,
+        Source::Folder(path) => folder::load_folder(path, &wish, progress)?,
         Source::Archive(path) => match archive_kind(path)? {
             ArchiveKind::Cifar(set, form) => archive::read_cifar(set, form, path)?,
-            ArchiveKind::Images => folder::load_archive(path, size, labels.as_ref(), progress)?,
+            ArchiveKind::Images => folder::load_archive(path, &wish, progress)?,
         },
         Source::Auto => match obtain(&CIFAR10, options, progress) {
             Ok(folder) => read(&CIFAR10, &folder)?,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Found, Kind,
+    Found, Kind, Wish,
     names::{self, Part},
 };
 use crate::{
@@ -260,14 +260,10 @@ impl Layout {
     ///
     /// [`DataError::NoImages`], [`DataError::NoClassFolders`], [`DataError::OneClass`] if there is but one class to train
     /// on, and [`DataError::ClassName`].
-    pub(super) fn of(
-        root: &Path,
-        files: &[Found],
-        folders: &[String],
-        labels: Option<&Labels>,
-    ) -> Result<Self, DataError> {
-        if let Some(labels) = labels {
-            return Self::of_table(root, files, labels);
+    pub(super) fn of(root: &Path, files: &[Found], folders: &[String], wish: &Wish) -> Result<Self, DataError> {
+        let known = wish.known_classes;
+        if let Some(labels) = wish.labels {
+            return Self::of_table(root, files, labels, known);
         }
         let tree = Tree::new(files, folders);
         let form = Form::of(&tree, root)?;
@@ -286,7 +282,7 @@ impl Layout {
             let empty = form.bases().into_iter().flat_map(|(part, base)| tree.kids(base).map(move |kid| (part, kid)));
             names.extend(empty);
         }
-        let mut layout = Self::arranged(root, files, &names, placed, aside)?;
+        let mut layout = Self::arranged(root, files, (&names, known), placed, aside)?;
         layout.arrangement = form.describe();
         if let Form::Classes(folder) = &form {
             layout.notes.extend(same_folders_in_each(&tree, folder));
@@ -299,7 +295,7 @@ impl Layout {
     }
 
     /// Of images whose labels are in a table. Those in a folder named like a part are of that part.
-    fn of_table(root: &Path, files: &[Found], labels: &Labels) -> Result<Self, DataError> {
+    fn of_table(root: &Path, files: &[Found], labels: &Labels, known: &[String]) -> Result<Self, DataError> {
         let (mut aside, mut placed, mut found) = (LeftAside::default(), vec![], HashSet::new());
         for (index, file) in files.iter().enumerate() {
             match is_used(file).and_then(|()| labels.row(&file.name).ok_or(Some(Aside::NotInTable))) {
@@ -332,21 +328,21 @@ impl Layout {
                 false => DataError::NoImages { path: root.into() },
             });
         }
-        let mut layout = Self::arranged(root, files, &names, placed, aside)?;
+        let mut layout = Self::arranged(root, files, (&names, known), placed, aside)?;
         layout.arrangement = format!("a table of {} labels", labels.rows.len());
         layout.notes.extend(labels.missing(&found));
         Ok(layout)
     }
 
-    /// Gives labels to classes and order to images. `names` are the classes of each part.
+    /// Gives labels to classes and order to images. `names` are the classes of each part, and those that a network knows.
     fn arranged(
         root: &Path,
         files: &[Found],
-        names: &BTreeSet<(Part, &str)>,
+        names: (&BTreeSet<(Part, &str)>, &[String]),
         placed: Vec<(usize, Part, &str)>,
         mut aside: LeftAside,
     ) -> Result<Self, DataError> {
-        let (classes, notes) = classes(root, names)?;
+        let (classes, notes) = classes(root, names.0, names.1)?;
         let label = |class: &str| classes.by_form.get(&*names::normalized(class)).copied();
         let mut places = vec![];
         for (index, part, class) in placed {
@@ -381,10 +377,17 @@ struct Classes {
 }
 
 /// The classes to train on, or to evaluate on if there is no training part, and what is odd about their names.
-fn classes(root: &Path, names: &BTreeSet<(Part, &str)>) -> Result<(Classes, Vec<String>), DataError> {
+fn classes(
+    root: &Path,
+    names: &BTreeSet<(Part, &str)>,
+    network: &[String],
+) -> Result<(Classes, Vec<String>), DataError> {
+    let network: BTreeSet<_> = network.iter().map(|class| names::normalized(class)).collect();
     let has_training = names.iter().any(|(part, _)| *part == Part::Train);
-    let is_known = |part: &Part| !has_training || *part == Part::Train;
-    let all: BTreeSet<&str> = names.iter().filter(|(part, _)| is_known(part)).map(|(_, class)| *class).collect();
+    let is_known =
+        |part: Part, class: &str| !has_training || part == Part::Train || network.contains(&names::normalized(class));
+    let all: BTreeSet<&str> =
+        names.iter().filter(|(part, class)| is_known(*part, class)).map(|(_, class)| *class).collect();
     for class in &all {
         if class.len() > MAX_CLASS_NAME || class.chars().any(char::is_control) {
             return Err(DataError::ClassName { path: root.into(), class: class.chars().take(40).collect() });
@@ -401,7 +404,7 @@ fn classes(root: &Path, names: &BTreeSet<(Part, &str)>) -> Result<(Classes, Vec<
     }
     let mut sorted: Vec<&str> = forms.values().copied().collect();
     sorted.sort_unstable();
-    if let ([class], true) = (&sorted[..], has_training) {
+    if let ([class], true) = (&sorted[..], has_training && network.is_empty()) {
         return Err(DataError::OneClass { path: root.into(), class: (*class).to_owned() });
     }
     let by_form: BTreeMap<String, u32> =
@@ -484,7 +487,7 @@ mod tests {
     }
 
     fn layout(names: &[&str]) -> Result<Layout, DataError> {
-        Layout::of(Path::new("photos"), &found(names), &[], None)
+        Layout::of(Path::new("photos"), &found(names), &[], &Wish::default())
     }
 
     /// Part and class of every image, in order.
@@ -575,6 +578,16 @@ mod tests {
         assert_eq!(layout.aside.to_string(), "1 of classes that are not trained on (test/bird/4.jpg)");
         assert!(layout.notes[0].ends_with("left aside: bird"), "{:?}", layout.notes);
         assert!(layout.notes[1].ends_with("no images of dog"), "{:?}", layout.notes);
+    }
+
+    #[test]
+    fn images_of_classes_that_a_network_knows_are_kept_to_score_it() {
+        let names = ["train/cat/1.jpg", "test/cat/3.jpg", "test/bird/4.jpg", "test/fish/5.jpg"];
+        let known = ["bird", "cat", "ship"].map(String::from);
+        let wish = Wish { known_classes: &known, ..Wish::default() };
+        let layout = Layout::of(Path::new("photos"), &found(&names), &[], &wish).unwrap();
+        assert_eq!((layout.classes, layout.placed.len()), (vec!["bird".to_owned(), "cat".into()], 3));
+        assert_eq!(layout.aside.to_string(), "1 of classes that are not trained on (test/fish/5.jpg)");
     }
 
     #[test]

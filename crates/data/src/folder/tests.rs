@@ -44,8 +44,12 @@ fn archive(files: &[(&str, Vec<u8>)]) -> TempDir {
     root
 }
 
+fn wish(size: usize) -> Wish<'static> {
+    Wish { size, ..Wish::default() }
+}
+
 fn load(root: &TempDir) -> Result<Dataset, DataError> {
-    load_folder(root.path(), 8, None, &mut |_| {})
+    load_folder(root.path(), &wish(8), &mut |_| {})
 }
 
 /// First pixel of each image.
@@ -83,7 +87,7 @@ fn check_two_parts(dataset: &Dataset) {
 fn classes_are_alphabetical_and_images_in_the_order_of_their_paths() {
     let root = folder(&two_parts());
     let mut last = None;
-    let dataset = load_folder(root.path(), 8, None, &mut |progress| last = Some(progress)).unwrap();
+    let dataset = load_folder(root.path(), &wish(8), &mut |progress| last = Some(progress)).unwrap();
     check_two_parts(&dataset);
     assert_eq!(last, Some(LoadProgress::Decoding { done: 6, total: Some(6) }));
 }
@@ -136,7 +140,7 @@ fn an_archive_gives_the_same_as_its_folder() {
         let zipped = root.path().join("images.zip");
         fs::write(&zipped, zip(&files)).unwrap();
         for path in [packed, plain, zipped] {
-            let dataset = load_archive(&path, 8, None, &mut |_| {}).unwrap();
+            let dataset = load_archive(&path, &wish(8), &mut |_| {}).unwrap();
             assert_eq!(dataset.name, "images");
             assert_eq!(dataset.report.aside.count(Aside::Outside), 1);
             check_two_parts(&dataset);
@@ -152,7 +156,7 @@ fn a_damaged_zip_is_refused_and_says_so() {
     let path = root.path().join("images.zip");
     let refusal = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        load_archive(&path, 8, None, &mut |_| {}).unwrap_err().to_string()
+        load_archive(&path, &wish(8), &mut |_| {}).unwrap_err().to_string()
     };
     for length in [2, 30, whole.len() / 2, whole.len() - 1] {
         let message = refusal(&whole[..length]);
@@ -240,7 +244,7 @@ fn folders_named_in_an_old_encoding_are_different_classes() {
             archive.append(&header, &contents[..]).unwrap();
         }
     });
-    assert_eq!(load_archive(&path, 8, None, &mut |_| {}).unwrap().digest(), dataset.digest());
+    assert_eq!(load_archive(&path, &wish(8), &mut |_| {}).unwrap().digest(), dataset.digest());
 }
 
 #[test]
@@ -256,14 +260,15 @@ fn a_table_gives_labels_to_images_in_any_folder() {
     ]);
     let table = LabelTable { path: root.path().join("labels.csv"), columns: None };
     let labels = Labels::read(&table).unwrap();
-    let dataset = load_folder(root.path(), 8, Some(&labels), &mut |_| {}).unwrap();
+    let dataset = load_folder(root.path(), &Wish { labels: Some(&labels), ..wish(8) }, &mut |_| {}).unwrap();
     assert_eq!((&dataset.classes[..], greys(&dataset.train)), (&["cat".to_owned(), "dog".into()][..], vec![1, 2, 3]));
     assert_eq!((dataset.train.labels, greys(dataset.test.as_ref().unwrap())), (vec![1, 0, 1], vec![4]));
     assert_eq!(dataset.report.aside.count(Aside::NotInTable), 2);
     assert!(dataset.report.notes.iter().any(|note| note.contains("1 of 5 rows")), "{:?}", dataset.report.notes);
     let other = Labels::read(&table).unwrap();
     let elsewhere = folder(&[("a/x.png", png(1))]);
-    let message = load_folder(elsewhere.path(), 8, Some(&other), &mut |_| {}).unwrap_err().to_string();
+    let message =
+        load_folder(elsewhere.path(), &Wish { labels: Some(&other), ..wish(8) }, &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains("whose first is \"0001\""), "{message}");
 }
 
@@ -293,7 +298,7 @@ fn without_a_train_folder_the_classes_are_at_the_top() {
     assert_eq!((dataset.classes, dataset.train.labels), (vec!["a".into(), "b".into()], vec![0, 0, 1]));
     assert!(dataset.test.is_none());
     let root = archive(&files);
-    let dataset = load_archive(&root.path().join("images.tar.gz"), 8, None, &mut |_| {}).unwrap();
+    let dataset = load_archive(&root.path().join("images.tar.gz"), &wish(8), &mut |_| {}).unwrap();
     assert_eq!((greys(&dataset.train), dataset.train.labels), (vec![1, 3, 2], vec![0, 0, 1]));
 }
 
@@ -337,7 +342,7 @@ fn a_folder_without_images_or_with_one_class_is_explained() {
 #[test]
 fn an_image_size_beyond_reason_is_refused() {
     for size in [0, MAX_IMAGE_SIZE + 1] {
-        let error = load_folder(Path::new("nowhere"), size, None, &mut |_| {}).unwrap_err();
+        let error = load_folder(Path::new("nowhere"), &wish(size), &mut |_| {}).unwrap_err();
         assert!(matches!(error, DataError::ImageSize { .. }), "{error}");
     }
 }
@@ -375,7 +380,7 @@ fn header(kind: tar::EntryType, path: &str, size: u64) -> tar::Header {
 
 fn refusal(build: impl FnOnce(&mut tar::Builder<GzEncoder<File>>)) -> String {
     let (_root, path) = hostile(build);
-    load_archive(&path, 8, None, &mut |_| {}).unwrap_err().to_string()
+    load_archive(&path, &wish(8), &mut |_| {}).unwrap_err().to_string()
 }
 
 #[test]
@@ -418,7 +423,7 @@ fn long_names_are_put_together_as_tar_does() {
                 }
             }
         });
-        let dataset = load_archive(&path, 8, None, &mut |_| {}).unwrap();
+        let dataset = load_archive(&path, &wish(8), &mut |_| {}).unwrap();
         assert_eq!((dataset.train.len(), greys(&dataset.train)), (3, vec![1, 2, 3]));
     }
 }
@@ -431,7 +436,7 @@ fn of_two_members_of_one_name_the_first_counts() {
             archive.append(&header(tar::EntryType::Regular, name, contents.len() as u64), &contents[..]).unwrap();
         }
     });
-    let dataset = load_archive(&path, 8, None, &mut |_| {}).unwrap();
+    let dataset = load_archive(&path, &wish(8), &mut |_| {}).unwrap();
     assert_eq!(greys(&dataset.train), [1, 2]);
     assert!(dataset.report.to_string().contains("contains it twice"), "{}", dataset.report);
 }
@@ -455,7 +460,7 @@ fn members_that_point_outside_belong_to_no_class() {
         link.set_cksum();
         archive.append(&link, std::io::empty()).unwrap();
     });
-    let dataset = load_archive(&path, 8, None, &mut |_| {}).unwrap();
+    let dataset = load_archive(&path, &wish(8), &mut |_| {}).unwrap();
     assert_eq!((dataset.classes, greys(&dataset.train)), (vec!["a".into(), "b".into()], vec![1, 2]));
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "nothing is unpacked");
 }

@@ -35,6 +35,7 @@ pub(super) fn list(path: &Path) -> Result<Vec<Found>, DataError> {
             }
             MemberKind::Other(problem) => Kind::Refused(DecodeError::Unreadable(format!("it {problem}"))),
             _ if names::is_leftover(&name) || names::is_image(&name) => Kind::Image,
+            _ if names::is_no_image(&name) => Kind::Other,
             _ => {
                 let mut start = vec![];
                 let read = member.contents.take(SIGNATURE_BYTES as u64).read_to_end(&mut start);

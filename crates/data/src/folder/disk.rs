@@ -38,11 +38,9 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
             Ok(entry) if entry.file_type().is_dir() => folders.push(name_below(root, entry.path())),
             Ok(entry) => {
                 let name = name_below(root, entry.path());
-                let kind = if names::is_leftover(&name) || names::is_image(&name) || starts_as_image(entry.path()) {
-                    Kind::Image
-                } else {
-                    Kind::Other
-                };
+                let is_named = names::is_leftover(&name) || names::is_image(&name);
+                let is_image = is_named || !names::is_no_image(&name) && starts_as_image(entry.path());
+                let kind = if is_image { Kind::Image } else { Kind::Other };
                 found.push((Found { name, kind }, entry.into_path()));
             }
             // The folder itself cannot be read.

@@ -47,6 +47,34 @@ const LEFT_FOLDERS: [&str; 7] =
 /// Files that they leave.
 const LEFT_FILES: [&str; 5] = [".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"];
 
+/// Endings of other files that often lie beside images.
+const NO_IMAGES: [&str; 24] = [
+    "txt",
+    "md",
+    "csv",
+    "json",
+    "jsonl",
+    "xml",
+    "yaml",
+    "yml",
+    "toml",
+    "html",
+    "css",
+    "js",
+    "py",
+    "ipynb",
+    "log",
+    "db",
+    "npy",
+    "pt",
+    "safetensors",
+    "ckpt",
+    "gz",
+    "zip",
+    "mp4",
+    "mov",
+];
+
 /// The part of a folder with exactly the name of one, in any case.
 pub(super) fn part(folder: &str) -> Option<Part> {
     PARTS.iter().find(|(name, _)| name.eq_ignore_ascii_case(folder)).map(|(_, part)| *part)
@@ -97,6 +125,12 @@ pub(crate) fn is_image(path: &str) -> bool {
     let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
     let is_one_of = |names: &[&str]| extension.is_some_and(|e| names.iter().any(|name| name.eq_ignore_ascii_case(e)));
     is_one_of(&EXTENSIONS) || is_one_of(&OTHER_EXTENSIONS)
+}
+
+/// Whether a file's ending says that it is something else, so that its contents need not be looked at.
+pub(super) fn is_no_image(path: &str) -> bool {
+    let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|e| NO_IMAGES.iter().any(|name| name.eq_ignore_ascii_case(e)))
 }
 
 /// A name in bytes as text: what is not UTF-8 is written as `\xNN`, so that different names stay different.

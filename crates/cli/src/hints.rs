@@ -34,7 +34,9 @@ fn of(error: &(dyn Error + 'static)) -> Option<String> {
     match error.downcast_ref::<TrainError>()? {
         TrainError::Precision(_) => Some("`kiln devices` says what each device multiplies".to_owned()),
         TrainError::Diverged { advice, .. } => {
-            Some(format!("such as --set optimizer.lr={advice:.3} or --set training.clip_norm=1"))
+            // Rounded, but never to zero.
+            let rate = if *advice < 0.01 { format!("{advice:.1e}") } else { format!("{advice:.3}") };
+            Some(format!("such as --set optimizer.lr={rate} or --set training.clip_norm=1"))
         }
         TrainError::Checkpoint(CheckpointError::Mismatch(differences)) => {
             let allowed = differences.iter().filter(|difference| difference.may_change);

@@ -173,9 +173,10 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
 }
 
 impl Dataset {
-    /// Opens what lies at a path: a folder with `train/<class>/*.jpg` (and maybe `test/<class>/*.jpg`), the binary files
-    /// of CIFAR-10 or CIFAR-100, or a `.tar.gz` of one of these. Pictures are brought to `image_size` pixels a side.
-    /// What could not be read is in [`report`](Self::report).
+    /// Opens what lies at a path: a folder with `train/<class>/*.jpg` (and maybe `val/` and `test/`) or `<class>/*.jpg`, the
+    /// files of CIFAR-10 or CIFAR-100, or an archive (`.zip`, `.tar`, `.tar.gz`) of one of these. Pictures are brought to
+    /// `image_size` pixels a side. What was found, and what could not be read, is in [`report`](Self::report). For a table of
+    /// labels and other options there is [`load`].
     ///
     /// # Errors
     ///

@@ -134,12 +134,16 @@ impl<'a> Tree<'a> {
         let named = filled.iter().filter_map(|kid| Some((names::part_among_words(kid)?, *kid)));
         let mut others: Vec<_> = named.filter(|(_, kid)| has_classes(kid)).collect();
         others.retain(|(part, _)| !exact.iter().any(|(its, _)| its == part));
+        let distinct = |parts: &[(Part, &str)]| parts.iter().map(|(part, _)| part).collect::<BTreeSet<_>>().len();
         let is_one_of_parts = if exact.is_empty() {
             // A class may be called "test tube": one such name among others says nothing.
-            others.iter().map(|(part, _)| part).collect::<BTreeSet<_>>().len() > 1
-                || others.len() == filled.len() && !others.is_empty()
+            distinct(&others) > 1 || others.len() == filled.len() && !others.is_empty()
         } else {
-            exact.iter().any(|(_, kid)| has_classes(kid))
+            // One may be called "train", too.
+            let all = [&exact[..], &others].concat();
+            let images: usize = all.iter().map(|(_, kid)| self.images(&join(folder, kid))).sum();
+            let is_most = 2 * images >= self.images(folder);
+            exact.iter().any(|(_, kid)| has_classes(kid)) && (distinct(&all) > 1 || is_most)
         };
         let mut parts = if is_one_of_parts { [exact, others].concat() } else { vec![] };
         parts.sort_unstable();
@@ -537,6 +541,11 @@ mod tests {
         let names = ["train/1.jpg", "bus/1.jpg", "test tube/a/1.jpg", "test tube/b/1.jpg"];
         assert_eq!(places(&names), ["Train bus", "Train test tube", "Train test tube", "Train train"]);
         assert!(layout(&names).unwrap().notes[0].contains("called train"));
+        let names = ["train/steam/1.jpg", "bus/1.jpg", "bus/2.jpg", "car/1.jpg"];
+        assert_eq!(places(&names), ["Train bus", "Train bus", "Train car", "Train train"]);
+        let names =
+            ["train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "more/1.jpg", "more/2.jpg", "more/3.jpg", "more/4.jpg"];
+        assert_eq!(places(&names), ["Train a", "Train b", "Test a"], "two parts are parts");
     }
 
     #[test]

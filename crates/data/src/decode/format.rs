@@ -11,6 +11,7 @@ pub const EXTENSIONS: [&str; 17] = [
 ];
 
 /// Extensions of images that are known and not read.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) const OTHER_EXTENSIONS: [&str; 5] = ["heic", "heif", "avif", "jxl", "jp2"];
 
 /// How many bytes of a file's start [`is_image`] looks at.
@@ -45,6 +46,7 @@ fn not_read(file: &[u8]) -> Option<&'static str> {
 
 /// Whether a file's first bytes are those of an image, for files whose names do not say it. Formats with weak signatures,
 /// and TIFF, in which cameras keep raw data, need the right ending.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) fn is_image(start: &[u8]) -> bool {
     // A header of one of the sizes that there are.
     let is_bmp = || matches!(start.get(14..18), Some([12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]));

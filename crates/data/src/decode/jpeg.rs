@@ -17,9 +17,7 @@ pub(super) struct Extent {
 pub(super) fn extent(file: &[u8]) -> Option<Extent> {
     let mut walk = Walk::default();
     let mut at = 2;
-    loop {
-        let Some(segment) = Segment::read(file, at) else { break };
-        let Segment { marker, contents, end } = segment;
+    while let Some(Segment { marker, contents, end }) = Segment::read(file, at) {
         at = end;
         match marker {
             0xC4 => walk.define_tables(contents)?,

@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(bundle checkpoint recipe image archive run)
+[ ${#targets[@]} -gt 0 ] || targets=(bundle checkpoint recipe image archive cifar labels run)
 
 # What cargo-fuzz passes too, without a sanitiser, which only nightly Rust has. Named as a target, since build
 # scripts and macros must not be instrumented.

@@ -71,6 +71,12 @@ fn image_bombs_of_every_kind_stay_within_256_mib() {
         ("animated 25.webp", bombs::webp_animation([5000, 5000], 4), refused("MiB to decode")),
         ("codes.webp", bombs::webp_codes(8192), refused("Corrupt")),
         ("65536 codes.webp", bombs::webp_codes(65_536), refused("MiB to decode")),
+        ("strip.tif", bombs::tiff([4500, 4400]), None),
+        ("strip 36.tif", bombs::tiff([6000, 6000]), refused("MiB to decode")),
+        ("run.tga", bombs::tga([4500, 4500]), None),
+        ("run 25.tga", bombs::tga([5000, 5000]), refused("MiB to decode")),
+        ("run.qoi", bombs::qoi([4500, 4500]), None),
+        ("run 25.qoi", bombs::qoi([5000, 5000]), refused("MiB to decode")),
     ];
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("model.safetensors"), bundle().to_bytes().unwrap()).unwrap();

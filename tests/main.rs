@@ -7,6 +7,7 @@ mod evaluate;
 mod hostile;
 mod page_fixture;
 mod parity;
+mod pictures;
 mod program;
 #[cfg(unix)]
 mod reliability;

@@ -55,8 +55,8 @@ function declaredPixels(bytes) {
 
 /**
  * The center square of a picture that the browser decoded, at most `maxSide` pixels per side. Rust crops the pictures
- * that it decodes itself in the same way (crates/data/src/decode.rs). This crop serves the preview, camera frames and
- * formats such as AVIF: without it, all their pixels would be copied into wasm.
+ * that it decodes itself in the same way (crates/data/src/decode.rs). This crop serves camera frames and formats such as
+ * AVIF: without it, all their pixels would be copied into wasm.
  * @param {CanvasImageSource} source
  * @param {[number, number]} size of the source: width, height
  * @param {"medium" | "high"} resizeQuality
@@ -96,7 +96,23 @@ export async function previewOf(file, { input, inputSize, pictureWidth: width, p
     return { square, width: width ?? inputSize, height: height ?? inputSize };
   }
   const size = [bitmap.width, bitmap.height];
-  const square = await centerSquare(bitmap, size, MAX_PREVIEW_SIDE, "high");
+  const square = drawnSquare(bitmap, size);
   bitmap.close();
   return { square, width: size[0], height: size[1] };
+}
+
+/**
+ * The center square as the network sees it: upright, and over white. A bitmap of a photograph may carry an orientation, which
+ * drawing applies, and which is lost where a canvas takes over the bitmap itself (`transferFromImageBitmap`).
+ */
+function drawnSquare(bitmap, [width, height]) {
+  const side = Math.min(width, height);
+  const size = Math.min(side, MAX_PREVIEW_SIDE);
+  const canvas = new OffscreenCanvas(size, size);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, size, size);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, (width - side) >> 1, (height - side) >> 1, side, side, 0, 0, size, size);
+  return canvas.transferToImageBitmap();
 }

@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     write(&folder.join("recipe"), "overrides", b"\0optimizer.lr=1\0model.width=2\0schedule.milestones=[0.1, 0.2]")?;
     images(&folder.join("image"))?;
     archives(&folder.join("archive"))?;
+    write(&folder.join("cifar"), "batch", &batch())?;
+    tables(&folder.join("labels"))?;
     runs(&folder.join("run"))
 }
 
@@ -67,6 +69,11 @@ fn images(folder: &Path) -> Written {
             (ImageFormat::Bmp, "bmp"),
             (ImageFormat::WebP, "webp"),
             (ImageFormat::Gif, "gif"),
+            (ImageFormat::Tiff, "tif"),
+            (ImageFormat::Pnm, "ppm"),
+            (ImageFormat::Tga, "tga"),
+            (ImageFormat::Ico, "ico"),
+            (ImageFormat::Qoi, "qoi"),
         ] {
             let mut bytes = Cursor::new(vec![]);
             // JPEG has no alpha, and only PNG has 16 bits.
@@ -133,7 +140,43 @@ fn archives(folder: &Path) -> Written {
         }
         write(folder, name, &builder.into_inner()?)?;
     }
-    Ok(())
+    Ok(write(folder, "zip", &zip(&[("cat/1.png", &png), ("dog/1.png", &png)]))?)
+}
+
+/// A zip of files as they are.
+fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut bytes, mut directory) = (vec![], vec![]);
+    for (name, contents) in files {
+        let mut sum = flate2::Crc::new();
+        sum.update(contents);
+        let length = (contents.len() as u32).to_le_bytes();
+        let numbers = [sum.sum().to_le_bytes(), length, length, (name.len() as u32).to_le_bytes()].concat();
+        let header = [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &numbers].concat();
+        let at = (bytes.len() as u32).to_le_bytes();
+        directory.extend([b"PK\x01\x02\x14\0", &header[..], &[0; 10], &at, name.as_bytes()].concat());
+        bytes.extend([b"PK\x03\x04", &header[..], name.as_bytes(), contents].concat());
+    }
+    let count = (files.len() as u16).to_le_bytes();
+    let [size, start] = [directory.len(), bytes.len()].map(|number| (number as u32).to_le_bytes());
+    bytes.extend(directory);
+    bytes.extend([&b"PK\x05\x06\0\0\0\0"[..], &count, &count, &size, &start, &[0, 0]].concat());
+    bytes
+}
+
+/// A pickle of one image for Python, as NumPy's protocol 2 has it.
+fn batch() -> Vec<u8> {
+    let array = b"U\x04datacnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nK\0\x85U\x01b\x87R(K\x01K\x01M\0\x0c\x86";
+    let kind =
+        b"cnumpy\ndtype\nU\x02u1K\0K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89T\0\x0c\0\0";
+    let labels = b"tbU\x06labels](K\x03eU\x0bfine_labels](K\x03eU\x0dcoarse_labels](K\x03eu.";
+    [&b"\x80\x02}q\x01("[..], array, kind, &[7; 3072], labels].concat()
+}
+
+fn tables(folder: &Path) -> Written {
+    write(folder, "ids", b"id,breed\n1,cat\n2,\"dog, large\"\n")?;
+    write(folder, "files", b"1.png;cat\n2.png;dog\n")?;
+    write(folder, "paths", b"train/cat/1.png\ntrain/dog/1.png\nval/cat/2.png\nTest/cat/3.png\n@eaDir/4.png\n")?;
+    Ok(write(folder, "flat", b"a/cat/train/1.png\na/dog/test/2.png\n\xb9\xb7/1.png\n./x\n")?)
 }
 
 fn runs(folder: &Path) -> Written {

@@ -1,4 +1,4 @@
-//! Bytes as a tar, packed with gzip, first as CIFAR-10's archive and then as one of images. Nothing may appear
+//! Bytes as a tar, packed with gzip, first as CIFAR-10's archive and then as one of images, and as a zip. Nothing may appear
 //! beside the folder that they are unpacked to.
 
 #![no_main]
@@ -25,11 +25,15 @@ fuzz_target!(|data: &[u8]| {
         assert!(made.is_empty() || is_made && made.iter().all(|found| found == name), "{made:?}");
         let _ = fs::remove_dir_all(unpacked.join(name));
     }
-    if let Ok(source) = Source::from_path(&archive) {
-        let _ =
-            load(&LoadOptions { source, image_size: Some(4), offline: true, ..LoadOptions::default() }, &mut |_| {});
+    let zip = folder.path().join("archive.zip");
+    fs::write(&zip, data).expect("a file of a few kilobytes");
+    for path in [&archive, &zip] {
+        if let Ok(source) = Source::from_path(path) {
+            let options = LoadOptions { source, image_size: Some(4), offline: true, ..LoadOptions::default() };
+            let _ = load(&options, &mut |_| {});
+        }
     }
     let mut beside: Vec<_> = fs::read_dir(&folder).expect("still there").flatten().map(|e| e.file_name()).collect();
     beside.sort();
-    assert_eq!(beside, ["archive.tar.gz", "unpacked"]);
+    assert_eq!(beside, ["archive.tar.gz", "archive.zip", "unpacked"]);
 });

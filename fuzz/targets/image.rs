@@ -2,11 +2,17 @@
 
 #![no_main]
 
+use kiln_data::{decode_damaged, decode_image, dimensions};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let size = 1 + data.len() % 64;
-    if let Ok(pixels) = kiln_data::decode_image(data, size) {
-        assert_eq!(pixels.len(), 3 * size * size);
+    let _ = dimensions(data);
+    match decode_damaged(data, size) {
+        Ok(decoded) => {
+            assert_eq!(decoded.pixels.len(), 3 * size * size);
+            assert_eq!(decode_image(data, size).err(), decoded.damage);
+        }
+        Err(error) => assert_eq!(decode_image(data, size), Err(error)),
     }
 });

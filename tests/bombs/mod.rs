@@ -39,6 +39,55 @@ pub fn jpeg([width, height]: [u16; 2], components: u8, sampling: [u8; 2], is_pro
     file
 }
 
+/// A black TIFF in RGB with one deflated strip.
+pub fn tiff([width, height]: [u32; 2]) -> Vec<u8> {
+    let row = vec![0; width as usize * 3];
+    let mut pixels = ZlibEncoder::new(vec![], Compression::fast());
+    (0..height).for_each(|_| pixels.write_all(&row).unwrap());
+    let pixels = pixels.finish().unwrap();
+    // Width, height, bits, compression, RGB, strip, samples, rows in the strip, its bytes; then the three depths.
+    let (strip, depths) = (8 + 2 + 9 * 12 + 4 + 6, 8 + 2 + 9 * 12 + 4);
+    let tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, depths),
+        (259, 3, 1, 8),
+        (262, 3, 1, 2),
+        (273, 4, 1, strip),
+        (277, 3, 1, 3),
+        (278, 4, 1, height),
+        (279, 4, 1, pixels.len() as u32),
+    ];
+    let mut file = b"II*\0\x08\0\0\0\x09\0".to_vec();
+    for (tag, kind, count, value) in tags {
+        file.extend([tag as u16, kind as u16].map(u16::to_le_bytes).concat());
+        file.extend([count, value].map(u32::to_le_bytes).concat());
+    }
+    file.extend([0, 0, 0, 0, 8, 0, 8, 0, 8, 0]);
+    file.extend(pixels);
+    file
+}
+
+/// A black run-length encoded Targa file in RGBA.
+pub fn tga([width, height]: [u16; 2]) -> Vec<u8> {
+    let mut file = vec![0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend([width, height].map(u16::to_le_bytes).concat());
+    file.extend([32, 0]);
+    let runs = (usize::from(width) * usize::from(height)).div_ceil(128);
+    file.extend([0xFF, 0, 0, 0, 255].repeat(runs));
+    file
+}
+
+/// A QOI file in RGBA of one color.
+pub fn qoi([width, height]: [u32; 2]) -> Vec<u8> {
+    let mut file = b"qoif".to_vec();
+    file.extend([width, height].map(u32::to_be_bytes).concat());
+    file.extend([4, 0]);
+    file.extend(vec![0xFD; (width as usize * height as usize).div_ceil(62)]);
+    file.extend([0, 0, 0, 0, 0, 0, 0, 1]);
+    file
+}
+
 /// A black PNG of a colour type (0 grey, 2 RGB, 6 RGBA) and 8 or 16 bits.
 pub fn png([width, height]: [u32; 2], colour: u8, bits: u8) -> Vec<u8> {
     let channels = [1, 0, 3, 0, 0, 0, 4][usize::from(colour)];

@@ -53,6 +53,52 @@ test("a format that only the browser decodes is classified", { skip }, page(asyn
   assert.match(await page.locator("#caption").textContent(), /128 × 128/);
 }));
 
+/** The colors of some points of the picture on the page, 0 to 1 across and down, as [red, green, blue]. */
+async function shownColors(page, points) {
+  await page.evaluate(() => document.querySelector("#heat").style.setProperty("display", "none"));
+  const shot = await page.locator("#picture").screenshot();
+  return page.evaluate(async ([shot, points]) => {
+    const bitmap = await createImageBitmap(new Blob([new Uint8Array(shot)]));
+    const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+    context.drawImage(bitmap, 0, 0);
+    return points.map(([x, y]) => [...context.getImageData(x * bitmap.width, y * bitmap.height, 1, 1).data.slice(0, 3)]);
+  }, [[...shot], points]);
+}
+
+/** A picture of 96 x 64 pixels, red on the left and blue on the right or, as PNG, transparent there. */
+async function twoHalves(page, type) {
+  return Buffer.from(await page.evaluate(async (type) => {
+    const canvas = new OffscreenCanvas(96, 64);
+    const context = canvas.getContext("2d");
+    context.fillStyle = "red";
+    context.fillRect(0, 0, 48, 64);
+    context.fillStyle = "blue";
+    if (type === "image/jpeg") context.fillRect(48, 0, 48, 64);
+    return [...new Uint8Array(await (await canvas.convertToBlob({ type })).arrayBuffer())];
+  }, type));
+}
+
+const isRed = ([red, green, blue]) => red > 200 && green < 60 && blue < 60;
+const isBlue = ([red, green, blue]) => red < 60 && green < 60 && blue > 200;
+
+test("a photograph that was taken upright is shown upright", page(async (page) => {
+  const jpeg = await twoHalves(page, "image/jpeg");
+  // Exif, big endian, one entry: orientation (0x112), a short, 1 value: 6, a quarter turn clockwise.
+  const exif = Buffer.from("4578696600004d4d002a0000000800010112000300000001000600000000000000", "hex");
+  const header = Buffer.from([0xff, 0xe1, 0, exif.length + 2]);
+  await answerToFile(page, "phone.jpg", Buffer.concat([jpeg.subarray(0, 2), header, exif, jpeg.subarray(2)]));
+  assert.match(await page.locator("#caption").textContent(), /64 × 96/);
+  const [top, bottom] = await shownColors(page, [[0.5, 0.1], [0.5, 0.9]]);
+  assert.ok(isRed(top) && isBlue(bottom), `${top} above ${bottom}`);
+}, mock()));
+
+test("what is transparent is shown over white", page(async (page) => {
+  await answerToFile(page, "half.png", await twoHalves(page, "image/png"));
+  const [left, right] = await shownColors(page, [[0.1, 0.5], [0.9, 0.5]]);
+  assert.ok(isRed(left), `${left}`);
+  assert.deepEqual(right, [255, 255, 255]);
+}, mock()));
+
 test("camera frames are classified until the camera stops, and the last frame stays", page(async (page) => {
   await answerAfter(page, () => page.locator("#camera").click());
   assert.ok(await page.locator("#video").isVisible());

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod data;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,11 +9,11 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
-use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
 use kiln_kernels::device::{DeviceError, DeviceRequest};
 use kiln_model::container::Storage;
 
 pub use self::bench::{Bench, BenchArgs};
+pub use self::data::{Columns, DataArgs, DatasetName};
 
 /// Images in a report's embedding by default: four seconds on two cores, where 10,000 take fifteen.
 pub const EMBEDDED: usize = 2000;
@@ -71,61 +72,6 @@ pub struct CompletionsArgs {
 pub struct ManArgs {
     /// Folder for kiln.1 and a page for each command
     pub folder: PathBuf,
-}
-
-/// Where images come from.
-#[derive(clap::Args, Clone)]
-pub struct DataArgs {
-    /// Your images: a folder with train/<class>/*.jpg (and test/<class>/), such a folder as .tar.gz,
-    /// or the binary archive of CIFAR-10 or CIFAR-100
-    #[arg(long, value_name = "PATH", conflicts_with = "dataset")]
-    pub data: Option<PathBuf>,
-    /// auto (CIFAR-10 if it is on disk or can be downloaded, else synthetic), cifar10, cifar100 (its 100
-    /// fine classes), cifar100-coarse (its 20 superclasses) or synthetic
-    #[arg(long, default_value = "auto")]
-    pub dataset: DatasetName,
-    /// Folder for downloads
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data_dir: PathBuf,
-    /// Download nothing
-    #[arg(long)]
-    pub offline: bool,
-    /// Use only the first N training images, evenly by class, and a fifth as many test images
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Resize a folder's images to this many pixels a side [default: the recipe's or the bundle's]
-    #[arg(long, value_name = "PIXELS")]
-    pub image_size: Option<usize>,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
-pub enum DatasetName {
-    Auto,
-    Cifar10,
-    Cifar100,
-    #[value(name = "cifar100-coarse")]
-    Cifar100Coarse,
-    Synthetic,
-}
-
-impl DataArgs {
-    /// Whether the user named the images.
-    pub fn is_named(&self) -> bool {
-        self.data.is_some() || self.dataset != DatasetName::Auto
-    }
-}
-
-impl DatasetName {
-    /// As it is typed, and as bundles have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cifar10 => CIFAR10.name,
-            Self::Cifar100 => CIFAR100.name,
-            Self::Cifar100Coarse => CIFAR100_COARSE.name,
-            Self::Synthetic => "synthetic",
-        }
-    }
 }
 
 #[derive(clap::Args)]
@@ -283,8 +229,8 @@ pub struct CompareArgs {
 
 #[derive(clap::Args)]
 pub struct PredictArgs {
-    /// Image files
-    #[arg(required = true)]
+    /// Image files, folders of them, patterns such as 'photos/*.jpg', or - for a list of files on standard input
+    #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A run's folder or a bundle [default: the newest run]
     #[arg(long, value_name = "PATH")]
@@ -292,7 +238,13 @@ pub struct PredictArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "cpu")]
     pub device: DeviceRequest,
-    /// Print JSON
+    /// The K likeliest classes
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: u16,
+    /// Also write the answers to this file as a table, a row for each image
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Print a JSON object for each image, with its logits
     #[arg(long)]
     pub json: bool,
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_data::{Dataset, LoadOptions, LoadProgress, Source, load};
+use kiln_data::{Dataset, LabelTable, LoadOptions, LoadProgress, Matched, Source, load};
 
 use kiln_model::Metadata;
 
@@ -15,6 +15,15 @@ use crate::printable::message;
 
 /// Loads what the arguments name and says what a user should know of it on stderr.
 pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
+    load_for(args, seed, &[])
+}
+
+/// Loads what the arguments name to score a network on it: its classes are brought to the network's by their names.
+pub fn to_score(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
+    Ok(of_known_classes(load_for(args, trained.seed, &trained.classes)?, trained))
+}
+
+fn load_for(args: &DataArgs, seed: u64, known_classes: &[String]) -> Result<Dataset> {
     let source = match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
         (None, DatasetName::Auto) => Source::Auto,
@@ -26,6 +35,8 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     let options = LoadOptions {
         source,
         data_dir: args.data_dir.clone(),
+        labels: args.labels.clone().map(|path| LabelTable { path, columns: args.label_columns.clone().map(|it| it.0) }),
+        known_classes: known_classes.to_vec(),
         image_size: args.image_size,
         offline: args.offline,
         limit: args.limit,
@@ -58,10 +69,42 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
     if let Some(note) = &loaded.note {
         eprintln!("note: {}; pass --data PATH to use your own images", message(note));
     }
-    if !loaded.dataset.report.is_clean() {
-        eprintln!("warning: {}", message(&loaded.dataset.report));
+    let Dataset { name, report, .. } = &loaded.dataset;
+    if !report.arrangement.is_empty() {
+        let aside = if report.aside.is_empty() { String::new() } else { format!("; left aside: {}", report.aside) };
+        let images = report.files - report.skipped.len();
+        eprintln!("found    {}", message(format!("{name}: {}; {images} images{aside}", report.arrangement)));
+    }
+    let skipped = (!report.skipped.is_empty()).then(|| report.skipped_files());
+    for warning in skipped.iter().chain(&report.notes) {
+        eprintln!("warning: {}", message(warning));
     }
     Ok(loaded.dataset)
+}
+
+/// Data with the network's classes, by their names, and a word about what that changes.
+fn of_known_classes(mut data: Dataset, trained: &Metadata) -> Dataset {
+    if data.classes == trained.classes {
+        return data;
+    }
+    let mut found = data.clone();
+    let Matched { classes, unknown, dropped } = found.match_classes(&trained.classes);
+    // With none of the classes, an error will say which there are.
+    if !classes.is_empty() {
+        let (known, all) = (classes.len(), trained.classes.len());
+        let rest = if unknown.is_empty() {
+            String::new()
+        } else {
+            format!("; left aside: {dropped} images of classes that it does not know, {}", unknown.join(", "))
+        };
+        let classes = classes.join(", ");
+        eprintln!(
+            "note: {}",
+            message(format!("{} has {known} of the network's {all} classes: {classes}{rest}", data.name))
+        );
+        data = found;
+    }
+    data
 }
 
 /// The images that the user names, or else those that a network was trained on: never another set that
@@ -81,7 +124,7 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
             ),
         };
     }
-    let data = dataset(&args, trained.seed)?;
+    let data = load_for(&args, trained.seed, &trained.classes)?;
     if data.digest() == trained.dataset_digest {
         return Ok(data);
     }
@@ -95,5 +138,5 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
         "note: {} is not what the network was trained on ({}), by its digest; scoring on it anyway",
         data.name, trained.dataset
     );
-    Ok(data)
+    Ok(of_known_classes(data, trained))
 }

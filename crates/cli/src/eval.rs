@@ -21,9 +21,10 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let mut data_args = args.data.clone();
     data_args.image_size.get_or_insert(bundle.metadata.image_size);
     let chosen = choose(args.device)?;
-    let data = data::dataset(&data_args, bundle.metadata.seed)?;
+    let data = data::to_score(&data_args, &bundle.metadata)?;
     let network = Evaluator::new(&bundle, &data, args.batch_size.into(), &chosen.device)?;
     let (_, set) = test_images(&data);
+    let set = &*set;
 
     let predictions = network.predict(set, args.tta);
     let run = args.model.is_dir().then(|| RunDir::open(&args.model));

@@ -1,50 +1,99 @@
 //! `kiln predict`
 
+mod inputs;
+mod table;
+
 use std::fs;
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
 use kiln::{SelectedDevice, choose};
-use kiln_model::{Bundle, Metadata, Predictor};
+use kiln_data::{DecodeError, Decoded, decode_damaged_file};
+use kiln_model::{Bundle, Metadata, Prediction, Predictor};
+use kiln_train::run_dir::write_whole;
+use rayon::prelude::*;
 use serde_json::json;
 
+use self::table::Table;
 use crate::args::PredictArgs;
 use crate::eval::open;
 use crate::printable::{message, printable};
 
+/// Pictures that are decoded at a time, on all cores, while the network waits.
+const BATCH: usize = 64;
+
+/// An image's answer, and what is wrong with its file.
+struct Answer {
+    prediction: Prediction,
+    damage: Option<DecodeError>,
+}
+
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
+    let images = inputs::files(&args.images)?;
     let path = args.model.map_or_else(newest_run, Ok)?;
     let (path, bundle) = open(&path)?;
     let mut predictor = predictor(bundle, &choose(args.device)?)?;
-    let Metadata { classes, recipe, architecture, .. } = predictor.metadata().clone();
-    let mut failed = false;
+    let Metadata { classes, recipe, architecture, image_size, .. } = predictor.metadata().clone();
+    let top = usize::from(args.top).min(classes.len());
     if !args.json {
         println!("{} ({} at width {})", path.display(), recipe, architecture.width());
     }
-    for image in &args.images {
-        let prediction = match predictor.classify_file(image) {
-            Ok(prediction) => prediction,
-            Err(error) => {
-                failed = true;
-                eprintln!("error: {}", message(format!("{}: {error}", image.display())));
-                continue;
+    let is_shown = images.len() > BATCH && std::io::stderr().is_terminal();
+    let bar = if is_shown { ProgressBar::new(images.len() as u64) } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template("images {bar:30} {pos}/{len} {per_sec} ETA {eta}")?);
+    let (mut table, mut failed) = (args.csv.is_some().then(|| Table::new(top)), false);
+    for batch in images.chunks(BATCH) {
+        let decoded: Vec<_> = batch.par_iter().map(|image| decode_damaged_file(image, image_size)).collect();
+        for (image, decoded) in batch.iter().zip(decoded) {
+            let answer = answer(&mut predictor, decoded);
+            if let Some(table) = &mut table {
+                table.add(image, &answer, &classes);
             }
-        };
-        let ranked = prediction.top(5).into_iter().map(|(class, probability)| (probability, &classes[class]));
-        let ranked: Vec<_> = ranked.collect();
-        if args.json {
-            let top: Vec<_> = ranked.iter().map(|(p, class)| json!({"class": class, "probability": p})).collect();
-            println!("{}", json!({"image": image, "top": top}));
-            continue;
-        }
-        println!("\n{}", printable(image.display()));
-        let width = ranked.iter().map(|(_, class)| class.chars().count()).max().unwrap_or(0);
-        for (probability, class) in ranked {
-            println!("  {class:<width$}  {:>5.1} %  {}", 100.0 * probability, bar(probability));
+            match answer {
+                Ok(answer) => bar.suspend(|| show(image, &answer, &classes, top, args.json)),
+                Err(error) => {
+                    failed = true;
+                    bar.suspend(|| eprintln!("error: {}", message(format!("{}: {error}", image.display()))));
+                }
+            }
+            bar.inc(1);
         }
     }
+    bar.finish_and_clear();
+    if let (Some(table), Some(path)) = (table, &args.csv) {
+        write_whole(path, table.text().as_bytes()).context("the answers cannot be written")?;
+    }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn answer(predictor: &mut Predictor, decoded: Result<Decoded, DecodeError>) -> Result<Answer> {
+    let Decoded { pixels, damage } = decoded?;
+    Ok(Answer { prediction: pollster::block_on(predictor.predict(&pixels))?, damage })
+}
+
+fn show(image: &Path, answer: &Answer, classes: &[String], top: usize, as_json: bool) {
+    let Answer { prediction, damage } = answer;
+    if let Some(damage) = damage {
+        eprintln!("warning: {}", message(format!("{}: {damage}", image.display())));
+    }
+    let ranked: Vec<_> = prediction.top(top).into_iter().map(|(class, p)| (p, &classes[class])).collect();
+    if as_json {
+        let top: Vec<_> = ranked.iter().map(|(p, class)| json!({"class": class, "probability": p})).collect();
+        let mut line = json!({"image": image, "top": top, "logits": prediction.logits});
+        if let Some(damage) = damage {
+            line["warning"] = damage.to_string().into();
+        }
+        println!("{line}");
+        return;
+    }
+    println!("\n{}", printable(image.display()));
+    let width = ranked.iter().map(|(_, class)| class.chars().count()).max().unwrap_or(0);
+    for (probability, class) in ranked {
+        println!("  {class:<width$}  {:>5.1} %  {}", 100.0 * probability, bar(probability));
+    }
 }
 
 /// The network on the selected adapter, or on the CPU. Inference plans run on wgpu alone, so a CUDA device falls back to

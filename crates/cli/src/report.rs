@@ -35,6 +35,7 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
             let device = choose(args.device)?.device;
             let network = Evaluator::new(&bundle, &data, args.batch_size.into(), &device)?;
             let (_, set) = test_images(&data);
+            let set = &*set;
             let predictions = network.predict(set, true);
             refresh_evaluation(run, &network, &data, &predictions)?;
             evidence = gather_evidence(run, &bundle, &data, predictions, args.embed)?;

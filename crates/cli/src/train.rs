@@ -24,9 +24,13 @@ use serde_json::json;
 use self::finish::finish;
 use self::guard::guarded;
 use self::screen::{Progress, Screen};
-use crate::args::{DataArgs, DatasetName, TrainArgs};
+use crate::args::{Columns, DataArgs, DatasetName, TrainArgs};
+use crate::printable::printable;
 use crate::signals::Signals;
 use crate::{data, environment, eval, recipes};
+
+/// Classes that are named when a run starts.
+const MOST_CLASSES: usize = 20;
 
 /// What is said of a run should its GPU fail: its folder, once it can be resumed.
 #[derive(Default)]
@@ -241,6 +245,7 @@ fn describe(run: &Run, session: &Session) {
     let event = json!({
         "event": "start", "run": folder, "dataset": data.name, "train": train, "validation": validation,
         "test": test, "parameters": parameters, "step": header.step, "recipe": header.recipe,
+        "classes": data.classes, "found": data.report.to_string(),
     });
     screen.say(event, || {
         let model = &header.recipe.model;
@@ -256,7 +261,13 @@ fn describe(run: &Run, session: &Session) {
                 model.width(),
                 trained(header)
             ),
-            format!("data     {}: {train} to train, {validation} to validate, {test} to test", data.name),
+            format!(
+                "data     {}: {train} to train, {validation} to validate{}, {test} to test; {} classes: {}",
+                printable(&data.name),
+                if data.validation.is_some() { " (the data's own)" } else { "" },
+                data.classes.len(),
+                printable(shortened(&data.classes))
+            ),
             format!("run      {}{resumed}\n", folder.display()),
         ];
         lines.join("\n")
@@ -275,6 +286,13 @@ fn trained(header: &Header) -> String {
     format!(", of which {} train", grouped(count))
 }
 
+/// The first classes, and how many more there are.
+fn shortened(classes: &[String]) -> String {
+    let shown = classes.len().min(MOST_CLASSES);
+    let more = if shown < classes.len() { format!(" and {} more", classes.len() - shown) } else { String::new() };
+    classes[..shown].join(", ") + &more
+}
+
 /// How the user named the data, to be typed again.
 fn data_arguments(args: &DataArgs) -> String {
     let mut text = match (&args.data, args.dataset) {
@@ -282,6 +300,8 @@ fn data_arguments(args: &DataArgs) -> String {
         (None, DatasetName::Auto) => String::new(),
         (None, named) => format!(" --dataset {}", named.name()),
     };
+    text += &args.labels.as_ref().map(|path| format!(" --labels {}", path.display())).unwrap_or_default();
+    text += &args.label_columns.as_ref().map(|Columns([a, b])| format!(" --label-columns {a},{b}")).unwrap_or_default();
     text += &args.limit.map(|limit| format!(" --limit {limit}")).unwrap_or_default();
     text
 }

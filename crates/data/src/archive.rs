@@ -1,30 +1,63 @@
-//! Reads the archives of CIFAR-10 and CIFAR-100 without trusting them.
+//! Reads archives without trusting them: the members of any, and the files of CIFAR-10 and CIFAR-100.
 //!
-//! Only regular files with the expected names are read, and only up to the size of the official ones. A link,
+//! Of a CIFAR archive only regular files with the expected names are read, and only up to the size of the official ones. A link,
 //! or a member that points outside its folder, makes the whole archive an error.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     ops::ControlFlow,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use flate2::read::GzDecoder;
-use tar::{Archive, Entry, EntryType, PaxExtensions};
+use tar::{Archive, EntryType, PaxExtensions};
 
-use crate::{cifar::Cifar, dataset::Dataset, download::sync_folder, error::DataError};
+use crate::{
+    cifar::{Cifar, Form},
+    dataset::Dataset,
+    download::sync_folder,
+    error::DataError,
+    folder::text,
+    zip,
+};
 
 /// Maximum length of a member's name in bytes.
-const MAX_NAME: u64 = 4096;
+pub(crate) const MAX_NAME: u64 = 4096;
 
-/// A member's contents.
-pub(crate) type Contents<'a> = Entry<'a, GzDecoder<BufReader<File>>>;
+/// A file or folder in an archive.
+pub(crate) struct Member<'a> {
+    /// Its name as the archive has it; what is not UTF-8 is written as `\xNN`.
+    pub name: String,
+    pub kind: MemberKind,
+    /// Bytes of its contents.
+    pub size: u64,
+    pub contents: &'a mut dyn Read,
+}
 
-/// Calls `visit` with the name and contents of every member until it breaks.
-///
-/// Long names are assembled here, because the `tar` crate allocates as much memory for one as its header claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MemberKind {
+    File,
+    Folder,
+    Link,
+    /// With what it is, in words.
+    Other(String),
+}
+
+/// Endings of the names of archives that are read.
+const ENDINGS: [&str; 4] = [".tar.gz", ".tgz", ".tar", ".zip"];
+
+/// The name of an archive without its ending; `None` if it has none of a known archive.
+pub(crate) fn stem(name: &str) -> Option<&str> {
+    let ending = ENDINGS.iter().find(|ending| {
+        let start = name.len().checked_sub(ending.len());
+        start.and_then(|start| name.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(ending))
+    })?;
+    Some(&name[..name.len() - ending.len()])
+}
+
+/// Calls `visit` with every member until it breaks. Whether it is a zip, a tar or a tar packed with gzip is seen from the contents.
 ///
 /// # Errors
 ///
@@ -32,10 +65,25 @@ pub(crate) type Contents<'a> = Entry<'a, GzDecoder<BufReader<File>>>;
 /// archive does not have: names over 4096 bytes, sparse files, and sizes that are stated twice.
 pub(crate) fn visit(
     path: &Path,
-    mut visit: impl FnMut(PathBuf, &mut Contents) -> Result<ControlFlow<()>, DataError>,
+    mut visit: impl FnMut(&mut Member) -> Result<ControlFlow<()>, DataError>,
 ) -> Result<(), DataError> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)));
+    let mut file = BufReader::new(File::open(path).map_err(DataError::io("open", path))?);
+    let start = file.fill_buf().map_err(DataError::io("read", path))?;
+    if start.starts_with(b"PK") {
+        return zip::visit(path, &mut visit);
+    }
+    let tar: Box<dyn Read> =
+        if start.starts_with(b"\x1f\x8b") { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
+    visit_tar(path, tar, &mut visit)
+}
+
+/// Long names are assembled here, because the `tar` crate allocates as much memory for one as its header claims.
+fn visit_tar(
+    path: &Path,
+    tar: Box<dyn Read>,
+    visit: &mut dyn FnMut(&mut Member) -> Result<ControlFlow<()>, DataError>,
+) -> Result<(), DataError> {
+    let mut archive = Archive::new(tar);
     let mut long_name = None;
     for entry in archive.entries().map_err(DataError::io("read", path))?.raw(true) {
         let mut entry = entry.map_err(DataError::io("read", path))?;
@@ -62,7 +110,14 @@ pub(crate) fn visit(
             EntryType::XGlobalHeader => long_name = None,
             EntryType::GNUSparse => return refuse("is a sparse file"),
             _ => {
-                if visit(name.into(), &mut entry)?.is_break() {
+                let kind = match kind {
+                    EntryType::Regular => MemberKind::File,
+                    EntryType::Directory => MemberKind::Folder,
+                    EntryType::Symlink | EntryType::Link => MemberKind::Link,
+                    other => MemberKind::Other(format!("is not a regular file (type {other:?})")),
+                };
+                let size = entry.size();
+                if visit(&mut Member { name, kind, size, contents: &mut entry })?.is_break() {
                     break;
                 }
             }
@@ -71,8 +126,11 @@ pub(crate) fn visit(
     Ok(())
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// A member's name without `.` in it; `None` if it points outside the archive's folder.
+pub(crate) fn inner_name(name: &str) -> Option<String> {
+    let names: Vec<&str> = name.split('/').filter(|name| !["", "."].contains(name)).collect();
+    let is_outside = name.starts_with('/') || names.contains(&"..") || names.first()?.ends_with(':');
+    (!is_outside).then(|| names.join("/"))
 }
 
 /// The name of the next member if a POSIX extended header gives one.
@@ -95,15 +153,16 @@ fn unsafe_member(path: &Path, member: &str, problem: String) -> DataError {
 }
 
 /// Reads a set from its archive, in memory.
-pub(crate) fn read_cifar(cifar: &Cifar, path: &Path) -> Result<Dataset, DataError> {
+pub(crate) fn read_cifar(cifar: &Cifar, form: Form, path: &Path) -> Result<Dataset, DataError> {
     let mut batches = BTreeMap::new();
-    visit_members(cifar, path, |name, entry| {
+    visit_members(cifar, form, path, |name, contents| {
         let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
+        contents.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
         batches.insert(name, bytes);
         Ok(())
     })?;
-    cifar.dataset(|name| batches.remove(name).ok_or(DataError::MissingFile { path: path.into(), file: name }), path)
+    let contents = |name| batches.remove(name).ok_or(DataError::MissingFile { path: path.into(), file: name });
+    cifar.dataset(form, contents, path)
 }
 
 /// Unpacks a set's archive into `data_dir` and returns the new folder, [`Cifar::folder`], with the set's files.
@@ -126,10 +185,10 @@ pub fn unpack_cifar(cifar: &Cifar, archive: &Path, data_dir: &Path) -> Result<Pa
     let unpacked = temporary.path().join(cifar.folder);
     fs::create_dir(&unpacked).map_err(DataError::io("create", &unpacked))?;
 
-    visit_members(cifar, archive, |name, entry| {
+    visit_members(cifar, Form::Binary, archive, |name, contents| {
         let path = unpacked.join(name);
         let mut file = File::create_new(&path).map_err(DataError::io("create", &path))?;
-        io::copy(entry, &mut file).map_err(DataError::io("unpack", archive))?;
+        io::copy(contents, &mut file).map_err(DataError::io("unpack", archive))?;
         file.sync_all().map_err(DataError::io("write", &path))
     })?;
 
@@ -143,37 +202,34 @@ pub fn unpack_cifar(cifar: &Cifar, archive: &Path, data_dir: &Path) -> Result<Pa
 /// Checks every member of an archive, and calls `use_member` with the name and contents of the expected ones.
 fn visit_members(
     cifar: &Cifar,
+    form: Form,
     path: &Path,
-    mut use_member: impl FnMut(&'static str, &mut Contents) -> Result<(), DataError>,
+    mut use_member: impl FnMut(&'static str, &mut dyn Read) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let mut missing = [cifar.train, &[cifar.test]].concat();
-    let most_bytes = (cifar.most_records * cifar.record_bytes()) as u64;
+    let mut missing = cifar.files(form);
+    let most_bytes = cifar.most_bytes(form) as u64;
     let mut seen = Vec::new();
-    visit(path, |member, entry| {
-        let refuse = |problem: String| Err(unsafe_member(path, &member.to_string_lossy(), problem));
-        let stays_inside =
-            member.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
-        if !stays_inside {
-            return refuse("points outside the folder".into());
+    visit(path, |member| {
+        let refuse = |problem: String| Err(unsafe_member(path, &member.name, problem));
+        let Some(inner) = inner_name(&member.name) else { return refuse("points outside the folder".into()) };
+        match &member.kind {
+            MemberKind::File => {}
+            MemberKind::Folder => return Ok(ControlFlow::Continue(())),
+            MemberKind::Link => return refuse("is a link".into()),
+            MemberKind::Other(problem) => return refuse(problem.clone()),
         }
-        match entry.header().entry_type() {
-            EntryType::Regular => {}
-            EntryType::Directory => return Ok(ControlFlow::Continue(())),
-            EntryType::Symlink | EntryType::Link => return refuse("is a link".into()),
-            other => return refuse(format!("is not a regular file (type {other:?})")),
-        }
-        if entry.size() > most_bytes {
-            let size = entry.size();
+        if member.size > most_bytes {
+            let size = member.size;
             return refuse(format!("has {size} bytes, more than the largest official file ({most_bytes})"));
         }
         // Other files, such as readme.html, are ignored.
-        let Some(name) = expected_name(cifar, &member) else { return Ok(ControlFlow::Continue(())) };
+        let Some(name) = expected_name(cifar, form, &inner) else { return Ok(ControlFlow::Continue(())) };
         if seen.contains(&name) {
             return refuse("appears twice".into());
         }
         seen.push(name);
         missing.retain(|&batch| batch != name);
-        use_member(name, entry)?;
+        use_member(name, member.contents)?;
         Ok(ControlFlow::Continue(()))
     })?;
     match missing.first() {
@@ -182,9 +238,9 @@ fn visit_members(
     }
 }
 
-/// The file's name if `member` is an expected file in the set's folder.
-pub(crate) fn expected_name(cifar: &Cifar, member: &Path) -> Option<&'static str> {
-    let name = member.strip_prefix("./").unwrap_or(member).strip_prefix(cifar.folder).ok()?;
-    let expected = [cifar.train, &[cifar.test], cifar.names].concat();
-    expected.into_iter().find(|&expected| name == Path::new(expected))
+/// The file's name if a member is an expected file in the set's folder.
+pub(crate) fn expected_name(cifar: &Cifar, form: Form, member: &str) -> Option<&'static str> {
+    let name = member.strip_prefix(cifar.folder(form))?.strip_prefix('/')?;
+    let names = if form == Form::Binary { cifar.names } else { &[] };
+    cifar.files(form).into_iter().chain(names.iter().copied()).find(|expected| name == *expected)
 }

@@ -1,13 +1,18 @@
-//! CIFAR-10 and CIFAR-100 in their binary form (<https://www.cs.toronto.edu/~kriz/cifar.html>).
+//! CIFAR-10 and CIFAR-100 in their binary form and in that for Python (<https://www.cs.toronto.edu/~kriz/cifar.html>).
 //!
-//! A file is a sequence of records: the label, one byte (CIFAR-100: two, coarse and fine), then 32 x 32 bytes
+//! A binary file is a sequence of records: the label, one byte (CIFAR-100: two, coarse and fine), then 32 x 32 bytes
 //! each of red, green and blue. That is `[3, 32, 32]`, the layout of an [`ImageSet`].
 
+#[cfg(not(target_family = "wasm"))]
+use std::borrow::Cow;
 use std::path::Path;
 
+#[cfg(not(target_family = "wasm"))]
+use crate::pickle::{Pickle, PickleError};
 use crate::{
-    dataset::{Dataset, ImageSet, LoadReport},
+    dataset::{Dataset, ImageSet},
     error::DataError,
+    found::LoadReport,
 };
 
 /// Pixels per side.
@@ -35,8 +40,10 @@ pub struct Cifar {
     pub test: &'static str,
     /// Files with class names that come with them.
     pub names: &'static [&'static str],
-    /// Number of records in the largest official file.
+    /// Number of records in each official training file, which is the largest.
     pub most_records: usize,
+    /// The form for Python.
+    pub python: Python,
     /// The folder that the official archive unpacks to.
     pub folder: &'static str,
     /// Name of the official archive.
@@ -51,6 +58,31 @@ pub struct Cifar {
     pub std: [f32; 3],
 }
 
+/// The form in which Python's torchvision keeps a set: pickles with an array of pixels and lists of labels.
+#[derive(Debug, PartialEq)]
+pub struct Python {
+    /// Training files, in order.
+    pub train: &'static [&'static str],
+    /// Test file.
+    pub test: &'static str,
+    /// The folder that the official archive unpacks to.
+    pub folder: &'static str,
+    /// Keys of the lists of labels, in the order of a record's label bytes.
+    labels: &'static [&'static str],
+}
+
+/// The two forms of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Records of bytes.
+    Binary,
+    /// Pickles.
+    Python,
+}
+
+/// Number of records in the official test file of each set.
+const TEST_RECORDS: usize = 10_000;
+
 /// Ten classes, each with 5,000 training images and 1,000 test images.
 pub const CIFAR10: Cifar = Cifar {
     name: "cifar10",
@@ -62,6 +94,12 @@ pub const CIFAR10: Cifar = Cifar {
     test: "test_batch.bin",
     names: &["batches.meta.txt"],
     most_records: 10_000,
+    python: Python {
+        train: &["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
+        test: "test_batch",
+        folder: "cifar-10-batches-py",
+        labels: &["labels"],
+    },
     folder: "cifar-10-batches-bin",
     archive: "cifar-10-binary.tar.gz",
     url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -81,6 +119,12 @@ pub const CIFAR100: Cifar = Cifar {
     test: "test.bin",
     names: &["coarse_label_names.txt", "fine_label_names.txt"],
     most_records: 50_000,
+    python: Python {
+        train: &["train"],
+        test: "test",
+        folder: "cifar-100-python",
+        labels: &["coarse_labels", "fine_labels"],
+    },
     folder: "cifar-100-binary",
     archive: "cifar-100-binary.tar.gz",
     url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
@@ -120,33 +164,111 @@ impl Cifar {
         self.label_bytes + PIXELS
     }
 
+    /// Training files of a form, in order, with the test file behind them.
+    pub fn files(&self, form: Form) -> Vec<&'static str> {
+        match form {
+            Form::Binary => [self.train, &[self.test]].concat(),
+            Form::Python => [self.python.train, &[self.python.test]].concat(),
+        }
+    }
+
+    /// The folder of a form.
+    pub fn folder(&self, form: Form) -> &'static str {
+        match form {
+            Form::Binary => self.folder,
+            Form::Python => self.python.folder,
+        }
+    }
+
+    /// Most bytes of an official file of a form, or somewhat more.
+    pub fn most_bytes(&self, form: Form) -> usize {
+        let records = self.most_records * self.record_bytes();
+        match form {
+            Form::Binary => records,
+            // In protocol 2 of Python 3 bytes are text, half of them two bytes long; there are file names too.
+            Form::Python => 2 * records + (1 << 20),
+        }
+    }
+
     /// Builds the dataset from the contents of its files. `contents` is called with each file's name, in order;
     /// `path` is used in errors.
     ///
-    /// A file may have any positive number of records; the official ones have 10,000 or 50,000.
+    /// A file may have any positive number of records; the official ones have 10,000 or 50,000, and the report says so if one
+    /// has fewer.
     ///
     /// # Errors
     ///
-    /// The errors of `contents` and of [`parse`](Self::parse).
+    /// The errors of `contents` and of [`parse`](Self::parse), and [`DataError::Pickle`].
     pub fn dataset(
         &self,
+        form: Form,
         mut contents: impl FnMut(&'static str) -> Result<Vec<u8>, DataError>,
         path: &Path,
     ) -> Result<Dataset, DataError> {
         let [mut train, mut test] = [ImageSet::empty(SIDE, SIDE), ImageSet::empty(SIDE, SIDE)];
-        for name in self.train {
-            self.parse(&path.join(name), &contents(name)?, &mut train)?;
+        let files = self.files(form);
+        let mut notes = vec![];
+        for (index, name) in files.iter().enumerate() {
+            let is_test = index + 1 == files.len();
+            let (set, official) = if is_test { (&mut test, TEST_RECORDS) } else { (&mut train, self.most_records) };
+            let before = set.len();
+            let (path, bytes) = (path.join(name), contents(name)?);
+            self.parse(&path, &self.records(form, &path, &bytes)?, set)?;
+            let found = set.len() - before;
+            if found < official {
+                notes.push(format!("{name} has {found} of its {official} images: it may be cut off"));
+            }
         }
-        self.parse(&path.join(self.test), &contents(self.test)?, &mut test)?;
         Ok(Dataset {
             name: self.name.into(),
             classes: self.classes.iter().map(|&class| class.into()).collect(),
             train,
+            validation: None,
             test: Some(test),
             mean: self.mean,
             std: self.std,
-            report: LoadReport { files: self.train.len() + 1, ..LoadReport::default() },
+            report: LoadReport { files: files.len(), notes, ..LoadReport::default() },
         })
+    }
+
+    /// A file's contents as records.
+    #[cfg(not(target_family = "wasm"))]
+    fn records<'a>(&self, form: Form, path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, DataError> {
+        if form == Form::Binary {
+            return Ok(bytes.into());
+        }
+        let records = self.unpickled(bytes);
+        records.map(Cow::Owned).map_err(|error| DataError::Pickle {
+            path: path.into(),
+            set: self.title,
+            problem: error.to_string(),
+        })
+    }
+
+    /// The records of a pickle: its labels, and its array of pixels `[N, 3072]`.
+    #[cfg(not(target_family = "wasm"))]
+    fn unpickled(&self, bytes: &[u8]) -> Result<Vec<u8>, PickleError> {
+        let pickle = Pickle::read(bytes)?;
+        let ([images, length], pixels) = pickle.matrix("data")?;
+        let labels = self.python.labels.iter().map(|key| pickle.numbers(key)).collect::<Result<Vec<_>, _>>()?;
+        if length != PIXELS {
+            return Err(PickleError::Unexpected("data"));
+        }
+        if labels.iter().any(|labels| labels.len() != images) {
+            return Err(PickleError::Unexpected("labels"));
+        }
+        let mut records = Vec::with_capacity(images * self.record_bytes());
+        for (index, pixels) in pixels.chunks_exact(PIXELS).enumerate() {
+            records.extend(labels.iter().map(|labels| labels[index]));
+            records.extend_from_slice(pixels);
+        }
+        Ok(records)
+    }
+
+    /// A browser has no use for pickles.
+    #[cfg(target_family = "wasm")]
+    fn records<'a>(&self, _: Form, _: &Path, bytes: &'a [u8]) -> Result<&'a [u8], DataError> {
+        Ok(bytes)
     }
 
     /// Appends the records of a file to a set of 32 x 32 images; `path` is used in errors.
@@ -242,9 +364,85 @@ mod tests {
     #[test]
     fn the_last_batch_is_the_test_set() {
         let contents = |name| Ok(record(&[if name == "test_batch.bin" { 7 } else { 1 }], 0));
-        let dataset = CIFAR10.dataset(contents, Path::new("x")).unwrap();
+        let dataset = CIFAR10.dataset(Form::Binary, contents, Path::new("x")).unwrap();
         assert_eq!(dataset.train.labels, [1; 5]);
         assert_eq!(dataset.test.unwrap().labels, [7]);
         assert_eq!(dataset.classes[3], "cat");
+    }
+
+    /// A pickle of two images, one black and one of the value 200, as a machine would write it.
+    fn pickle(labels: &[(&str, [u8; 2])], pixels: &[u8], as_text: bool) -> Vec<u8> {
+        let mut bytes =
+            b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04".to_vec();
+        bytes.extend(b"K\0\x85U\x01b\x87R(K\x01K\x02M\0\x0c\x86cnumpy\ndtype\nU\x02u1K\0K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ");
+        bytes.extend(b"\xff\xff\xff\xffK\0tb\x89");
+        if as_text {
+            let text: String = pixels.iter().map(|byte| char::from(*byte)).collect();
+            bytes.extend(b"c_codecs\nencode\nX");
+            bytes.extend((text.len() as u32).to_le_bytes());
+            bytes.extend(text.as_bytes());
+            bytes.extend(b"X\x06\0\0\0latin1\x86R");
+        } else {
+            bytes.push(b'T');
+            bytes.extend((pixels.len() as u32).to_le_bytes());
+            bytes.extend(pixels);
+        }
+        bytes.extend(b"tb");
+        for (key, [first, second]) in labels {
+            bytes.extend([b'X', key.len() as u8, 0, 0, 0]);
+            bytes.extend(key.as_bytes());
+            bytes.extend([b']', b'(', b'K', *first, b'K', *second, b'e']);
+        }
+        bytes.extend(b"u.");
+        bytes
+    }
+
+    #[test]
+    fn the_form_for_python_has_the_same_images() {
+        let pixels = [[0; PIXELS], [200; PIXELS]].concat();
+        let records = [record(&[3], 0), record(&[9], 200)].concat();
+        let binary = CIFAR10.dataset(Form::Binary, |_| Ok(records.clone()), Path::new("x")).unwrap();
+        for as_text in [false, true] {
+            let file = pickle(&[("labels", [3, 9])], &pixels, as_text);
+            let python = CIFAR10.dataset(Form::Python, |_| Ok(file.clone()), Path::new("x")).unwrap();
+            assert_eq!(python.digest(), binary.digest());
+        }
+        let file = pickle(&[("fine_labels", [0, 99]), ("coarse_labels", [4, 13])], &pixels, false);
+        let fine = CIFAR100.dataset(Form::Python, |_| Ok(file.clone()), Path::new("x")).unwrap();
+        let coarse = CIFAR100_COARSE.dataset(Form::Python, |_| Ok(file.clone()), Path::new("x")).unwrap();
+        assert_eq!((&fine.train.labels[..], &coarse.train.labels[..]), (&[0, 99][..], &[4, 13][..]));
+    }
+
+    #[test]
+    fn a_pickle_that_is_not_of_the_set_is_refused_and_not_executed() {
+        let pixels = [[0; PIXELS], [200; PIXELS]].concat();
+        let whole = pickle(&[("labels", [3, 9])], &pixels, false);
+        let refusal = |file: &[u8]| {
+            let error = CIFAR10.dataset(Form::Python, |_| Ok(file.to_vec()), Path::new("x")).unwrap_err().to_string();
+            assert!(error.contains("data_batch_1"), "{error}");
+            error
+        };
+        for length in [0, 10, 100, whole.len() / 2, whole.len() - 1] {
+            assert!(refusal(&whole[..length]).contains("ends too early"));
+        }
+        assert!(refusal(&pickle(&[], &pixels, false)).contains("has no labels"));
+        assert!(
+            refusal(&pickle(&[("labels", [3, 9])], &pixels[1..], false)).contains("data are not what they should be")
+        );
+        assert!(refusal(&pickle(&[("labels", [3, 10])], &pixels, false)).contains("label 10"));
+        assert!(refusal(b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.").contains("refers to os.system"));
+        // The same text encoded again and again.
+        let mut bomb = b"c_codecs\nencode\nq\x00X\0\0\x01\0".to_vec();
+        bomb.extend([b'a'; 1 << 16]);
+        bomb.extend(b"X\x06\0\0\0latin1\x86q\x01R");
+        bomb.extend(b"h\x00h\x01R".repeat(1000));
+        assert!(refusal(&bomb).contains("more objects"));
+    }
+
+    #[test]
+    fn a_file_cut_off_behind_a_record_is_said() {
+        let dataset = CIFAR10.dataset(Form::Binary, |_| Ok(record(&[1], 0).repeat(3)), Path::new("x")).unwrap();
+        assert_eq!(dataset.train.len(), 15);
+        assert_eq!(dataset.report.notes[0], "data_batch_1.bin has 3 of its 10000 images: it may be cut off");
     }
 }

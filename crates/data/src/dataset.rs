@@ -1,10 +1,15 @@
 //! Images in memory as bytes, with labels and statistics.
 
-use std::{fmt, path::PathBuf};
+#[cfg(not(target_family = "wasm"))]
+use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::{decode::DecodeError, split::balanced_subset};
+use crate::{
+    error::DataError,
+    found::LoadReport,
+    split::{Split, Validation, balanced_subset, split},
+};
 
 /// RGB images of one size with their labels.
 ///
@@ -73,8 +78,11 @@ pub struct Dataset {
     pub name: String,
     /// Class names; their positions are the labels.
     pub classes: Vec<String>,
-    /// Training images. Validation images are [split](crate::split()) off from these.
+    /// Training images, with those to validate on among them.
     pub train: ImageSet,
+    /// Indices in `train` of the images to validate on, if the data has such a part. Otherwise some are
+    /// [split](Self::split) off.
+    pub validation: Option<Vec<u32>>,
     /// Images for the test at the end, of the same size as those of `train`.
     pub test: Option<ImageSet>,
     /// Mean of red, green and blue over the training images, of pixels scaled to 0 to 1.
@@ -88,7 +96,8 @@ pub struct Dataset {
 impl Dataset {
     /// SHA-256, in hexadecimal, of the class names, shapes, labels and pixels of train and test.
     ///
-    /// Two datasets with the same digest train the same model. Name, statistics and report are not included.
+    /// Two datasets with the same digest train the same model. Name, statistics and report are not included; which images
+    /// to validate on are, if the data says so.
     pub fn digest(&self) -> String {
         // Lengths come before contents, so that different datasets never give the same stream of bytes.
         let mut hash = Sha256::new_with_prefix(b"kiln dataset 1");
@@ -108,18 +117,95 @@ impl Dataset {
             }
             hash.update(&set.images);
         }
+        if let Some(indices) = &self.validation {
+            hash.update((indices.len() as u64).to_le_bytes());
+            indices.iter().for_each(|index| hash.update(index.to_le_bytes()));
+        }
         hex(&hash.finalize())
     }
 
+    /// Images to train and to validate on: those that the data itself keeps for validation or, if it keeps none, a
+    /// [`split`](crate::split()).
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Validation`] if the split cannot be taken.
+    pub fn split(&self, validation: Validation, seed: u64) -> Result<Split, DataError> {
+        let Some(held_out) = &self.validation else { return split(&self.train.labels, validation, seed) };
+        Ok(Split { train: self.not_held_out(held_out), validation: held_out.clone() })
+    }
+
+    /// Brings labels to the order of a network's classes, by the names of both; images of classes that the network does not know
+    /// are dropped. Names that differ in their Unicode form alone are the same.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn match_classes(&mut self, classes: &[String]) -> Matched {
+        let form = |name: &String| crate::folder::normalized(name).into_owned();
+        let known: HashMap<String, u32> = classes.iter().map(form).zip(0..).collect();
+        let labels: Vec<Option<u32>> = self.classes.iter().map(|class| known.get(&form(class)).copied()).collect();
+        let mut matched = Matched::default();
+        for (class, label) in self.classes.iter().zip(&labels) {
+            let group = if label.is_some() { &mut matched.classes } else { &mut matched.unknown };
+            group.push(class.clone());
+        }
+        let mut keep = |set: &mut ImageSet| -> Vec<u32> {
+            let is_known = |index: &u32| labels[set.labels[*index as usize] as usize].is_some();
+            let kept: Vec<u32> = (0..set.len() as u32).filter(is_known).collect();
+            matched.dropped += set.len() - kept.len();
+            if kept.len() < set.len() {
+                *set = set.select(&kept);
+            }
+            set.labels.iter_mut().for_each(|label| *label = labels[*label as usize].expect("kept, so known"));
+            kept
+        };
+        let kept = keep(&mut self.train);
+        if let Some(indices) = &mut self.validation {
+            *indices = indices.iter().filter_map(|index| kept.binary_search(index).ok()).map(|at| at as u32).collect();
+        }
+        self.test.as_mut().map(keep);
+        self.classes = classes.to_vec();
+        matched
+    }
+
+    fn not_held_out(&self, held_out: &[u32]) -> Vec<u32> {
+        let mut is_train = vec![true; self.train.len()];
+        held_out.iter().for_each(|index| is_train[*index as usize] = false);
+        (0..self.train.len() as u32).filter(|index| is_train[*index as usize]).collect()
+    }
+
     /// Keeps `limit` training images and a fifth as many test images (at least one per class). Classes are as
-    /// balanced as possible, and `seed` selects the images. Statistics remain those of the whole set.
+    /// balanced as possible, and `seed` selects the images. Of images that the data keeps for validation, a fifth as many
+    /// stay in addition. Statistics remain those of the whole set.
     pub fn limit(&mut self, limit: usize, seed: u64) {
-        self.train = self.train.select(&balanced_subset(&self.train.labels, limit, seed));
+        let fifth = (limit / 5).max(self.classes.len());
+        match self.validation.take() {
+            None => self.train = self.train.select(&balanced_subset(&self.train.labels, limit, seed)),
+            Some(held_out) => {
+                let some_of = |indices: &[u32], limit: usize| -> Vec<u32> {
+                    let labels: Vec<u32> = indices.iter().map(|index| self.train.labels[*index as usize]).collect();
+                    balanced_subset(&labels, limit, seed).into_iter().map(|at| indices[at as usize]).collect()
+                };
+                let mut kept = some_of(&self.not_held_out(&held_out), limit);
+                let (first, more) = (kept.len() as u32, some_of(&held_out, fifth));
+                self.validation = Some((first..first + more.len() as u32).collect());
+                kept.extend(more);
+                self.train = self.train.select(&kept);
+            }
+        }
         if let Some(test) = &mut self.test {
-            let limit = (limit / 5).max(self.classes.len());
-            *test = test.select(&balanced_subset(&test.labels, limit, seed));
+            *test = test.select(&balanced_subset(&test.labels, fifth, seed));
         }
     }
+}
+
+/// What became of a dataset's classes in [`Dataset::match_classes`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// Classes that the network knows.
+    pub classes: Vec<String>,
+    /// Classes that it does not know.
+    pub unknown: Vec<String>,
+    /// Number of images of these.
+    pub dropped: usize,
 }
 
 /// Mean and standard deviation of each channel over all pixels of a set, scaled to 0 to 1.
@@ -150,64 +236,6 @@ pub fn channel_statistics(set: &ImageSet) -> ([f32; 3], [f32; 3]) {
     (mean, std)
 }
 
-/// Files that were not used while loading. [`Display`](fmt::Display) gives a summary in one line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LoadReport {
-    /// Number of image files that were read.
-    pub files: usize,
-    /// Those that could not be used, by path.
-    pub skipped: Vec<SkippedFile>,
-    /// Number of files without an image extension, which were not read. Hidden files are not counted.
-    pub ignored: usize,
-}
-
-/// An image file that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SkippedFile {
-    /// The file, or the archive's member.
-    pub path: PathBuf,
-    /// The reason.
-    pub error: DecodeError,
-}
-
-impl LoadReport {
-    /// Whether every file was used.
-    pub fn is_clean(&self) -> bool {
-        self.skipped.is_empty() && self.ignored == 0
-    }
-}
-
-impl fmt::Display for LoadReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.skipped.first() {
-            None => write!(f, "read all {} files", self.files)?,
-            Some(first) => {
-                let mut kinds: Vec<(&str, usize)> = Vec::new();
-                for kind in self.skipped.iter().map(|skipped| skipped.error.kind()) {
-                    match kinds.iter_mut().find(|(known, _)| *known == kind) {
-                        Some((_, count)) => *count += 1,
-                        None => kinds.push((kind, 1)),
-                    }
-                }
-                let kinds: Vec<_> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-                write!(
-                    f,
-                    "skipped {} of {} files: {}; first: {}: {}",
-                    self.skipped.len(),
-                    self.files,
-                    kinds.join(", "),
-                    first.path.display(),
-                    first.error
-                )?;
-            }
-        }
-        if self.ignored > 0 {
-            write!(f, "; ignored {} without an image extension", self.ignored)?;
-        }
-        Ok(())
-    }
-}
-
 /// Bytes as lowercase hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -221,7 +249,9 @@ mod tests {
     #[test]
     fn the_digest_covers_classes_labels_shapes_pixels_and_the_presence_of_a_test_set() {
         let original = synthetic(20, 10, 0);
-        let changes: [fn(&mut Dataset); 6] = [
+        let changes: [fn(&mut Dataset); 8] = [
+            |d| d.validation = Some(vec![]),
+            |d| d.validation = Some(vec![3]),
             |d| d.classes[0].push('s'),
             |d| d.train.labels.swap(0, 1),
             |d| d.train.images[100] ^= 1,
@@ -272,24 +302,20 @@ mod tests {
     }
 
     #[test]
-    fn the_report_is_one_line_that_counts_each_kind() {
-        let skipped = |path: &str, error| SkippedFile { path: path.into(), error };
-        let mut report = LoadReport {
-            files: 60_000,
-            skipped: vec![
-                skipped("train/cat/1.jpg", DecodeError::NotAnImage),
-                skipped("train/cat/2.jpg", DecodeError::Truncated),
-                skipped("train/dog/3.jpg", DecodeError::NotAnImage),
-            ],
-            ignored: 0,
-        };
-        let line = report.to_string();
-        assert!(line.starts_with("skipped 3 of 60000 files: 2 not images, 1 truncated; first: train/cat/1.jpg: "));
-        assert!(!line.contains('\n'));
-
-        report.ignored = 2;
-        assert!(report.to_string().ends_with("; ignored 2 without an image extension"));
-        let clean = LoadReport { files: 5, ..LoadReport::default() };
-        assert_eq!((clean.to_string().as_str(), clean.is_clean()), ("read all 5 files", true));
+    fn classes_are_matched_by_name_and_images_of_others_dropped() {
+        let mut dataset = synthetic(20, 10, 0);
+        dataset.classes[2] = "cafe\u{301}".to_owned();
+        let before = dataset.clone();
+        let known: Vec<String> = ["moon", "caf\u{e9}", "disc"].map(String::from).to_vec();
+        dataset.validation = Some(vec![0, 1, 12]);
+        let matched = dataset.match_classes(&known);
+        assert_eq!(
+            (matched.classes, matched.unknown.len(), matched.dropped),
+            (vec!["disc".into(), before.classes[2].clone()], 8, 24)
+        );
+        assert_eq!((dataset.classes, &dataset.train.labels[..]), (known, &[2, 1, 2, 1][..]));
+        assert_eq!(dataset.train.image(1), before.train.image(2));
+        assert_eq!(dataset.validation, Some(vec![0, 3]));
+        assert_eq!(dataset.test.unwrap().labels, [2, 1]);
     }
 }

@@ -3,19 +3,24 @@
 #[cfg(not(target_family = "wasm"))]
 mod budget;
 mod cost;
+mod format;
+mod ico;
+mod jpeg;
+mod png;
 mod resize;
 
 use std::{
+    borrow::Cow,
     error::Error,
     io::{self, Cursor},
 };
 
+pub use format::EXTENSIONS;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use format::{OTHER_EXTENSIONS, SIGNATURE_BYTES, is_image};
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
 };
-
-/// Supported file extensions in lowercase; uppercase is accepted too.
-pub const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "webp", "gif"];
 
 /// Maximum width and height of an image that is decoded, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
@@ -42,9 +47,18 @@ pub enum DecodeError {
     /// An image format that is not supported.
     #[error("{0} images are not supported: convert it to PNG or JPEG")]
     Unsupported(String),
+    /// An image format that is known and not read.
+    #[error("{0} images are not read: save the picture as JPEG or PNG")]
+    NotRead(&'static str),
     /// The file ends in the middle of the image.
     #[error("the file ends before the image does")]
     Truncated,
+    /// Part of the image's data is missing, although the file has an end.
+    #[error("damaged: only {percent} % of the picture is in the file")]
+    Incomplete {
+        /// Share of the picture that is there, rounded down.
+        percent: u8,
+    },
     /// The header claims more pixels than the limits allow.
     #[error(
         "{width} x {height} pixels exceed the limit of {MAX_SIDE} per side and {} megapixels",
@@ -95,12 +109,13 @@ impl DecodeError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NotAnImage => "not images",
-            Self::Unsupported(_) => "of an unsupported format",
+            Self::Unsupported(_) => "of an unsupported kind",
+            Self::NotRead(_) => "of a format that is not read",
             Self::Truncated => "truncated",
             Self::TooManyPixels { .. } | Self::TooMuchMemory { .. } | Self::OverLimit | Self::TooManyBytes { .. } => {
                 "too large"
             }
-            Self::Corrupt(_) | Self::TooManyScans => "damaged",
+            Self::Corrupt(_) | Self::TooManyScans | Self::Incomplete { .. } => "damaged",
             Self::Unreadable(_) => "unreadable",
         }
     }
@@ -135,12 +150,21 @@ fn ends_early(error: &ImageError) -> bool {
     false
 }
 
-/// Decodes a JPEG, PNG, BMP, WebP or GIF file (its first frame) into planar RGB
-/// `[3, size, size]`, 0 to 255.
+/// An image, and what is wrong with its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Planar RGB `[3, size, size]`, 0 to 255.
+    pub pixels: Vec<u8>,
+    /// Why not all of them can be trusted: part of the image's data is missing.
+    pub damage: Option<DecodeError>,
+}
+
+/// Decodes an image file (of an animation its first frame) into planar RGB `[3, size, size]`, 0 to 255: JPEG, PNG, BMP,
+/// WebP and GIF, and natively also TIFF, PPM, PGM, PBM, TGA, ICO and QOI.
 ///
-/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and an alpha channel is dropped, as in
-/// PIL's `convert("RGB")`. An image of another size is cropped to its center square, which is then resized with
-/// a triangle filter. An image of `size` x `size` pixels is not changed.
+/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and what is transparent is composed over white. An
+/// image of another size is cropped to its center square, which is then resized with a triangle filter. An opaque image of
+/// `size` x `size` pixels is not changed.
 ///
 /// # Errors
 ///
@@ -148,31 +172,86 @@ fn ends_early(error: &ImageError) -> bool {
 /// [`MAX_PIXELS`] or [`MAX_MEMORY`], which are refused by their header before memory is allocated. Threads whose
 /// pictures together need more than [`MAX_MEMORY`] wait for each other.
 pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
-    let reader = reader(bytes)?;
-    let format = reader.format().ok_or(DecodeError::NotAnImage)?;
-    match format {
-        // The decoder fills missing parts with gray instead of failing.
-        ImageFormat::Jpeg if !cost::jpeg_is_complete(bytes) => return Err(DecodeError::Truncated),
-        ImageFormat::Jpeg if cost::jpeg_has_too_many_scans(bytes) => return Err(DecodeError::TooManyScans),
-        ImageFormat::WebP if !cost::webp_is_complete(bytes) => return Err(DecodeError::Truncated),
-        _ => {}
-    }
+    let Decoded { pixels, damage } = decode_damaged(bytes, size)?;
+    damage.map_or(Ok(pixels), Err)
+}
 
-    let mut decoder = reader.into_decoder()?;
+/// As [`decode_image`], but also decodes a file in which part of the image is missing, and says so.
+///
+/// # Errors
+///
+/// As [`decode_image`].
+pub fn decode_damaged(bytes: &[u8], size: usize) -> Result<Decoded, DecodeError> {
+    let Prepared { format, file, damage } = prepare(bytes)?;
+    let mut decoder = reader(&file, format).into_decoder()?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
     let output = decoder.total_bytes();
-    let needed = bytes.len() as u64 + cost::of(bytes, format, [width, height], output);
+    // The caller's file, and the mended one.
+    let files = bytes.len() + if let Cow::Owned(mended) = &file { mended.len() } else { 0 };
+    let needed = files as u64 + cost::of(&file, format, [width, height], output);
     let left = MAX_MEMORY.checked_sub(needed).ok_or(DecodeError::TooMuchMemory { width, height, bytes: needed })?;
     // The size of a GIF's frame is not known yet and can exceed the screen's. It takes its colors, and a quarter as
     // much for palette indices.
     let frame = if format == ImageFormat::Gif { left.min(4 * output + (1 << 20)) } else { 0 };
     #[cfg(not(target_family = "wasm"))]
     let _share = budget::Share::take(needed + frame);
-    decoder.set_limits(limits(frame / 5 * 4))?;
+    decoder.set_limits(limits(match format {
+        ImageFormat::Tiff => cost::tiff_buffers(output),
+        _ => frame / 5 * 4,
+    }))?;
     // An unreadable EXIF block is not a reason to reject the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok(planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size)))
+    let pixels = planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size));
+    Ok(Decoded { pixels, damage })
+}
+
+/// A file that the decoder gets right.
+struct Prepared<'a> {
+    format: ImageFormat,
+    file: Cow<'a, [u8]>,
+    damage: Option<DecodeError>,
+}
+
+/// Finds out the format, mends what can be mended, and checks what the decoder would not.
+fn prepare(bytes: &[u8]) -> Result<Prepared<'_>, DecodeError> {
+    let format = format::of(bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(DecodeError::TooManyBytes { bytes: bytes.len() as u64 });
+    }
+    let whole = |file| Ok(Prepared { format, file, damage: None });
+    match format {
+        ImageFormat::Jpeg => prepare_jpeg(bytes),
+        ImageFormat::WebP if !cost::webp_is_complete(bytes) => Err(DecodeError::Truncated),
+        ImageFormat::Png => whole(png::with_end(bytes)),
+        ImageFormat::Ico => {
+            let file = ico::largest(bytes).ok_or(DecodeError::Truncated)?;
+            let is_png = file.starts_with(b"\x89PNG");
+            Ok(Prepared { format: if is_png { ImageFormat::Png } else { format }, file, damage: None })
+        }
+        _ => whole(Cow::Borrowed(bytes)),
+    }
+}
+
+fn prepare_jpeg(bytes: &[u8]) -> Result<Prepared<'_>, DecodeError> {
+    if cost::jpeg_has_too_many_scans(bytes) {
+        return Err(DecodeError::TooManyScans);
+    }
+    let extent = jpeg::extent(bytes);
+    let is_whole = extent.is_some_and(|extent| extent.share >= 1.0);
+    let has_end = cost::jpeg_is_complete(bytes);
+    // The decoder fills missing parts with gray instead of failing.
+    if !has_end && !is_whole {
+        return Err(DecodeError::Truncated);
+    }
+    let mut file = jpeg::without_contradiction(bytes);
+    if let Some(extent) = extent.filter(|_| !has_end) {
+        // A camera's own data may follow where the end should be.
+        let shorter = bytes.len() - file.len();
+        file = Cow::Owned([&file[..extent.end - shorter], &[0xFF, 0xD9]].concat());
+    }
+    let part = extent.filter(|_| !is_whole).map(|extent| (100.0 * extent.share) as u8);
+    Ok(Prepared { format: ImageFormat::Jpeg, file, damage: part.map(|percent| DecodeError::Incomplete { percent }) })
 }
 
 /// Width and height in pixels of an image file after its EXIF orientation, read from its headers.
@@ -183,7 +262,10 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
 pub fn dimensions(bytes: &[u8]) -> Result<[u32; 2], DecodeError> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
 
-    let mut decoder = reader(bytes)?.into_decoder()?;
+    let format = format::of(bytes)?;
+    let file = if format == ImageFormat::Ico { ico::largest(bytes).unwrap_or_default() } else { Cow::Borrowed(bytes) };
+    let format = if file.starts_with(b"\x89PNG") { ImageFormat::Png } else { format };
+    let mut decoder = reader(&file, format).into_decoder()?;
     let (width, height) = decoder.dimensions();
     match decoder.orientation() {
         Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => Ok([height, width]),
@@ -191,12 +273,10 @@ pub fn dimensions(bytes: &[u8]) -> Result<[u32; 2], DecodeError> {
     }
 }
 
-/// Detects the format from the contents.
-fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, DecodeError> {
-    let reader = ImageReader::new(Cursor::new(bytes));
-    let mut reader = reader.with_guessed_format().map_err(|error| DecodeError::Unreadable(error.to_string()))?;
+fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits(cost::PNG_CHUNKS));
-    Ok(reader)
+    reader
 }
 
 /// The memory that a decoder may take in addition to the decoded pixels.
@@ -207,7 +287,7 @@ fn limits(bytes: u64) -> Limits {
 }
 
 /// Converts RGBA pixels `[H, W, 4]` of `[width, height]` to planar RGB `[3, size, size]`, like [`decode_image`]:
-/// alpha is dropped, and the center square is cropped and resized.
+/// they are composed over white, and the center square is cropped and resized. Alpha is not premultiplied.
 ///
 /// # Errors
 ///
@@ -225,7 +305,7 @@ pub fn crop_rgb(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>
     crop::<3>(pixels, size_of, size)
 }
 
-/// Of pixels of `C` channels, of which the first three are red, green and blue.
+/// Of pixels of `C` channels: red, green, blue, and alpha if there is a fourth.
 fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
     check_size(width, height)?;
     let (row_len, rows) = (C * width as usize, height as usize);
@@ -236,9 +316,17 @@ fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], size: usize) -
     let [left, top] = [width - side, height - side].map(|rest| (rest / 2) as usize);
     let square = resize::resize(side, size as u32, |y, out| {
         let row = &pixels[(top + y as usize) * row_len + C * left..][..C * side as usize];
-        out.extend(row.as_chunks::<C>().0.iter().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]));
+        let alpha = |pixel: &[u8; C]| pixel.get(3).copied().unwrap_or(255);
+        let opaque = |pixel: &[u8; C]| over_white([pixel[0], pixel[1], pixel[2]], alpha(pixel));
+        out.extend(row.as_chunks::<C>().0.iter().flat_map(opaque));
     });
     Ok(planar(&square))
+}
+
+/// A pixel in front of white.
+fn over_white(pixel: [u8; 3], alpha: u8) -> [u8; 3] {
+    let mix = |value: u8| (u32::from(value) * u32::from(alpha) + 255 * u32::from(255 - alpha) + 127) / 255;
+    if alpha == 255 { pixel } else { pixel.map(|value| mix(value) as u8) }
 }
 
 /// Refuses images with no pixels or with too many.
@@ -259,6 +347,17 @@ fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
 /// As [`decode_image`], and if the path is not a file, cannot be read or is larger than 64 MiB.
 #[cfg(not(target_family = "wasm"))]
 pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>, DecodeError> {
+    let Decoded { pixels, damage } = decode_damaged_file(path, size)?;
+    damage.map_or(Ok(pixels), Err)
+}
+
+/// Reads a file and decodes it with [`decode_damaged`].
+///
+/// # Errors
+///
+/// As [`decode_image_file`].
+#[cfg(not(target_family = "wasm"))]
+pub fn decode_damaged_file(path: &std::path::Path, size: usize) -> Result<Decoded, DecodeError> {
     use std::{
         fs::{self, File},
         io::Read,
@@ -283,7 +382,7 @@ pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>,
     let mut bytes = Vec::with_capacity(length as usize);
     // The length is not trusted: the file may be growing.
     File::open(path).and_then(|file| file.take(length.max(LARGE) + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    decode_image(&bytes, size)
+    decode_damaged(&bytes, size)
 }
 
 /// The center square of an image after its orientation, resized to `size` pixels per side.
@@ -302,6 +401,10 @@ fn square(image: &DynamicImage, orientation: Orientation, size: usize) -> RgbIma
         DynamicImage::ImageRgb8(image) => {
             let start = 3 * ((top + y) as usize * image.width() as usize + left as usize);
             out.extend(&image.as_raw()[start..][..3 * side as usize]);
+        }
+        image if image.color().has_alpha() => {
+            let row = image.crop_imm(left, top + y, side, 1).into_rgba8();
+            out.extend(row.pixels().flat_map(|pixel| over_white([pixel[0], pixel[1], pixel[2]], pixel[3])));
         }
         image => out.append(&mut image.crop_imm(left, top + y, side, 1).into_rgb8().into_raw()),
     });

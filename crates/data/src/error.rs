@@ -18,8 +18,8 @@ pub enum DataError {
 
     /// The path is neither a folder nor an archive.
     #[error(
-        "{} is neither a folder nor a .tar.gz archive; supported are a folder with train/<class>/*.jpg or \
-         <class>/*.jpg, a folder with the binary files of CIFAR-10 or CIFAR-100, and a .tar.gz of one of these",
+        "{} is neither a folder nor an archive (.zip, .tar, .tar.gz): these have images in folders named after their \
+         classes, or the files of CIFAR-10 or CIFAR-100",
         path.display()
     )]
     UnknownKind {
@@ -29,15 +29,60 @@ pub enum DataError {
 
     /// There are no images, and no files of CIFAR-10 or CIFAR-100.
     #[error(
-        "no images found in {}: expected train/<class>/*.jpg (optionally with test/<class>/*.jpg), or \
-         <class>/*.jpg, or CIFAR-10's data_batch_1.bin .. test_batch.bin, or CIFAR-100's train.bin and test.bin; \
-         supported file extensions: {}",
+        "no images found in {}: expected train/<class>/*.jpg (and maybe val/ and test/), or <class>/*.jpg, or the files \
+         of CIFAR-10 or CIFAR-100; images are files named .{}, and others that start like one",
         path.display(),
-        crate::EXTENSIONS.join(", ")
+        crate::EXTENSIONS.join(", .")
     )]
     NoImages {
         /// The folder or archive.
         path: PathBuf,
+    },
+
+    /// There are images, and no folders named after classes.
+    #[error(
+        "the images in {} are in no class folders{}: put those of each class in a folder of its own, such as \
+         train/cat/1.jpg, or give a table of labels",
+        path.display(),
+        if folders.is_empty() { String::new() } else { format!(", but directly in {folders}") }
+    )]
+    NoClassFolders {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The folders that have images, if there are any.
+        folders: String,
+    },
+
+    /// A table of labels that cannot be used.
+    #[error("{} is not a table of labels: {problem}", path.display())]
+    Labels {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A table of labels that names none of the images.
+    #[error("no image in {} has a name of the table of labels, whose first is {row:?}", path.display())]
+    NoImageInTable {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The first name in the table.
+        row: String,
+    },
+
+    /// A table of labels for data that has no files.
+    #[error("a table of labels is for a folder or an archive of images, not for {name}")]
+    NoUseForLabels {
+        /// The dataset.
+        name: String,
+    },
+
+    /// There are images to validate or test on, and none to train on.
+    #[error("{name} has no images to train on, only some to validate or test on")]
+    NoTrainingImages {
+        /// Name of the dataset.
+        name: String,
     },
 
     /// A class without a readable image.
@@ -48,7 +93,7 @@ pub enum DataError {
     EmptyClass {
         /// The class.
         class: String,
-        /// The folder of its part of the dataset: train or test.
+        /// The folder or archive.
         path: PathBuf,
         /// Why the first file of the class failed.
         reason: String,
@@ -93,23 +138,6 @@ pub enum DataError {
         class: String,
     },
 
-    /// The classes of test/ and train/ differ.
-    #[error(
-        "the classes of test/ and train/ differ in {}: only in train/ [{}], only in test/ [{}]; \
-         use the same folders in both, or remove test/",
-        path.display(),
-        only_train.join(", "),
-        only_test.join(", ")
-    )]
-    ClassMismatch {
-        /// The folder or archive.
-        path: PathBuf,
-        /// Classes that test does not have.
-        only_train: Vec<String>,
-        /// Classes that train does not have.
-        only_test: Vec<String>,
-    },
-
     /// A file of CIFAR-10 or CIFAR-100 whose size is not a whole number of records.
     #[error(
         "{} is cut off or not a {set} binary file: its size of {bytes} bytes is not a positive multiple of \
@@ -125,6 +153,17 @@ pub enum DataError {
         record: usize,
         /// The dataset that the file should be part of.
         set: &'static str,
+    },
+
+    /// A file of CIFAR-10 or CIFAR-100 for Python that is not one.
+    #[error("{} is not a file of {set} for Python: {problem}; download it again", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// The dataset that the file should be part of.
+        set: &'static str,
+        /// What is wrong with it.
+        problem: String,
     },
 
     /// A record of CIFAR-10 or CIFAR-100 with a label that is not a class.

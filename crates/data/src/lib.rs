@@ -25,6 +25,7 @@ pub mod cifar;
 mod dataset;
 mod decode;
 mod error;
+mod found;
 mod pixels;
 pub mod random;
 mod sampling;
@@ -42,17 +43,25 @@ pub mod download;
 #[cfg(not(target_family = "wasm"))]
 mod folder;
 #[cfg(not(target_family = "wasm"))]
+mod labels;
+#[cfg(not(target_family = "wasm"))]
 mod load;
 #[cfg(not(target_family = "wasm"))]
+mod pickle;
+#[cfg(not(target_family = "wasm"))]
 mod progress;
+#[cfg(not(target_family = "wasm"))]
+mod zip;
 
 pub use augment::{Affine, AffineDraw, Augment, Color, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
 pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, targets};
-pub use dataset::{Dataset, ImageSet, LoadReport, SkippedFile, channel_statistics};
+pub use dataset::{Dataset, ImageSet, Matched, channel_statistics};
 pub use decode::{
-    DecodeError, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgb, crop_rgba, decode_image, dimensions,
+    DecodeError, Decoded, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgb, crop_rgba, decode_damaged,
+    decode_image, dimensions,
 };
 pub use error::DataError;
+pub use found::{Aside, LeftAside, LoadReport, SkippedFile};
 pub use sampling::{balanced_order, balanced_weights};
 pub use split::{Split, Validation, balanced_subset, split};
 pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
@@ -61,8 +70,10 @@ pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
 pub use {
     archive::unpack_cifar,
     corrupt::{Corruption, SEVERITIES, corrupt},
-    decode::decode_image_file,
+    decode::{decode_damaged_file, decode_image_file},
     download::{Digest, DownloadError, download},
+    folder::image_files,
+    labels::LabelTable,
     load::{LoadOptions, Loaded, Mirror, Source, load},
     progress::LoadProgress,
 };

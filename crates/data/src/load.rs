@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     archive,
-    cifar::{self, CIFAR10, CIFAR100, Cifar},
+    cifar::{self, CIFAR10, CIFAR100, Cifar, Form},
     dataset::Dataset,
     download::{Digest, download},
     error::DataError,
-    folder,
+    folder::{self, Wish},
+    labels::{LabelTable, Labels},
     progress::LoadProgress,
     synthetic::synthetic,
 };
@@ -26,19 +27,19 @@ pub enum Source {
     Auto,
     /// This set from [`LoadOptions::data_dir`], downloaded first if it is missing.
     Cifar(&'static Cifar),
-    /// The set's binary files in this folder.
+    /// The set's files in this folder, in binary form or in that for Python.
     CifarFolder(&'static Cifar, PathBuf),
     /// Images in folders named after their classes.
     Folder(PathBuf),
-    /// A `.tar.gz` of one of these, CIFAR-100 with its fine labels.
+    /// A `.zip`, `.tar` or `.tar.gz` of one of these, CIFAR-100 with its fine labels.
     Archive(PathBuf),
     /// Ten classes of images drawn in code.
     Synthetic,
 }
 
 impl Source {
-    /// Detects the kind of a path: a folder with the binary files of CIFAR-10 or CIFAR-100 (or a folder that
-    /// contains their folder), any other folder, or a `.tar.gz` archive.
+    /// Detects the kind of a path: a folder with the files of CIFAR-10 or CIFAR-100 (or a folder that
+    /// contains their folder), any other folder, or an archive (`.zip`, `.tar`, `.tar.gz`).
     ///
     /// # Errors
     ///
@@ -47,21 +48,23 @@ impl Source {
         let metadata = path.metadata().map_err(DataError::io("open", path))?;
         if metadata.is_dir() {
             for set in [&CIFAR10, &CIFAR100] {
-                let inner = path.join(set.folder);
-                if path.join(set.train[0]).is_file() {
-                    return Ok(Self::CifarFolder(set, path.into()));
-                }
-                if inner.is_dir() {
-                    return Ok(Self::CifarFolder(set, inner));
+                for form in [Form::Binary, Form::Python] {
+                    let inner = path.join(set.folder(form));
+                    if form_in(set, path) == Some(form) {
+                        return Ok(Self::CifarFolder(set, path.into()));
+                    }
+                    if inner.is_dir() {
+                        return Ok(Self::CifarFolder(set, inner));
+                    }
                 }
             }
             return Ok(Self::Folder(path.into()));
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-            return Ok(Self::Archive(path.into()));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match archive::stem(&name) {
+            Some(_) => Ok(Self::Archive(path.into())),
+            None => Err(DataError::UnknownKind { path: path.into() }),
         }
-        Err(DataError::UnknownKind { path: path.into() })
     }
 }
 
@@ -72,6 +75,11 @@ pub struct LoadOptions {
     pub source: Source,
     /// Folder that downloads are kept in.
     pub data_dir: PathBuf,
+    /// A table with the labels of a folder's or an archive's images, instead of folders named after classes.
+    pub labels: Option<LabelTable>,
+    /// Classes of a network that the images are to be scored with. Images to validate and test on are then also used if their class is
+    /// one of these and not trained on, and one class is enough.
+    pub known_classes: Vec<String>,
     /// Size in pixels per side that a folder's images are resized to, 1 to 1024; 32 by default.
     pub image_size: Option<usize>,
     /// Download nothing.
@@ -98,6 +106,8 @@ impl Default for LoadOptions {
         Self {
             source: Source::Auto,
             data_dir: "data".into(),
+            labels: None,
+            known_classes: vec![],
             image_size: None,
             offline: false,
             limit: None,
@@ -130,15 +140,17 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
     }
     let size = options.image_size.unwrap_or(cifar::SIDE);
     let drawn = || synthetic(SYNTHETIC_SIZES.0, SYNTHETIC_SIZES.1, options.seed);
+    let labels = options.labels.as_ref().map(Labels::read).transpose()?;
+    let wish = Wish { size, labels: labels.as_ref(), known_classes: &options.known_classes };
     let mut note = None;
     let mut dataset = match &options.source {
         Source::Synthetic => drawn(),
         Source::Cifar(set) => read(set, &obtain(set, options, progress)?)?,
         Source::CifarFolder(set, path) => read(set, path)?,
-        Source::Folder(path) => folder::load_folder(path, size, progress)?,
+        Source::Folder(path) => folder::load_folder(path, &wish, progress)?,
         Source::Archive(path) => match archive_kind(path)? {
-            ArchiveKind::Cifar(set) => archive::read_cifar(set, path)?,
-            ArchiveKind::Images => folder::load_archive(path, size, progress)?,
+            ArchiveKind::Cifar(set, form) => archive::read_cifar(set, form, path)?,
+            ArchiveKind::Images => folder::load_archive(path, &wish, progress)?,
         },
         Source::Auto => match obtain(&CIFAR10, options, progress) {
             Ok(folder) => read(&CIFAR10, &folder)?,
@@ -151,6 +163,9 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
             }
         },
     };
+    if labels.is_some() && dataset.report.arrangement.is_empty() {
+        return Err(DataError::NoUseForLabels { name: dataset.name });
+    }
     if let Some(limit) = options.limit {
         dataset.limit(limit, options.seed);
     }
@@ -158,9 +173,10 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
 }
 
 impl Dataset {
-    /// Opens what lies at a path: a folder with `train/<class>/*.jpg` (and maybe `test/<class>/*.jpg`), the binary files
-    /// of CIFAR-10 or CIFAR-100, or a `.tar.gz` of one of these. Pictures are brought to `image_size` pixels a side.
-    /// What could not be read is in [`report`](Self::report).
+    /// Opens what lies at a path: a folder with `train/<class>/*.jpg` (and maybe `val/` and `test/`) or `<class>/*.jpg`, the
+    /// files of CIFAR-10 or CIFAR-100, or an archive (`.zip`, `.tar`, `.tar.gz`) of one of these. Pictures are brought to
+    /// `image_size` pixels a side. What was found, and what could not be read, is in [`report`](Self::report). For a table of
+    /// labels and other options there is [`load`].
     ///
     /// # Errors
     ///
@@ -174,24 +190,29 @@ impl Dataset {
 
 /// What an archive contains.
 enum ArchiveKind {
-    /// The binary files of one of these.
-    Cifar(&'static Cifar),
+    /// The files of one of these.
+    Cifar(&'static Cifar, Form),
     /// Images in folders named after their classes.
     Images,
 }
 
 /// Detects what an archive contains by the first member that shows it.
 fn archive_kind(path: &Path) -> Result<ArchiveKind, DataError> {
-    let mut kind = None;
-    archive::visit(path, |member, _| {
-        let cifar = [&CIFAR10, &CIFAR100].into_iter().find(|cifar| archive::expected_name(cifar, &member).is_some());
-        kind = match cifar {
-            Some(cifar) => Some(ArchiveKind::Cifar(cifar)),
-            None => folder::is_archived_image(&member).then_some(ArchiveKind::Images),
-        };
-        Ok(if kind.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    let mut kind = ArchiveKind::Images;
+    archive::visit(path, |member| {
+        let name = archive::inner_name(&member.name).unwrap_or_default();
+        let sets = [&CIFAR10, &CIFAR100].into_iter().flat_map(|set| [(set, Form::Binary), (set, Form::Python)]);
+        let mut named = sets.filter(|(set, form)| archive::expected_name(set, *form, &name).is_some());
+        Ok(match named.next() {
+            Some((set, form)) => {
+                kind = ArchiveKind::Cifar(set, form);
+                ControlFlow::Break(())
+            }
+            None if folder::is_image(&name) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        })
     })?;
-    kind.ok_or_else(|| DataError::NoImages { path: path.into() })
+    Ok(kind)
 }
 
 /// The folder of a set's binary files. Unpacks the archive if needed, and downloads the archive if needed.
@@ -199,6 +220,11 @@ fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(LoadProgr
     let folder = options.data_dir.join(set.folder);
     if folder.is_dir() {
         return Ok(folder);
+    }
+    // As torchvision leaves it.
+    let python = options.data_dir.join(set.python.folder);
+    if python.join(set.python.test).is_file() {
+        return Ok(python);
     }
     let official = || Mirror { url: set.url.into(), digest: Digest::Md5(set.md5.into()) };
     let Mirror { url, digest } = options.mirror.clone().unwrap_or_else(official);
@@ -215,18 +241,34 @@ fn obtain(set: &Cifar, options: &LoadOptions, progress: &mut dyn FnMut(LoadProgr
     archive::unpack_cifar(set, &archive, &options.data_dir)
 }
 
-/// Reads a set's binary files in `folder`.
+/// The form of a set's files in a folder, by the first of them; `None` if it is not there.
+fn form_in(set: &Cifar, folder: &Path) -> Option<Form> {
+    let is_pickle = |path: &Path| {
+        let mut start = [0];
+        path.is_file()
+            && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+            && start == [0x80]
+    };
+    if folder.join(set.train[0]).is_file() {
+        return Some(Form::Binary);
+    }
+    is_pickle(&folder.join(set.python.train[0])).then_some(Form::Python)
+}
+
+/// Reads a set's files in `folder`.
 fn read(set: &Cifar, folder: &Path) -> Result<Dataset, DataError> {
+    let is_python = form_in(set, folder) == Some(Form::Python) || folder.ends_with(set.python.folder);
+    let form = if is_python { Form::Python } else { Form::Binary };
     let contents = |name: &'static str| {
         let path = folder.join(name);
         if !path.is_file() {
             return Err(DataError::MissingFile { path: folder.into(), file: name });
         }
         // One byte more than the largest valid file is enough to refuse a larger one.
-        let most = (set.most_records * set.record_bytes()) as u64 + 1;
+        let most = set.most_bytes(form) as u64 + 1;
         let mut bytes = vec![];
         let read = std::fs::File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.map(|_| bytes).map_err(DataError::io("read", &path))
     };
-    set.dataset(contents, folder)
+    set.dataset(form, contents, folder)
 }

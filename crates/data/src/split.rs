@@ -29,8 +29,8 @@ pub struct Split {
 /// Splits validation images off the images with these `labels` `[N]`, in proportion to the size of each class
 /// (rounded by largest remainder). `seed` selects the images.
 ///
-/// A class keeps at least one training image, even if validation then gets fewer images than requested. This is a
-/// pure function.
+/// If any images are split off, every class of two or more has one among them, and every class keeps at least one to
+/// train on; validation may then get more or fewer images than requested. This is a pure function.
 ///
 /// # Errors
 ///
@@ -83,8 +83,8 @@ fn shuffled_by_class(labels: &[u32], domain: &[u8; 8], seed: u64) -> Vec<Vec<u32
     members
 }
 
-/// How many images of each class add up to `count`: in proportion to the class, by largest remainder, and always fewer
-/// than the class has.
+/// How many images of each class add up to about `count`: in proportion to the class, by largest remainder, but one or
+/// more, and fewer than the class has.
 fn shares(classes: &[Vec<u32>], count: usize) -> Vec<usize> {
     let total = classes.iter().map(Vec::len).sum::<usize>().max(1);
     let mut shares: Vec<usize> = classes.iter().map(|c| c.len() * count / total).collect();
@@ -94,7 +94,8 @@ fn shares(classes: &[Vec<u32>], count: usize) -> Vec<usize> {
         shares[class] += 1;
     }
     for (share, class) in shares.iter_mut().zip(classes) {
-        *share = (*share).min(class.len().saturating_sub(1));
+        let least = usize::from(count > 0);
+        *share = (*share).max(least).min(class.len().saturating_sub(1));
     }
     shares
 }
@@ -187,5 +188,16 @@ mod tests {
         let read = |text| serde_json::from_str::<Validation>(text).unwrap();
         assert_eq!(read("0.1"), Validation::Fraction(0.1));
         assert_eq!(read("5000"), Validation::Count(5000));
+    }
+
+    #[test]
+    fn every_class_of_two_or_more_is_validated() {
+        // 100, 3, 2 and 1 images.
+        let labels: Vec<u32> = [100, 3, 2, 1].iter().zip(0..).flat_map(|(count, label)| vec![label; *count]).collect();
+        let found = split(&labels, Validation::Fraction(0.1), 0).unwrap();
+        let count = |of: &[u32], class| of.iter().filter(|index| labels[**index as usize] == class).count();
+        assert_eq!([0, 1, 2, 3].map(|class| count(&found.validation, class)), [11, 1, 1, 0]);
+        assert_eq!([0, 1, 2, 3].map(|class| count(&found.train, class)), [89, 2, 1, 1]);
+        assert!(split(&labels, Validation::Fraction(0.0), 0).unwrap().validation.is_empty());
     }
 }

@@ -8,7 +8,8 @@
 //! last bit (no sine, no logarithm).
 
 use crate::{
-    dataset::{Dataset, ImageSet, LoadReport, channel_statistics},
+    dataset::{Dataset, ImageSet, channel_statistics},
+    found::LoadReport,
     random::KeyedRng,
 };
 
@@ -41,6 +42,7 @@ pub fn synthetic(train: usize, test: usize, seed: u64) -> Dataset {
         classes: SYNTHETIC_CLASSES.map(String::from).to_vec(),
         test: (test > 0).then(|| draw_set(b"synth.te", test, seed)),
         train,
+        validation: None,
         mean,
         std,
         report: LoadReport::default(),

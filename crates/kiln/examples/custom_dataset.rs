@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mean, std) = channel_statistics(&train);
     let classes = ["upright".to_owned(), "level".to_owned()].to_vec();
     let report = LoadReport::default();
-    let data = Dataset { name: "stripes".to_owned(), classes, train, test: None, mean, std, report };
+    let name = "stripes".to_owned();
+    let data = Dataset { name, classes, train, validation: None, test: None, mean, std, report };
 
     let mut recipe = Recipe::named("quick")?;
     recipe.training.image_size = SIZE;

@@ -1,5 +1,6 @@
 //! How good a trained network is, on images that it has not seen.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -93,7 +94,7 @@ impl<'a> Evaluator<'a> {
 /// Scores a bundle on the images to test on.
 pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation, Error> {
     let network = Evaluator::new(bundle, data, batch_size, device)?;
-    Ok(network.predict(test_images(data).1, false).evaluation())
+    Ok(network.predict(&test_images(data).1, false).evaluation())
 }
 
 /// A temperature from the images that the run's training kept for validation, if these are known.
@@ -124,14 +125,15 @@ fn validation_images(run: &RunDir, data: &Dataset) -> Result<Vec<u32>, String> {
     let path = run.recipe();
     let text = bounded_read::read_text(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let recipe = Recipe::parse(&text, &[]).map_err(|error| format!("{} is not a recipe: {error}", path.display()))?;
-    Ok(recipe.split(&data.train.labels).map_err(|error| error.to_string())?.validation)
+    Ok(recipe.split(data).map_err(|error| error.to_string())?.validation)
 }
 
-/// The images to test on: the test split, or all images of a set that is not split.
-pub fn test_images(data: &Dataset) -> (&'static str, &ImageSet) {
-    match &data.test {
-        Some(test) => ("test", test),
-        None => ("all", &data.train),
+/// The images to test on: the test part, or the part to validate on, or all images of a set that has neither.
+pub fn test_images(data: &Dataset) -> (&'static str, Cow<'_, ImageSet>) {
+    match (&data.test, &data.validation) {
+        (Some(test), _) => ("test", Cow::Borrowed(test)),
+        (None, Some(indices)) => ("validation", Cow::Owned(data.train.select(indices))),
+        (None, None) => ("all", Cow::Borrowed(&data.train)),
     }
 }
 

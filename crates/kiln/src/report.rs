@@ -56,9 +56,10 @@ pub fn gather_evidence(
     predictions: Predictions,
     embedded: usize,
 ) -> Result<Evidence, Error> {
-    let (_, set) = test_images(data);
+    let (part, set) = test_images(data);
+    let set = &*set;
     let mut missing = vec![];
-    if data.test.is_none() {
+    if part == "all" {
         missing.push("Test images: scores are of all images, most of which the network was trained on.".to_owned());
     }
     let embedding = if embedded > 0 { Embedding::of(&predictions, embedded) } else { None };
@@ -116,7 +117,7 @@ fn picture(set: &ImageSet, index: usize) -> RgbImage {
 
 fn augmented(data: &Dataset, recipe: &Recipe) -> Result<Vec<AugmentedRow>, Error> {
     // Those that are trained on: validation images are never augmented.
-    let split = recipe.split(&data.train.labels)?;
+    let split = recipe.split(data)?;
     let labels: Vec<u32> = split.train.iter().map(|index| data.train.labels[*index as usize]).collect();
     let some = balanced_subset(&labels, AUGMENTED, recipe.training.seed);
     let indices: Vec<u32> = some.into_iter().map(|index| split.train[index as usize]).collect();

@@ -337,7 +337,7 @@ impl<'a> Run<'a> {
         let best = finished.tested.first();
         let predictions = match best {
             Some(tested) => tested.plain.clone(),
-            None => evaluator.predict(test_images(self.data).1, true),
+            None => evaluator.predict(&test_images(self.data).1, true),
         };
         let run = &self.folder;
         let mut evaluation = evaluate(&evaluator, Some(run), &run.bundle(), self.data, &predictions, 0)?;

@@ -23,7 +23,7 @@ pub struct Predictor {
 pub enum Pixels<'a> {
     /// `[H, W, 3]`, with width and height.
     Rgb(&'a [u8], [u32; 2]),
-    /// `[H, W, 4]`, with width and height. Alpha is ignored.
+    /// `[H, W, 4]`, with width and height, not premultiplied. They are composed over white.
     Rgba(&'a [u8], [u32; 2]),
 }
 
@@ -104,8 +104,7 @@ impl Predictor {
         self.executor = executor;
     }
 
-    /// Decodes a JPEG, PNG, WebP, GIF or BMP file and brings it to the network's size: planar RGB
-    /// `[3, image_size, image_size]`.
+    /// Decodes an image file and brings it to the network's size: planar RGB `[3, image_size, image_size]`.
     ///
     /// # Errors
     /// As [`decode_image`].
@@ -231,7 +230,7 @@ mod tests {
     fn rgb_and_rgba_pixels_give_the_same_answer() {
         let mut predictor = predictor();
         let rgb: Vec<u8> = (0..20 * 12 * 3).map(|at| (at * 37 % 251) as u8).collect();
-        let rgba: Vec<u8> = rgb.chunks(3).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 99]).collect();
+        let rgba: Vec<u8> = rgb.chunks(3).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 255]).collect();
         let found = predictor.classify(Pixels::Rgb(&rgb, [20, 12])).unwrap();
         let same = predictor.classify(Pixels::Rgba(&rgba, [20, 12])).unwrap();
         assert_eq!(found.logits, same.logits);

@@ -197,10 +197,11 @@ impl Header {
     pub fn matches(&self, run: &Header, allowed: &[String]) -> Result<(), CheckpointError> {
         let architecture = |header: &Header| serde_json::to_string(&header.architecture).unwrap_or_default();
         let dataset = |header: &Header| format!("{} with digest {}", header.dataset, header.dataset_digest);
-        let mut differences = vec![
-            ("architecture".to_owned(), architecture(self), architecture(run)),
-            ("dataset".to_owned(), dataset(self), dataset(run)),
-        ];
+        let mut differences = vec![("architecture".to_owned(), architecture(self), architecture(run))];
+        // The same images under another name are the same.
+        if self.dataset_digest != run.dataset_digest {
+            differences.push(("dataset".to_owned(), dataset(self), dataset(run)));
+        }
         // A run keeps the name that its recipe had when it was started.
         let entries = |recipe: &Recipe| {
             let name = canonical_name(&recipe.name).to_owned();

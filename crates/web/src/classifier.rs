@@ -114,7 +114,8 @@ impl Classifier {
         self.answer(pixels, dimensions(file)?, start).await
     }
 
-    /// Classifies RGBA pixels `[H, W, 4]`, such as a camera frame or a picture that only the browser decodes.
+    /// Classifies RGBA pixels `[H, W, 4]`, such as a camera frame or a picture that only the browser decodes. They are
+    /// composed over white, and not premultiplied.
     #[wasm_bindgen(js_name = classifyPixels)]
     pub async fn classify_pixels(&mut self, rgba: &[u8], width: u32, height: u32) -> Result<Answer, JsError> {
         let start = Instant::now();

@@ -10,6 +10,8 @@ const MAX_SCANS: usize = 500;
 
 /// Maximum size of a PNG's text and profiles after decompression.
 pub(super) const PNG_CHUNKS: u64 = 8 << 20;
+/// Maximum size of what is unpacked from a TIFF at a time.
+const TIFF_BUFFERS: u64 = 16 << 20;
 /// Maximum number of bytes that deflate makes from one byte.
 const INFLATED: u64 = 1032;
 
@@ -31,9 +33,18 @@ pub(super) fn of(file: &[u8], format: ImageFormat, [width, height]: [u32; 2], ou
         ImageFormat::WebP => WebP::read(file).working_bytes(pixels, len),
         // Palette indices.
         ImageFormat::Gif => pixels,
+        ImageFormat::Tiff => tiff_buffers(output),
+        // Text is read into a second buffer.
+        ImageFormat::Pnm | ImageFormat::Tga | ImageFormat::Qoi | ImageFormat::Ico => output,
         _ => 0,
     };
     output + working
+}
+
+/// Bytes for the samples of a TIFF as they are stored, of which CMYK has more than the picture's `output`, and for what is
+/// unpacked on the way.
+pub(super) fn tiff_buffers(output: u64) -> u64 {
+    output / 3 * 4 + TIFF_BUFFERS.min(output + (64 << 10))
 }
 
 /// The relevant parts of a JPEG's segments before its first scan.

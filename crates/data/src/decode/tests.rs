@@ -13,8 +13,17 @@ fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-const FORMATS: [ImageFormat; 5] =
-    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif];
+const FORMATS: [ImageFormat; 9] = [
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::Bmp,
+    ImageFormat::WebP,
+    ImageFormat::Gif,
+    ImageFormat::Tiff,
+    ImageFormat::Pnm,
+    ImageFormat::Tga,
+    ImageFormat::Qoi,
+];
 
 #[test]
 fn pixels_are_treated_as_a_files() {
@@ -47,7 +56,9 @@ fn a_file_that_ends_early_is_refused_in_every_format() {
             match decode_image(&bytes[..keep], 32) {
                 Err(DecodeError::Truncated) => {}
                 // These decoders cannot always tell truncation from damage.
-                Err(DecodeError::Corrupt(_)) if matches!(format, ImageFormat::WebP | ImageFormat::Gif) => {}
+                Err(DecodeError::Corrupt(_))
+                    if matches!(format, ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Pnm | ImageFormat::Qoi) => {
+                }
                 other => panic!("{format:?} cut at {keep}: {other:?}"),
             }
         }
@@ -70,8 +81,7 @@ fn what_is_no_image_is_said_to_be_none() {
     for bytes in [&b""[..], b"hello, I am a text file", &[0; 100]] {
         assert_eq!(decode_image(bytes, 32), Err(DecodeError::NotAnImage));
     }
-    let tiff = b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0";
-    assert!(matches!(decode_image(tiff, 32), Err(DecodeError::Unsupported(_))));
+    assert!(matches!(decode_image(b"DDS \x7c\0\0\0\0\0\0\0\0\0\0\0", 32), Err(DecodeError::Unsupported(_))));
 }
 
 #[test]
@@ -133,8 +143,23 @@ fn grey_alpha_and_sixteen_bits_become_rgb8() {
     assert_eq!(pixels, vec![77; 48]);
     let deep = DynamicImage::from(grey.to_luma16());
     assert_eq!(decode_image(&encode(deep, ImageFormat::Png), 4).unwrap(), vec![77; 48]);
-    let clear = RgbaImage::from_pixel(4, 4, image::Rgba([9, 9, 9, 0]));
-    assert_eq!(decode_image(&encode(clear, ImageFormat::Png), 4).unwrap(), vec![9; 48]);
+}
+
+#[test]
+fn what_is_transparent_is_white() {
+    // Hidden colors, half transparent, opaque.
+    for (pixel, expected) in
+        [([9, 9, 9, 0], [255; 3]), ([0, 101, 255, 128], [127, 178, 255]), ([1, 2, 3, 255], [1, 2, 3])]
+    {
+        let image = RgbaImage::from_pixel(4, 4, image::Rgba(pixel));
+        let expected = expected.map(|value| [value; 16]).concat();
+        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Tiff] {
+            assert_eq!(decode_image(&encode(image.clone(), format), 4).unwrap(), expected, "{format:?}");
+        }
+        let deep = DynamicImage::from(image.clone()).into_rgba16();
+        assert_eq!(decode_image(&encode(deep, ImageFormat::Png), 4).unwrap(), expected);
+        assert_eq!(crop_rgba(image.as_raw(), [4, 4], 4).unwrap(), expected);
+    }
 }
 
 #[test]
@@ -235,4 +260,123 @@ fn threads_that_decode_large_pictures_wait_for_each_other_and_get_done() {
         let results: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(results.iter().all(|pixels| *pixels == results[0]));
     });
+}
+
+/// The position of a JPEG's first segment of this marker.
+fn segment(file: &[u8], marker: u8) -> usize {
+    file.windows(2).position(|pair| pair == [0xFF, marker]).unwrap()
+}
+
+#[test]
+fn jfif_wins_over_an_adobe_segment_that_says_rgb() {
+    let photo = RgbImage::from_fn(24, 24, |x, y| Rgb([x as u8 * 10, y as u8 * 10, 200]));
+    let plain = encode(photo, ImageFormat::Jpeg);
+    assert_eq!(&plain[6..11], b"JFIF\0");
+    let adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0";
+    // Behind the marker of the start and the JFIF segment.
+    let at = 20;
+    let both = [&plain[..at], adobe, &plain[at..]].concat();
+    assert_eq!(decode_image(&both, 24).unwrap(), decode_image(&plain, 24).unwrap());
+    // Without JFIF it is believed.
+    let adobe_alone = [&plain[..2], adobe, &plain[at..]].concat();
+    assert_ne!(decode_image(&adobe_alone, 24).unwrap(), decode_image(&plain, 24).unwrap());
+}
+
+/// JPEGs of 64 x 48 noisy pixels: in color with and without subsampling, gray, with restart markers and progressive.
+fn jpegs() -> Vec<Vec<u8>> {
+    use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+
+    let photo: Vec<u8> = (0..64 * 48 * 3_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 / 2 + 60).collect();
+    let kinds = [
+        (ColorType::Rgb, SamplingFactor::F_1_1, false, None),
+        (ColorType::Rgb, SamplingFactor::F_2_2, false, None),
+        (ColorType::Rgb, SamplingFactor::F_2_1, false, Some(3)),
+        (ColorType::Luma, SamplingFactor::F_1_1, false, None),
+        (ColorType::Rgb, SamplingFactor::F_2_2, true, None),
+        (ColorType::Rgb, SamplingFactor::F_1_1, true, Some(3)),
+    ];
+    let encode = |(color, sampling, progressive, interval): (_, _, _, Option<u16>)| {
+        let mut bytes = vec![];
+        let mut encoder = Encoder::new(&mut bytes, 90);
+        encoder.set_sampling_factor(sampling);
+        encoder.set_progressive(progressive);
+        encoder.set_optimized_huffman_tables(interval.is_none());
+        if let Some(interval) = interval {
+            encoder.set_restart_interval(interval);
+        }
+        let bytes_a_pixel = if let ColorType::Luma = color { 1 } else { 3 };
+        encoder.encode(&photo[..64 * 48 * bytes_a_pixel], 64, 48, color).unwrap();
+        bytes
+    };
+    kinds.into_iter().map(encode).collect()
+}
+
+#[test]
+fn a_jpeg_with_an_end_marker_behind_half_a_picture_is_damaged() {
+    for (kind, whole) in jpegs().into_iter().enumerate() {
+        assert_eq!(jpeg::extent(&whole).map(|extent| extent.share), Some(1.0), "kind {kind}");
+        let pixels = decode_image(&whole, 16).unwrap();
+        assert_eq!(decode_damaged(&whole, 16).unwrap(), Decoded { pixels, damage: None });
+        let scan = segment(&whole, 0xDA);
+        for share in [0.3, 0.6, 0.9] {
+            let cut = scan + ((whole.len() - scan) as f64 * share) as usize;
+            // The last scan of a progressive picture may be cut off unnoticed: it has only details.
+            if kind >= 4 && share > 0.8 {
+                continue;
+            }
+            let ended = [&whole[..cut], &[0xFF, 0xD9]].concat();
+            let Err(DecodeError::Incomplete { percent }) = decode_image(&ended, 16) else {
+                panic!("kind {kind}, {share}")
+            };
+            assert!(
+                percent < 100 && (kind >= 4 || f64::from(percent) > 100.0 * share - 20.0),
+                "kind {kind}, {share}: {percent} %"
+            );
+            let found = decode_damaged(&ended, 16).unwrap();
+            assert_eq!(found.damage, Some(DecodeError::Incomplete { percent }));
+            assert_eq!(decode_image(&whole[..cut], 16), Err(DecodeError::Truncated), "without an end");
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_without_an_end_marker_is_read_if_the_whole_picture_is_there() {
+    for whole in &jpegs()[..4] {
+        let open = &whole[..whole.len() - 2];
+        let trailer = [open, b"mp4 and other things of a phone SEFT"].concat();
+        for file in [open, &trailer] {
+            assert_eq!(decode_image(file, 16).unwrap(), decode_image(whole, 16).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_png_without_its_last_chunk_is_read() {
+    let photo = RgbImage::from_fn(24, 24, |x, y| Rgb([x as u8 * 10, y as u8 * 10, 200]));
+    let whole = encode(photo, ImageFormat::Png);
+    assert_eq!(decode_image(&whole[..whole.len() - 12], 24).unwrap(), decode_image(&whole, 24).unwrap());
+    assert_eq!(
+        decode_image(&whole[..whole.len() - 13], 24),
+        Err(DecodeError::Truncated),
+        "the pixels' checksum is cut"
+    );
+}
+
+#[test]
+fn the_largest_picture_of_an_icon_is_read() {
+    // Two pictures, one of them a PNG without alpha, which icons should not have.
+    let small = encode(DynamicImage::from(halves(16, 16)).into_rgba8(), ImageFormat::Ico);
+    assert_eq!(decode_image(&small, 16).unwrap()[0], 255);
+    let large = encode(halves(64, 64), ImageFormat::Png);
+    let mut icon = b"\0\0\x01\0\x02\0".to_vec();
+    let entry = |side: u8, length: usize, at: usize| {
+        [&[side, side, 0, 0, 1, 0, 32, 0][..], &(length as u32).to_le_bytes(), &(at as u32).to_le_bytes()].concat()
+    };
+    let inner = &small[22..];
+    icon.extend(entry(16, inner.len(), 38));
+    icon.extend(entry(64, large.len(), 38 + inner.len()));
+    icon.extend([inner, &large].concat());
+    assert_eq!(decode_image(&icon, 64).unwrap(), decode_image(&large, 64).unwrap());
+    assert_eq!(dimensions(&icon).unwrap(), [64, 64]);
+    assert_eq!(decode_image(&icon[..icon.len() - 1], 64), Err(DecodeError::Truncated));
 }

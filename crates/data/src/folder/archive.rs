@@ -1,16 +1,12 @@
-//! Images in a `.tar.gz` archive.
+//! Images in an archive, without unpacking it to disk. It is read twice: for the names of its members, which show how
+//! they are arranged, and for the images.
 
-use std::{
-    io::Read,
-    ops::ControlFlow,
-    path::{Component, Path},
-};
+use std::{collections::HashMap, io::Read, ops::ControlFlow, path::Path};
 
-use super::{CHUNK_FILES, Candidate, Contents, Findings, Part, Place, assemble, check_class, is_hidden, is_image_name};
+use super::{CHUNK_FILES, Candidate, Contents, Found, Kind, Pictures, layout::Layout, names};
 use crate::{
-    archive,
-    dataset::Dataset,
-    decode::{DecodeError, MAX_FILE_BYTES},
+    archive::{self, Member, MemberKind, inner_name},
+    decode::{DecodeError, MAX_FILE_BYTES, SIGNATURE_BYTES, is_image},
     error::DataError,
     progress::LoadProgress,
 };
@@ -18,105 +14,107 @@ use crate::{
 /// Bytes of an archive that are held in memory before they are decoded.
 const CHUNK_BYTES: usize = 32 << 20;
 
+/// Memory for the names of an archive's members.
+const MOST_NAMES: usize = 256 << 20;
+
 /// Number of unusable files that is accepted even if they are most of an archive.
 pub(super) const MOST_USELESS: usize = 100_000;
 
-/// Loads a `.tar.gz` of images without unpacking it to disk. The layouts are those of a folder, optionally
-/// inside one more folder.
-pub(crate) fn load_archive(
-    path: &Path,
-    size: usize,
-    progress: &mut dyn FnMut(LoadProgress),
-) -> Result<Dataset, DataError> {
-    let mut findings = Findings::new(size)?;
-    let (mut chunk, mut held) = (Vec::new(), 0);
-    archive::visit(path, |member, entry| {
-        // Links are ignored: they could only point to members of the archive.
-        if !entry.header().entry_type().is_file() {
-            return Ok(ControlFlow::Continue(()));
+/// The files of an archive in its order; links are left out, as they could only point to its members.
+pub(super) fn list(path: &Path) -> Result<Vec<Found>, DataError> {
+    let (mut files, mut memory, mut seen) = (vec![], 0, HashMap::new());
+    visit_files(path, |index, name, member| {
+        memory += 2 * (name.len() + 64);
+        if memory > MOST_NAMES {
+            let problem = "is one of too many".to_owned();
+            return Err(DataError::UnsafeArchive { path: path.into(), member: name, problem });
         }
-        let Some(place) = place_of(&member) else { return Ok(ControlFlow::Continue(())) };
-        if !is_image_name(&member) {
-            findings.ignored += 1;
-            return Ok(ControlFlow::Continue(()));
-        }
-        check_class(path, &place.class)?;
-        let contents = if entry.size() > MAX_FILE_BYTES {
-            Contents::Refused(DecodeError::TooManyBytes { bytes: entry.size() })
-        } else {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
-            held += bytes.len();
-            Contents::InMemory(bytes)
+        let kind = match &member.kind {
+            _ if seen.insert(name.clone(), index).is_some() => {
+                Kind::Refused(DecodeError::Corrupt("the archive contains it twice".into()))
+            }
+            MemberKind::Other(problem) => Kind::Refused(DecodeError::Unreadable(format!("it {problem}"))),
+            _ if names::is_leftover(&name) || names::is_image(&name) => Kind::Image,
+            _ if names::is_no_image(&name) => Kind::Other,
+            _ => {
+                let mut start = vec![];
+                let read = member.contents.take(SIGNATURE_BYTES as u64).read_to_end(&mut start);
+                read.map_err(DataError::io("read", path))?;
+                if is_image(&start) { Kind::Image } else { Kind::Other }
+            }
         };
-        chunk.push(Candidate { place, path: member, contents });
+        files.push(Found { name, kind });
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(files)
+}
+
+/// Calls `visit` with every file that could be an image, by its index and its name inside the archive.
+fn visit_files(
+    path: &Path,
+    mut visit: impl FnMut(usize, String, &mut Member) -> Result<ControlFlow<()>, DataError>,
+) -> Result<(), DataError> {
+    let mut index = 0;
+    archive::visit(path, |member| {
+        let name = inner_name(&member.name).filter(|_| match &member.kind {
+            MemberKind::File => true,
+            MemberKind::Folder | MemberKind::Link => false,
+            MemberKind::Other(_) => names::is_image(&member.name),
+        });
+        let Some(name) = name else { return Ok(ControlFlow::Continue(())) };
+        index += 1;
+        visit(index - 1, name, member)
+    })
+}
+
+/// Decodes the images of a layout.
+pub(super) fn decode(
+    path: &Path,
+    files: &[Found],
+    layout: &Layout,
+    pictures: &mut Pictures,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<(), DataError> {
+    let total = layout.placed.len();
+    let mut positions = vec![None; files.len()];
+    (0..).zip(&layout.placed).for_each(|(position, (file, _))| positions[*file] = Some(position));
+    let (mut chunk, mut held, mut done) = (Vec::new(), 0, 0);
+    visit_files(path, |index, name, member| {
+        // The archive may have changed since it was listed.
+        let is_same = files.get(index).is_some_and(|file| file.name == name);
+        let Some(position) = positions.get(index).copied().flatten().filter(|_| is_same) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let contents = match &files[index].kind {
+            Kind::Refused(error) => Contents::Refused(error.clone()),
+            _ if member.size > MAX_FILE_BYTES => Contents::Refused(DecodeError::TooManyBytes { bytes: member.size }),
+            _ => {
+                let mut bytes = Vec::new();
+                member.contents.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
+                held += bytes.len();
+                Contents::InMemory(bytes)
+            }
+        };
+        done += 1;
+        chunk.push(Candidate { position, contents });
         if chunk.len() >= CHUNK_FILES || held >= CHUNK_BYTES {
-            findings.decode(std::mem::take(&mut chunk));
+            pictures.decode(std::mem::take(&mut chunk));
             held = 0;
-            check_use(path, &findings)?;
-            progress(LoadProgress::Decoding { done: findings.images.len(), total: None });
+            check_use(path, pictures, done)?;
+            progress(LoadProgress::Decoding { done, total: Some(total) });
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    findings.decode(chunk);
-    progress(LoadProgress::Decoding { done: findings.images.len(), total: Some(findings.images.len()) });
-
-    // If there is a train/ or test/, images elsewhere (such as a logo) belong to no class.
-    if findings.images.iter().any(|image| image.place.part.is_some()) {
-        let found = findings.images.len();
-        findings.images.retain(|image| image.place.part.is_some());
-        findings.ignored += found - findings.images.len();
-    }
-    for image in &findings.images {
-        let part = image.place.part.unwrap_or(Part::Train);
-        findings.classes.insert((part, image.place.class.clone()));
-    }
-    findings.images.sort_by(|a, b| (a.place.part, &a.path).cmp(&(b.place.part, &b.path)));
-    // If two members have the same name, the first one counts.
-    for at in (1..findings.images.len()).rev() {
-        if findings.images[at].path == findings.images[at - 1].path {
-            findings.images[at].slot = Err(DecodeError::Corrupt("the archive contains it twice".into()));
-        }
-    }
-    assemble(path, findings)
-}
-
-/// Whether [`load_archive`] would use an archive's member as an image.
-pub(crate) fn is_archived_image(member: &Path) -> bool {
-    is_image_name(member) && place_of(member).is_some()
+    pictures.decode(chunk);
+    progress(LoadProgress::Decoding { done, total: Some(total) });
+    Ok(())
 }
 
 /// Gives up on an archive that is mostly unusable files: a small archive can contain millions of them.
-fn check_use(root: &Path, findings: &Findings) -> Result<(), DataError> {
-    let useless = findings.images.iter().filter(|image| image.slot.is_err()).count();
-    if useless <= MOST_USELESS || 2 * useless < findings.images.len() {
+fn check_use(root: &Path, pictures: &Pictures, files: usize) -> Result<(), DataError> {
+    let useless = pictures.useless();
+    if useless <= MOST_USELESS || 2 * useless < files {
         return Ok(());
     }
-    Err(DataError::Useless { path: root.into(), useless, files: findings.images.len() })
-}
-
-/// Part and class of an archive's member by its path; `None` if it is hidden or in no class.
-fn place_of(member: &Path) -> Option<Place> {
-    let mut folders = Vec::new();
-    for component in member.components() {
-        match component {
-            Component::Normal(name) if !is_hidden(name) => folders.push(name.to_string_lossy()),
-            Component::CurDir => {}
-            _ => return None,
-        }
-    }
-    folders.pop()?; // the file
-    let part = |folder: &str| match folder {
-        "train" => Some(Part::Train),
-        "test" => Some(Part::Test),
-        _ => None,
-    };
-    // The part is the first folder, or the second if one folder contains everything.
-    for (depth, folder) in folders.iter().enumerate().take(2) {
-        if let Some(part) = part(folder) {
-            let class = folders.get(depth + 1)?.to_string();
-            return Some(Place { part: Some(part), class });
-        }
-    }
-    Some(Place { part: None, class: folders.first()?.to_string() })
+    Err(DataError::Useless { path: root.into(), useless, files })
 }

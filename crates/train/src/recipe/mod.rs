@@ -8,7 +8,7 @@ mod tests;
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use kiln_data::{Augment, DataError, Split, Validation, split};
+use kiln_data::{Augment, DataError, Dataset, Split, Validation};
 use kiln_infer::Precision;
 use kiln_model::{Architecture, ConfigError, Frozen, Init, NormKind, Stem};
 use serde::de::Error;
@@ -364,13 +364,13 @@ impl Recipe {
         Ok(architecture)
     }
 
-    /// Images to train and to validate on, of those with these labels `[N]`.
+    /// Images to train and to validate on: those that the data itself keeps for it, or the recipe's share.
     ///
     /// # Errors
     ///
-    /// As for [`kiln_data::split`].
-    pub fn split(&self, labels: &[u32]) -> Result<Split, DataError> {
-        split(labels, Validation::Fraction(self.training.validation), self.training.seed)
+    /// As for [`Dataset::split`].
+    pub fn split(&self, data: &Dataset) -> Result<Split, DataError> {
+        data.split(Validation::Fraction(self.training.validation), self.training.seed)
     }
 
     /// The augmentation of a step, counted from 0.

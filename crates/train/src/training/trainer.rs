@@ -8,7 +8,7 @@ mod tests;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{Dataset, Split, balanced_weights};
+use kiln_data::{DataError, Dataset, Split, balanced_weights};
 use kiln_kernels::device::{awake, is_queued, multiplies};
 use kiln_model::{Architecture, Init, Network, ResNetConfig, StateDict};
 use web_time::Instant;
@@ -72,7 +72,10 @@ impl<'a> Trainer<'a> {
         }
         let architecture = recipe.architecture(data.classes.len(), data.train.height)?;
         let seed = recipe.training.seed;
-        let split = recipe.split(&data.train.labels)?;
+        if data.train.is_empty() {
+            return Err(DataError::NoTrainingImages { name: data.name.clone() }.into());
+        }
+        let split = recipe.split(data)?;
         if split.train.is_empty() {
             return Err(TrainError::NoImages(data.train.len(), split.validation.len()));
         }

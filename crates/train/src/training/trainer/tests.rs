@@ -158,6 +158,8 @@ fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
         let error = resume(&[fixed], &[field, "architecture"], &data).unwrap_err();
         assert!(error.contains(field) && error.contains("cannot change within a run"), "{error}");
     }
+    let renamed = Dataset { name: "a copy".to_owned(), ..synthetic(60, 0, 0) };
+    assert_eq!(resume(&[], &[], &renamed), Ok(12), "the digest decides");
     let mut other = synthetic(60, 0, 0);
     other.train.images[0] ^= 1;
     assert!(resume(&[], &[], &other).unwrap_err().contains("allow dataset to change"));

@@ -3,6 +3,8 @@
 #[cfg(not(target_family = "wasm"))]
 mod budget;
 mod cost;
+mod input;
+mod pillow;
 mod resize;
 
 use std::{
@@ -13,6 +15,8 @@ use std::{
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
 };
+
+pub use input::{Input, Interpolation, Preprocessing};
 
 /// Supported file extensions in lowercase; uppercase is accepted too.
 pub const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "webp", "gif"];
@@ -139,15 +143,15 @@ fn ends_early(error: &ImageError) -> bool {
 /// `[3, size, size]`, 0 to 255.
 ///
 /// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and an alpha channel is dropped, as in
-/// PIL's `convert("RGB")`. An image of another size is cropped to its center square, which is then resized with
-/// a triangle filter. An image of `size` x `size` pixels is not changed.
+/// PIL's `convert("RGB")`. Without a [`Preprocessing`] an image of another size is cropped to its center square, which
+/// is then resized with a triangle filter, and an image of `size` x `size` pixels is not changed.
 ///
 /// # Errors
 ///
 /// [`DecodeError`] for files that are not images, truncated or damaged, and for those over [`MAX_SIDE`],
 /// [`MAX_PIXELS`] or [`MAX_MEMORY`], which are refused by their header before memory is allocated. Threads whose
 /// pictures together need more than [`MAX_MEMORY`] wait for each other.
-pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
+pub fn decode_image(bytes: &[u8], input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
     let reader = reader(bytes)?;
     let format = reader.format().ok_or(DecodeError::NotAnImage)?;
     match format {
@@ -172,7 +176,7 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
     decoder.set_limits(limits(frame / 5 * 4))?;
     // An unreadable EXIF block is not a reason to reject the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok(planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size)))
+    Ok(planar(&upright(&DynamicImage::from_decoder(decoder)?, orientation, input.into())))
 }
 
 /// Width and height in pixels of an image file after its EXIF orientation, read from its headers.
@@ -207,13 +211,13 @@ fn limits(bytes: u64) -> Limits {
 }
 
 /// Converts RGBA pixels `[H, W, 4]` of `[width, height]` to planar RGB `[3, size, size]`, like [`decode_image`]:
-/// alpha is dropped, and the center square is cropped and resized.
+/// alpha is dropped, and the pixels are cropped and resized.
 ///
 /// # Errors
 ///
 /// [`DecodeError`], if there are no pixels, too many, or not as many as the sizes say.
-pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
-    crop::<4>(pixels, size_of, size)
+pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
+    crop::<4>(pixels, size_of, input.into())
 }
 
 /// The same of RGB pixels `[H, W, 3]`.
@@ -221,24 +225,22 @@ pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8
 /// # Errors
 ///
 /// As [`crop_rgba`].
-pub fn crop_rgb(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
-    crop::<3>(pixels, size_of, size)
+pub fn crop_rgb(pixels: &[u8], size_of: [u32; 2], input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
+    crop::<3>(pixels, size_of, input.into())
 }
 
 /// Of pixels of `C` channels, of which the first three are red, green and blue.
-fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
+fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], input: Input) -> Result<Vec<u8>, DecodeError> {
     check_size(width, height)?;
     let (row_len, rows) = (C * width as usize, height as usize);
     if pixels.len() < row_len * rows {
         return Err(DecodeError::Truncated);
     }
-    let side = width.min(height);
-    let [left, top] = [width - side, height - side].map(|rest| (rest / 2) as usize);
-    let square = resize::resize(side, size as u32, |y, out| {
-        let row = &pixels[(top + y as usize) * row_len + C * left..][..C * side as usize];
+    let fitted = fit([width, height], input, [false, false], |y, left, len, out| {
+        let row = &pixels[y as usize * row_len + C * left as usize..][..C * len as usize];
         out.extend(row.as_chunks::<C>().0.iter().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]));
     });
-    Ok(planar(&square))
+    Ok(planar(&fitted))
 }
 
 /// Refuses images with no pixels or with too many.
@@ -258,7 +260,7 @@ fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
 ///
 /// As [`decode_image`], and if the path is not a file, cannot be read or is larger than 64 MiB.
 #[cfg(not(target_family = "wasm"))]
-pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>, DecodeError> {
+pub fn decode_image_file(path: &std::path::Path, input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
     use std::{
         fs::{self, File},
         io::Read,
@@ -283,31 +285,47 @@ pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>,
     let mut bytes = Vec::with_capacity(length as usize);
     // The length is not trusted: the file may be growing.
     File::open(path).and_then(|file| file.take(length.max(LARGE) + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    decode_image(&bytes, size)
+    decode_image(&bytes, input)
 }
 
-/// The center square of an image after its orientation, resized to `size` pixels per side.
+/// An image after its orientation, brought to a network's size.
 ///
 /// It is cropped and resized first and rotated afterwards, because rotating the whole picture would need a copy.
-fn square(image: &DynamicImage, orientation: Orientation, size: usize) -> RgbImage {
+fn upright(image: &DynamicImage, orientation: Orientation, input: Input) -> RgbImage {
     use Orientation::{FlipHorizontal, FlipVertical, Rotate90, Rotate180, Rotate270, Rotate270FlipH};
 
-    let side = image.width().min(image.height());
+    let is_reversed = [
+        matches!(orientation, Rotate180 | FlipHorizontal | Rotate270 | Rotate270FlipH),
+        matches!(orientation, Rotate180 | FlipVertical | Rotate90 | Rotate270FlipH),
+    ];
+    let fitted = fit([image.width(), image.height()], input, is_reversed, |y, left, len, out| match image {
+        DynamicImage::ImageRgb8(image) => {
+            let start = 3 * (y as usize * image.width() as usize + left as usize);
+            out.extend(&image.as_raw()[start..][..3 * len as usize]);
+        }
+        image => out.append(&mut image.crop_imm(left, y, len, 1).into_rgb8().into_raw()),
+    });
+    let mut fitted = DynamicImage::from(fitted);
+    fitted.apply_orientation(orientation);
+    fitted.into_rgb8()
+}
+
+/// Crops and resizes pixels of `[width, height]`. `row` appends so many RGB pixels of a row, from a column on, to its
+/// buffer: `row(y, left, len, buffer)`. `is_reversed` says which axes (x, y) an orientation turns around afterwards.
+fn fit(
+    [width, height]: [u32; 2],
+    Input { size, preprocessing }: Input,
+    is_reversed: [bool; 2],
+    mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
+) -> RgbImage {
+    if let Some(preprocessing) = preprocessing {
+        return pillow::resize_and_crop([width, height], preprocessing, size as u32, is_reversed, row);
+    }
+    let side = width.min(height);
     // If the margin is odd, its smaller half comes first in the final orientation.
     let front = |rest: u32, is_reversed: bool| if is_reversed { rest.div_ceil(2) } else { rest / 2 };
-    let turns_x = matches!(orientation, Rotate180 | FlipHorizontal | Rotate270 | Rotate270FlipH);
-    let turns_y = matches!(orientation, Rotate180 | FlipVertical | Rotate90 | Rotate270FlipH);
-    let (left, top) = (front(image.width() - side, turns_x), front(image.height() - side, turns_y));
-    let square = resize::resize(side, size as u32, |y, out| match image {
-        DynamicImage::ImageRgb8(image) => {
-            let start = 3 * ((top + y) as usize * image.width() as usize + left as usize);
-            out.extend(&image.as_raw()[start..][..3 * side as usize]);
-        }
-        image => out.append(&mut image.crop_imm(left, top + y, side, 1).into_rgb8().into_raw()),
-    });
-    let mut square = DynamicImage::from(square);
-    square.apply_orientation(orientation);
-    square.into_rgb8()
+    let (left, top) = (front(width - side, is_reversed[0]), front(height - side, is_reversed[1]));
+    resize::resize(side, size as u32, |y, out| row(top + y, left, side, out))
 }
 
 /// `[H, W, 3]` to `[3, H, W]`.

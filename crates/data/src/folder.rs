@@ -18,7 +18,7 @@ use walkdir::WalkDir;
 
 use crate::{
     dataset::{Dataset, ImageSet, LoadReport, SkippedFile, channel_statistics},
-    decode::{DecodeError, EXTENSIONS, MAX_IMAGE_SIZE, decode_image, decode_image_file},
+    decode::{DecodeError, EXTENSIONS, Input, MAX_IMAGE_SIZE, decode_image, decode_image_file},
     error::DataError,
     progress::LoadProgress,
 };
@@ -66,8 +66,8 @@ struct Decoded {
 
 /// What was found at a path.
 struct Findings {
-    /// Side of each image in pixels.
-    size: usize,
+    /// What images are brought to.
+    input: Input,
     images: Vec<Decoded>,
     /// `[N, 3, size, size]`: one buffer, which becomes the dataset's, so that no image is held twice.
     pixels: Vec<u8>,
@@ -79,26 +79,26 @@ struct Findings {
 impl Findings {
     /// # Errors
     ///
-    /// [`DataError::ImageSize`] if images cannot be resized to `size` x `size` pixels.
-    fn new(size: usize) -> Result<Self, DataError> {
-        if !(1..=MAX_IMAGE_SIZE).contains(&size) {
-            return Err(DataError::ImageSize { size });
+    /// [`DataError::ImageSize`] if images cannot be brought to that size.
+    fn new(input: Input) -> Result<Self, DataError> {
+        if !(1..=MAX_IMAGE_SIZE).contains(&input.size) {
+            return Err(DataError::ImageSize { size: input.size });
         }
-        Ok(Self { size, images: vec![], pixels: vec![], classes: BTreeSet::new(), ignored: 0 })
+        Ok(Self { input, images: vec![], pixels: vec![], classes: BTreeSet::new(), ignored: 0 })
     }
 
     /// Bytes of one image.
     fn image_len(&self) -> usize {
-        3 * self.size * self.size
+        3 * self.input.size * self.input.size
     }
 
     /// Decodes on all threads, and adds the images in the order given.
     fn decode(&mut self, candidates: Vec<Candidate>) {
-        let size = self.size;
+        let input = self.input;
         let decode = |Candidate { place, path, contents }| {
             let pixels = match contents {
-                Contents::OnDisk => decode_image_file(&path, size),
-                Contents::InMemory(bytes) => decode_image(&bytes, size),
+                Contents::OnDisk => decode_image_file(&path, input),
+                Contents::InMemory(bytes) => decode_image(&bytes, input),
                 Contents::Refused(error) => Err(error),
             };
             (place, path, pixels)
@@ -113,13 +113,13 @@ impl Findings {
     }
 }
 
-/// Loads a folder of images, each resized to `size` x `size` pixels.
+/// Loads a folder of images, each brought to the size of `input`.
 pub(crate) fn load_folder(
     root: &Path,
-    size: usize,
+    input: impl Into<Input>,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Dataset, DataError> {
-    let mut findings = Findings::new(size)?;
+    let mut findings = Findings::new(input.into())?;
     let mut candidates = Vec::new();
     let train = root.join("train");
     if train.is_dir() {
@@ -230,7 +230,7 @@ fn assemble(root: &Path, findings: Findings) -> Result<Dataset, DataError> {
 
     let mut report = LoadReport { files: findings.images.len(), ignored: findings.ignored, ..Default::default() };
     let image_len = findings.image_len();
-    let [mut train, mut test] = [(); 2].map(|()| ImageSet::empty(findings.size, findings.size));
+    let [mut train, mut test] = [(); 2].map(|()| ImageSet::empty(findings.input.size, findings.input.size));
     let [mut train_slots, mut test_slots] = [vec![], vec![]];
     let labels: BTreeMap<&str, u32> = classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect();
     // Classes without an image so far, with the reason why their first file failed.

@@ -8,6 +8,7 @@ use crate::{
     archive,
     cifar::{self, CIFAR10, CIFAR100, Cifar},
     dataset::Dataset,
+    decode::{Input, Preprocessing},
     download::{Digest, download},
     error::DataError,
     folder,
@@ -74,6 +75,8 @@ pub struct LoadOptions {
     pub data_dir: PathBuf,
     /// Size in pixels per side that a folder's images are resized to, 1 to 1024; 32 by default.
     pub image_size: Option<usize>,
+    /// How a folder's images are brought to that size; `None` for the center square.
+    pub preprocessing: Option<Preprocessing>,
     /// Download nothing.
     pub offline: bool,
     /// Use only this many training images and a fifth as many test images, see [`Dataset::limit`].
@@ -99,6 +102,7 @@ impl Default for LoadOptions {
             source: Source::Auto,
             data_dir: "data".into(),
             image_size: None,
+            preprocessing: None,
             offline: false,
             limit: None,
             seed: 0,
@@ -129,16 +133,17 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
         return Err(DataError::ZeroLimit);
     }
     let size = options.image_size.unwrap_or(cifar::SIDE);
+    let input = Input { size, preprocessing: options.preprocessing };
     let drawn = || synthetic(SYNTHETIC_SIZES.0, SYNTHETIC_SIZES.1, options.seed);
     let mut note = None;
     let mut dataset = match &options.source {
         Source::Synthetic => drawn(),
         Source::Cifar(set) => read(set, &obtain(set, options, progress)?)?,
         Source::CifarFolder(set, path) => read(set, path)?,
-        Source::Folder(path) => folder::load_folder(path, size, progress)?,
+        Source::Folder(path) => folder::load_folder(path, input, progress)?,
         Source::Archive(path) => match archive_kind(path)? {
             ArchiveKind::Cifar(set) => archive::read_cifar(set, path)?,
-            ArchiveKind::Images => folder::load_archive(path, size, progress)?,
+            ArchiveKind::Images => folder::load_archive(path, input, progress)?,
         },
         Source::Auto => match obtain(&CIFAR10, options, progress) {
             Ok(folder) => read(&CIFAR10, &folder)?,

@@ -236,3 +236,23 @@ fn threads_that_decode_large_pictures_wait_for_each_other_and_get_done() {
         assert!(results.iter().all(|pixels| *pixels == results[0]));
     });
 }
+
+#[test]
+fn resize_and_center_crop_follow_the_orientation() {
+    let preprocessing = Preprocessing { resize: 20, interpolation: Interpolation::Bilinear };
+    let input = Input { size: 16, preprocessing: Some(preprocessing) };
+    let photo = RgbImage::from_fn(61, 40, |x, y| Rgb([x as u8 * 4, y as u8 * 6, (x + y) as u8]));
+    for orientation in 1..=8 {
+        let file = oriented(&photo, orientation);
+        let mut whole = image::load_from_memory(&file).unwrap();
+        whole.apply_orientation(Orientation::from_exif(orientation).unwrap());
+        let expected = decode_image(&encode(whole, ImageFormat::Png), input).unwrap();
+        let found = decode_image(&file, input).unwrap();
+        // Columns are summed before rows, also if the orientation swaps them.
+        let most = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(found.len() == expected.len() && most <= Some(1), "orientation {orientation}: off by {most:?}");
+    }
+    let file = encode(photo.clone(), ImageFormat::Png);
+    assert_eq!(crop_rgb(photo.as_raw(), [61, 40], input).unwrap(), decode_image(&file, input).unwrap());
+    assert_ne!(decode_image(&file, input).unwrap(), decode_image(&file, 16).unwrap(), "the center square shows more");
+}

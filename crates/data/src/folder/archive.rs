@@ -10,7 +10,7 @@ use super::{CHUNK_FILES, Candidate, Contents, Findings, Part, Place, assemble, c
 use crate::{
     archive,
     dataset::Dataset,
-    decode::{DecodeError, MAX_FILE_BYTES},
+    decode::{DecodeError, Input, MAX_FILE_BYTES},
     error::DataError,
     progress::LoadProgress,
 };
@@ -25,10 +25,10 @@ pub(super) const MOST_USELESS: usize = 100_000;
 /// inside one more folder.
 pub(crate) fn load_archive(
     path: &Path,
-    size: usize,
+    input: impl Into<Input>,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Dataset, DataError> {
-    let mut findings = Findings::new(size)?;
+    let mut findings = Findings::new(input.into())?;
     let (mut chunk, mut held) = (Vec::new(), 0);
     archive::visit(path, |member, entry| {
         // Links are ignored: they could only point to members of the archive.

@@ -152,7 +152,7 @@ fn a_transformer_resumes_to_the_same_bytes_and_is_evaluated_exported_and_asked()
     let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
     let bundle =
         kiln_model::Bundle::from_bytes(&fs::read(folder.path().join("whole/model.safetensors")).unwrap()).unwrap();
-    assert_eq!(evaluated["metrics"]["accuracy"].as_f64(), Some(bundle.metadata.accuracy));
+    assert_eq!(evaluated["metrics"]["accuracy"].as_f64(), bundle.metadata.accuracy);
     run(&[&["export", "whole", "--format", "web"][..], &data].concat());
     run(&[&["report", "whole"][..], &data].concat());
     fs::write(folder.path().join("grey.bmp"), bitmap(100, 20)).unwrap();

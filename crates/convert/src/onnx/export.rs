@@ -9,6 +9,7 @@ use rten_onnx::onnx::{
     AttributeProto, AttributeType, DataType, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor, ValueInfoProto,
 };
+use rten_onnx::protobuf::{EncodeMessage, MessageWriter, ProtobufError, ValueWriter, WriteValue};
 
 use crate::ConvertError;
 
@@ -61,11 +62,38 @@ pub fn to_onnx(bundle: &Bundle, options: OnnxOptions) -> Result<Vec<u8>, Convert
         ir_version: Some(IR_VERSION),
         producer_name: Some("kiln".to_owned()),
         producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        graph: Some(graph),
+        graph: None,
         opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
         metadata_props: entries(metadata),
     };
-    Ok(model.write_buf()?)
+    let mut bytes = vec![];
+    Named { model, graph: NamedGraph(graph) }.encode(ValueWriter::new(&mut bytes))?;
+    Ok(bytes)
+}
+
+/// A model whose graph has a name, which the format demands and rten-onnx leaves out.
+struct Named {
+    /// Without its graph.
+    model: ModelProto,
+    graph: NamedGraph,
+}
+
+struct NamedGraph(GraphProto);
+
+impl EncodeMessage for Named {
+    fn encode_fields<W: WriteValue>(&self, fields: &mut MessageWriter<W>) -> Result<(), ProtobufError> {
+        const GRAPH: u64 = 7;
+        self.model.encode_fields(fields)?;
+        fields.write_message(GRAPH, &self.graph)
+    }
+}
+
+impl EncodeMessage for NamedGraph {
+    fn encode_fields<W: WriteValue>(&self, fields: &mut MessageWriter<W>) -> Result<(), ProtobufError> {
+        const NAME: u64 = 2;
+        fields.write_string(NAME, "kiln")?;
+        self.0.encode_fields(fields)
+    }
 }
 
 /// What a model's user needs beside its weights.

@@ -611,7 +611,7 @@ fn an_export_destroys_nothing_and_measures_on_no_other_data() {
         kiln(folder.path()).args(["export", model, "--device", "cpu"]).args(arguments).output().unwrap()
     };
     let itself = ["--no-accuracy", "--force", "--output", "run/../run/model.safetensors"];
-    fails(&export("run", &itself), 1, &["is the bundle to export", "--output"]);
+    fails(&export("run", &itself), 1, &["is the file to read", "--output"]);
     let nowhere = ["--no-accuracy", "--output", "nowhere/a.safetensors"];
     fails(&export("run", &nowhere), 1, &["there is no folder nowhere"]);
     fails(&export("run", &["--no-accuracy", "--output", "run"]), 1, &["is not a file"]);

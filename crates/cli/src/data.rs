@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_data::{Dataset, LoadOptions, LoadProgress, Source, load};
+use kiln_data::{Dataset, LoadOptions, LoadProgress, Preprocessing, Source, load};
 
 use kiln_model::Metadata;
 
@@ -15,6 +15,17 @@ use crate::printable::message;
 
 /// Loads what the arguments name and says what a user should know of it on stderr.
 pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
+    load_images(args, seed, None)
+}
+
+/// Loads what the arguments name for a trained network, pictures brought to its size as it wants them.
+pub fn for_network(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
+    let mut args = args.clone();
+    let size = *args.image_size.get_or_insert(trained.image_size);
+    load_images(&args, trained.seed, trained.preprocessing.filter(|_| size == trained.image_size))
+}
+
+fn load_images(args: &DataArgs, seed: u64, preprocessing: Option<Preprocessing>) -> Result<Dataset> {
     let source = match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
         (None, DatasetName::Auto) => Source::Auto,
@@ -27,6 +38,7 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
         source,
         data_dir: args.data_dir.clone(),
         image_size: args.image_size,
+        preprocessing,
         offline: args.offline,
         limit: args.limit,
         seed,
@@ -68,7 +80,6 @@ pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
 /// happens to be at hand. `otherwise` is what the user can do without them.
 pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Result<Dataset> {
     let mut args = args.clone();
-    args.image_size.get_or_insert(trained.image_size);
     let named = args.is_named();
     if !named {
         let known = DatasetName::value_variants().iter().filter(|dataset| **dataset != DatasetName::Auto);
@@ -81,7 +92,7 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
             ),
         };
     }
-    let data = dataset(&args, trained.seed)?;
+    let data = for_network(&args, trained)?;
     if data.digest() == trained.dataset_digest {
         return Ok(data);
     }

@@ -10,17 +10,18 @@ use kiln_model::{Bundle, Metadata, Predictor};
 use serde_json::json;
 
 use crate::args::PredictArgs;
-use crate::eval::open;
+use crate::model::open;
 use crate::printable::{message, printable};
 
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let path = args.model.map_or_else(newest_run, Ok)?;
     let (path, bundle) = open(&path)?;
     let mut predictor = predictor(bundle, &choose(args.device)?)?;
-    let Metadata { classes, recipe, architecture, .. } = predictor.metadata().clone();
+    let Metadata { classes, recipe, architecture, accuracy, .. } = predictor.metadata().clone();
     let mut failed = false;
     if !args.json {
-        println!("{} ({} at width {})", path.display(), recipe, architecture.width());
+        let unknown = if accuracy.is_none() { ", accuracy not known" } else { "" };
+        println!("{} ({} at width {}{unknown})", path.display(), recipe, architecture.width());
     }
     for image in &args.images {
         let prediction = match predictor.classify_file(image) {
@@ -35,7 +36,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         let ranked: Vec<_> = ranked.collect();
         if args.json {
             let top: Vec<_> = ranked.iter().map(|(p, class)| json!({"class": class, "probability": p})).collect();
-            println!("{}", json!({"image": image, "top": top}));
+            println!("{}", json!({"image": image, "top": top, "logits": prediction.logits}));
             continue;
         }
         println!("\n{}", printable(image.display()));

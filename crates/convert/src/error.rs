@@ -19,12 +19,16 @@ pub enum ConvertError {
     Data(io::Error),
     #[error("neither a safetensors file, nor a PyTorch checkpoint (.pt, .pth), nor an ONNX model")]
     UnknownFormat,
+    #[error("the file is a bundle of Kiln's already")]
+    OwnBundle,
     #[error("not a whole safetensors file: {0}")]
     Safetensors(#[from] SafeTensorError),
     #[error("not a whole safetensors file: its header is {0}")]
     SafetensorsHeader(String),
     #[error("not a PyTorch checkpoint that can be read: {0}")]
     Pytorch(#[from] PytorchError),
+    #[error("not a PyTorch checkpoint that can be read: entries of its zip archive overlap")]
+    Overlap,
     #[error("not a whole ONNX model: {0}")]
     Protobuf(#[from] ProtobufError),
     #[error("not a whole ONNX model: {0}")]

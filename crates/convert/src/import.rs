@@ -46,7 +46,8 @@ pub struct Known {
     pub classes: Option<Vec<String>>,
     pub normalization: Option<Normalization>,
     pub image_size: Option<usize>,
-    pub preprocessing: Option<Preprocessing>,
+    /// `Some(None)` where the file says that pictures are neither resized nor cropped as torchvision does it.
+    pub preprocessing: Option<Option<Preprocessing>>,
 }
 
 /// What the user says of a network, where its file does not or says it wrongly.
@@ -68,19 +69,46 @@ pub struct Choices {
 pub fn open(path: impl AsRef<Path>, hints: Hints) -> Result<Imported, ConvertError> {
     let path = path.as_ref();
     let (start, len) = start(path).map_err(|source| ConvertError::Io { path: path.to_owned(), source })?;
-    if safetensors_file::is_safetensors(&start) {
-        return weights(Format::Safetensors, safetensors_file::tensors(path, len)?, len, hints);
+    match Format::of(&start).ok_or(ConvertError::UnknownFormat)? {
+        Format::Safetensors => weights(Format::Safetensors, safetensors_file::tensors(path, len)?, len, hints),
+        Format::Pytorch => {
+            let (tensors, wrapper) = pytorch::tensors(path)?;
+            let mut imported = weights(Format::Pytorch, tensors, len, hints)?;
+            imported.notes.extend(wrapper.map(|key| format!("the weights are those under '{key}'")));
+            Ok(imported)
+        }
+        Format::Onnx => onnx::import(path),
     }
-    if pytorch::is_pytorch(&start) {
-        let (tensors, wrapper) = pytorch::tensors(path)?;
-        let mut imported = weights(Format::Pytorch, tensors, len, hints)?;
-        imported.notes.extend(wrapper.map(|key| format!("the weights are those under '{key}'")));
-        return Ok(imported);
+}
+
+/// The format of a file, by its first bytes.
+///
+/// # Errors
+/// If it cannot be read, is larger than [`MAX_FILE_BYTES`], or has none of the known formats.
+pub fn format(path: impl AsRef<Path>) -> Result<Format, ConvertError> {
+    let path = path.as_ref();
+    let (start, _) = start(path).map_err(|source| ConvertError::Io { path: path.to_owned(), source })?;
+    Format::of(&start).ok_or(ConvertError::UnknownFormat)
+}
+
+impl Format {
+    fn of(start: &[u8]) -> Option<Self> {
+        match start {
+            _ if safetensors_file::is_safetensors(start) => Some(Self::Safetensors),
+            _ if pytorch::is_pytorch(start) => Some(Self::Pytorch),
+            _ if onnx::is_onnx(start) => Some(Self::Onnx),
+            _ => None,
+        }
     }
-    if onnx::is_onnx(&start) {
-        return onnx::import(path);
+
+    /// As in text: `safetensors`, `PyTorch` or `ONNX`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Pytorch => "PyTorch",
+            Self::Onnx => "ONNX",
+        }
     }
-    Err(ConvertError::UnknownFormat)
 }
 
 /// A file's first bytes and its length.
@@ -126,6 +154,7 @@ impl Imported {
         let has_imagenet_stem =
             matches!(&architecture, Architecture::ResNet(ResNetConfig { stem: Stem::Imagenet, .. }));
         let mut preset = choices.preset;
+        let chosen_size = choices.image_size.or(preset.map(|preset| preset.image_size));
         let known_normalization = choices.normalization.or(known.normalization);
         if preset.is_none() && known.preprocessing.is_none() && has_imagenet_stem {
             preset = Some(Preset::imagenet());
@@ -138,10 +167,11 @@ impl Imported {
             Architecture::Vit(config) => Some(config.image_size),
             Architecture::ResNet(_) => known.image_size,
         };
-        let image_size = choices.image_size.or(preset.map(|preset| preset.image_size)).or(own_size).unwrap_or(32);
+        let assumed_size = preset.map_or(32, |preset| preset.image_size);
+        let image_size = chosen_size.or(own_size).unwrap_or(assumed_size);
         let preprocessing = match preset {
             Some(preset) => preset.preprocessing.map(|way| scaled(way, preset.image_size, image_size)),
-            None => known.preprocessing,
+            None => known.preprocessing.flatten(),
         };
         let classes = match choices.classes.or(known.classes) {
             Some(classes) => distinct(classes, &mut notes),

@@ -20,7 +20,7 @@ mod tensor;
 
 pub use architecture::Hints;
 pub use error::ConvertError;
-pub use import::{Choices, Format, Imported, Known, MAX_FILE_BYTES, RECIPE, open, parse_classes};
+pub use import::{Choices, Format, Imported, Known, MAX_FILE_BYTES, RECIPE, format, open, parse_classes};
 pub use onnx::{OnnxOptions, to_onnx};
 pub use preprocess::{Normalization, Preset};
 pub use pytorch::to_pytorch;

@@ -32,6 +32,9 @@ pub fn tensors(path: &Path, len: u64) -> Result<Tensors<'static>, ConvertError> 
     file.read_exact(&mut header).map_err(ConvertError::Data)?;
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| ConvertError::SafetensorsHeader(error.to_string()))?;
+    if metadata.metadata().as_ref().is_some_and(|entries| entries.contains_key("kiln")) {
+        return Err(ConvertError::OwnBundle);
+    }
     let claimed = metadata.data_len() as u64;
     if claimed != len - start {
         return Err(ConvertError::Claim { claimed, bytes: len - start });

@@ -30,7 +30,7 @@ pub struct OnnxOptions {
 }
 
 /// A bundle as an ONNX model in f32: `input` `[batch, 3, S, S]`, normalized, to `logits` `[batch, classes]` (or
-/// `probabilities`). Its metadata has `classes`, `mean`, `std`, `image_size` and, if there is one, `preprocessing`, as JSON.
+/// `probabilities`). Its metadata has `classes`, `mean`, `std`, `image_size` and `preprocessing`, as JSON.
 ///
 /// # Errors
 /// If the network does not fit the weights, or if batch norms are to be kept of a network that has none.
@@ -99,15 +99,14 @@ impl EncodeMessage for NamedGraph {
 /// What a model's user needs beside its weights.
 fn entries(metadata: &Metadata) -> Vec<StringStringEntryProto> {
     let json = |value: serde_json::Value| Some(value.to_string());
-    let mut entries = vec![
+    let entries = [
         ("classes", json(metadata.classes.clone().into())),
         ("mean", json(numbers(metadata.mean))),
         ("std", json(numbers(metadata.std))),
         ("image_size", json(metadata.image_size.into())),
+        // `null` for the center square.
+        ("preprocessing", serde_json::to_string(&metadata.preprocessing).ok()),
     ];
-    if let Some(way) = metadata.preprocessing {
-        entries.push(("preprocessing", serde_json::to_string(&way).ok()));
-    }
     let entry = |(key, value): (&str, Option<String>)| StringStringEntryProto { key: Some(key.to_owned()), value };
     entries.into_iter().map(entry).collect()
 }

@@ -113,7 +113,11 @@ impl<'a> Walk<'a> {
                     output = next;
                 }
             }
-            sums.push(self.graph.reader(output)?);
+            let sum = self.graph.reader(output)?;
+            if self.graph.operator(sum) != "Add" {
+                return Err(self.graph.fault(sum, "a block has two or three convolutions, then a sum"));
+            }
+            sums.push(sum);
             ends.push(output.to_owned());
         }
         let sum = sums[0];
@@ -291,7 +295,9 @@ fn config(
         _ => return Err(graph.fault(stem.node, "it does not start a stem that Kiln has")),
     };
     let width = first.convs[0].weight.shape[0];
-    let has_norm = |unit: &Unit| unit.norm.is_some() || unit.bias.is_some();
+    // Some exporters write biases of zeros.
+    let has_bias = |bias: &StateTensor| bias.values.iter().any(|value| *value != 0.0);
+    let has_norm = |unit: &Unit| unit.norm.is_some() || unit.bias.as_ref().is_some_and(has_bias);
     let mut shortcuts = stages.iter().flatten().filter_map(|block| block.shortcut.as_ref());
     let shortcut = if shortcuts.any(has_norm) { Shortcut::ProjectionNorm } else { Shortcut::Projection };
     let norm = NormKind::Batch;

@@ -1,4 +1,4 @@
-// Batch normalisation of [N, C, H, W] in training, with ReLU. One workgroup makes one channel: mean
+// Batch normalization of [N, C, H, W] in training, with ReLU. One workgroup makes one channel: mean
 // and variance take a pass each, as the sum of squares alone would lose digits, and the output a
 // third. The host replaces the `const` lines down to the empty one.
 
@@ -46,8 +46,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let mean = total(sum, thread) / f32(COUNT);
     var squares = 0.0;
     for (var index = thread; index < COUNT; index += THREADS) {
-        let centred = input[place(index, channel)] - mean;
-        squares += centred * centred;
+        let centered = input[place(index, channel)] - mean;
+        squares += centered * centered;
     }
     let variance = total(squares, thread) / f32(COUNT);
     let scale = gamma[channel] * inverseSqrt(variance + EPSILON);

@@ -51,7 +51,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let channel = workgroup.x;
     let mean = means[channel];
     let inverse = inverseSqrt(variances[channel] + EPSILON);
-    // Of the gradient, and of the gradient times the normalised input.
+    // Of the gradient, and of the gradient times the normalized input.
     var sums = vec2f();
     for (var index = thread; index < COUNT; index += THREADS) {
         let at = place(index, channel);
@@ -63,8 +63,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let average = all / f32(COUNT);
     for (var index = thread; index < COUNT; index += THREADS) {
         let at = place(index, channel);
-        let normalised = (input[at] - mean) * inverse;
-        input_gradient[at] = scale * (load(at) - average.x - normalised * average.y);
+        let normalized = (input[at] - mean) * inverse;
+        input_gradient[at] = scale * (load(at) - average.x - normalized * average.y);
     }
     if thread == 0u {
         gamma_gradient[channel] = all.y;

@@ -13,7 +13,7 @@ pub use specialized::{Constant, Launch, Specialized, WORKGROUP};
 pub struct Shader {
     /// File name without `.wgsl`.
     pub name: &'static str,
-    /// The file, valid WGSL as it stands.
+    /// The file, which is valid WGSL without any change.
     pub source: &'static str,
 }
 
@@ -33,7 +33,6 @@ macro_rules! shaders {
 shaders! {
     ADD_POSITION = "add_position",
     ATTENTION = "attention",
-    AUGMENT = "augment",
     BATCH_NORM = "batch_norm",
     BATCH_NORM_BACKWARD = "batch_norm_backward",
     CONV2D = "conv2d",

@@ -1,12 +1,12 @@
-// Group or layer normalisation, then the residual sum and ReLU. One workgroup makes one group of
-// channels of a span of pixels: the whole image for group normalisation, one pixel for layer
-// normalisation. Mean and variance take a pass each, as the sum of squares alone would lose digits.
+// Group or layer normalization, then the residual sum and ReLU. One workgroup makes one group of
+// channels of a span of pixels: the whole image for group normalization, one pixel for layer
+// normalization. Mean and variance take a pass each, as the sum of squares alone would lose digits.
 // The host replaces the `const` lines down to the empty one; lengths and offsets count numbers.
 
 alias Number = f32;         // what is stored; sums are f32
 const GROUPS = 2u;
 const GROUP = 4u;           // channels of a group
-const SPAN = 1024u;         // pixels normalised together
+const SPAN = 1024u;         // pixels normalized together
 const EPSILON = 1e-5;
 const IN_CHANNELS = 8u;     // per pixel, padding included
 const IN_ROW = 272u;
@@ -61,8 +61,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) threa
     let mean = total(sum, thread) / f32(COUNT);
     var squares = 0.0;
     for (var index = thread; index < COUNT; index += THREADS) {
-        let centred = load(index, start, first) - mean;
-        squares += centred * centred;
+        let centered = load(index, start, first) - mean;
+        squares += centered * centered;
     }
     let scale = inverseSqrt(total(squares, thread) / f32(COUNT) + EPSILON);
     for (var index = thread; index < COUNT; index += THREADS) {

@@ -218,7 +218,7 @@ fn a_full_disk_costs_no_checkpoint_and_no_training() {
     let output = child.wait_with_output().unwrap();
     let warning = text(&output.stderr);
     assert!(output.status.success(), "{warning}");
-    let says = format!("the checkpoint after step {step} is as it was");
+    let says = format!("the checkpoint after step {step} is still there");
     assert!(warning.contains("cannot write") && warning.contains(&says), "'{says}' is not in: {warning}");
     assert!(bundle(folder, "full") == bundle(folder, "whole"));
     assert_eq!(metrics(folder, "full"), metrics(folder, "whole"));

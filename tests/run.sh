@@ -44,13 +44,16 @@ step "tests"
 cargo test --release --workspace
 step "the examples run"
 bash tests/examples.sh
+# With the cuda feature, so that its code is checked too, and the documentation with the same, so that the dependencies
+# are checked once. DOCS_RS keeps one of them from downloading LLVM, which type-checking does not need.
+export DOCS_RS=1
 step "lints"
-cargo clippy --release --workspace --all-targets -- -D warnings
-step "the cuda feature compiles"
-# DOCS_RS keeps a dependency from downloading LLVM, which type-checking does not need.
-DOCS_RS=1 cargo check --release --workspace --features kiln-cli/cuda
+cargo clippy --release --workspace --all-targets --features kiln-cli/cuda -- -D warnings
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --lib --no-deps --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --features kiln-cli/cuda --lib --no-deps --quiet
+unset DOCS_RS
+step "a build for CPUs alone"
+cargo clippy --release --package kiln-cli --no-default-features --features cpu -- -D warnings
 # libFuzzer is C++.
 if [ -z "${KILN_SKIP_FUZZ:-}" ] && command -v c++ >/dev/null; then
     step "five seconds of hostile input for each parser"

@@ -63,7 +63,7 @@ def read_folder(split, classes=None, limit=None):
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels), classes
 
 
-def normalised(images, mean, std):
+def normalized(images, mean, std):
     """[N,3,H,W] u8 -> float32, (bytes / 255 - mean) / std by channel."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
     return (images / 255 - mean) / std
@@ -73,7 +73,7 @@ def normalised(images, mean, std):
 def accuracy(model, images, labels, mean, std, batch=250):
     """Fraction of `labels` that are the largest logit; `model` in eval mode."""
     batches = zip(images.split(batch), labels.split(batch))
-    return sum((model(normalised(x, mean, std)).argmax(1) == y).sum().item() for x, y in batches) / len(labels)
+    return sum((model(normalized(x, mean, std)).argmax(1) == y).sum().item() for x, y in batches) / len(labels)
 
 
 def main():

@@ -36,7 +36,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
 /// The most that a device does, in GFLOP/s; not known for CUDA, which nothing here measures.
 fn peak(chosen: &SelectedDevice) -> Result<Option<f64>> {
     let operations = match &chosen.adapter {
-        Some(adapter) => pollster::block_on(peak::gpu(&adapter.for_inference()))?,
+        Some(adapter) => pollster::block_on(kiln_infer::gpu::peak(&adapter.for_inference()))?,
         None if OperatorPath::of(&chosen.device) == OperatorPath::Cpu => peak::cpu(),
         None => return Ok(None),
     };

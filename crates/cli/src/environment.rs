@@ -28,7 +28,7 @@ pub fn record(run: &RunDir, args: &TrainArgs, chosen: &SelectedDevice, header: &
     Ok(write_whole(&run.environment(), (serde_json::to_string_pretty(&sessions)? + "\n").as_bytes())?)
 }
 
-/// Arguments that ask for this very run, whatever the defaults come to elsewhere.
+/// Arguments that start this same run again on any machine, with every default written out.
 fn resolved(run: &RunDir, args: &TrainArgs, chosen: &SelectedDevice, header: &Header) -> Vec<String> {
     let mut words = vec!["train".to_owned()];
     let mut add = |name: &str, value: Option<String>| {

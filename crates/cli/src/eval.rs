@@ -1,7 +1,5 @@
 //! `kiln eval`
 
-mod table;
-
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -9,6 +7,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln::{Evaluator, choose, evaluate, save_evaluation, test_images};
 use kiln_data::{Corruption, ImageSet, SEVERITIES, corrupt};
+use kiln_report::evaluation_text;
 use kiln_train::run_dir::RunDir;
 use kiln_train::{Corrupted, Metrics};
 
@@ -35,7 +34,7 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
-        print!("{}", table::of(&report))
+        print!("{}", evaluation_text(&report))
     }
     if let Some(run) = run {
         save_evaluation(&run, &report)?;

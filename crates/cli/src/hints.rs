@@ -39,7 +39,7 @@ fn of(error: &(dyn Error + 'static)) -> Option<String> {
     match error.downcast_ref::<TrainError>()? {
         TrainError::Precision(_) => Some("`kiln devices` says what each device multiplies".to_owned()),
         TrainError::Diverged { advice, .. } => {
-            Some(format!("such as --set optimizer.lr={advice:.3} or --set training.clip_norm=1"))
+            Some(format!("for example --set optimizer.lr={advice} or --set training.clip_norm=1"))
         }
         TrainError::Checkpoint(CheckpointError::Mismatch(differences)) => {
             let allowed = differences.iter().filter(|difference| difference.may_change);

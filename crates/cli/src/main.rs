@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `kiln compare .. | head` ends when nobody reads on, as other programs do, where Rust's `println!` panics.
+/// `kiln compare .. | head` ends when its reader does, as other programs do, where Rust's `println!` panics.
 fn end_with_the_pipe() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -80,7 +80,7 @@ fn end_with_the_pipe() {
     }));
 }
 
-/// Ends the program if the panic is that of a line that nobody reads any more.
+/// Ends the program if the panic came from printing to a closed pipe.
 #[allow(clippy::disallowed_methods, reason = "a hook cannot return to main, and there is nobody to tell anything")]
 fn exit_without_reader(info: &PanicHookInfo) {
     if info.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout: Broken pipe")) {

@@ -48,12 +48,16 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The network, where it is to run: as a plan on the CPU or on an adapter, by burn on what wgpu does not reach.
+/// The network on the selected adapter, or on the CPU. Inference plans run on wgpu alone, so a CUDA device falls back to
+/// the CPU, and the user is told.
 fn predictor(bundle: Bundle, selected: &SelectedDevice) -> Result<Predictor> {
-    match &selected.adapter {
-        Some(adapter) => Ok(pollster::block_on(Predictor::on_gpu(bundle, &adapter.for_inference()))?),
-        None => Ok(Predictor::new(bundle)?),
+    if let Some(adapter) = &selected.adapter {
+        return Ok(pollster::block_on(Predictor::on_gpu(bundle, &adapter.for_inference()))?);
     }
+    if selected.is_gpu {
+        eprintln!("note: {} is not reached by wgpu; classifying on the CPU", selected.name);
+    }
+    Ok(Predictor::new(bundle)?)
 }
 
 /// Up to 30 characters long, in eighths.

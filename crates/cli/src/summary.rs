@@ -23,7 +23,7 @@ pub fn run(args: SummaryArgs) -> Result<ExitCode> {
         }
         Architecture::Vit(_) if args.imagenet_stem || args.group_norm.is_some() => {
             bail!(
-                "a transformer has neither a stem nor group normalisation: leave --imagenet-stem and --group-norm out"
+                "a transformer has neither a stem nor group normalization: leave --imagenet-stem and --group-norm out"
             )
         }
         Architecture::Vit(config) => {

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::{Bundle, Dataset, Recipe, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice, choose};
+use kiln::{
+    Bundle, Dataset, Recipe, ResumeOptions, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice,
+    choose,
+};
 use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;
 use kiln_model::Summary;
@@ -40,7 +43,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         let saved = run.and_then(|run| Some((RunDir::open(&run).latest().ok()?.checkpoint.header.step, run)));
         let advice = match saved {
             Some((step, run)) => format!(
-                "the checkpoint after step {step} is as it was, resume with: {} train --resume {}{}. If it was out of memory, \
+                "the checkpoint after step {step} is still there, resume with: {} train --resume {}{}. If it was out of memory, \
                  compute a batch in more parts, {parts} --allow-change training.micro_batches",
                 program(),
                 run.display(),
@@ -65,7 +68,10 @@ fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) ->
         .resume
         .as_ref()
         .map(|folder| SavedRun::open(folder).with_context(|| format!("cannot resume {}", folder.display())));
-    let saved = saved.transpose()?;
+    let mut saved = saved.transpose()?;
+    if let Some(warning) = saved.as_mut().and_then(SavedRun::take_warning) {
+        eprintln!("warning: {warning}");
+    }
     let recipe = resolve_recipe(args, saved.as_ref(), selected.is_gpu)?;
     stand.borrow_mut().micro_batches = recipe.training.micro_batches;
     let screen = Screen::new(args.json);
@@ -80,7 +86,14 @@ fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) ->
     let initial = args.init.as_deref().map(model::open_weights).transpose()?;
     let session = Session { args, data: &data, screen: &screen, signals: &signals };
     let mut run = match saved {
-        Some(saved) => saved.resume(recipe, &data, options(args, None))?,
+        Some(saved) => {
+            let options = ResumeOptions {
+                device: args.device,
+                allow_change: args.allow_change.clone(),
+                tensorboard: args.tensorboard,
+            };
+            saved.resume(recipe, &data, options)?
+        }
         None => start(recipe, initial, &session, selected)?,
     };
     stand.borrow_mut().run = Some(run.folder().path().to_owned());
@@ -131,7 +144,6 @@ fn options(args: &TrainArgs, initial: Option<Bundle>) -> RunOptions {
         budget: args.budget.map(|budget| budget.0),
         measure: true,
         initial,
-        allow_change: args.allow_change.clone(),
         tensorboard: args.tensorboard,
     }
 }

@@ -35,7 +35,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`read`], and if it is no text.
+/// As [`read`], and if it is not text.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path, TEXT_BYTES)?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("it is no text in UTF-8: {error}")))

@@ -247,7 +247,7 @@ impl<'a> Job<'a> {
         });
     }
 
-    /// Each number by itself: what `change` makes of it, its channel and its pixel.
+    /// Each number separately: what `change` makes of it, its channel and its pixel.
     fn map(&self, output: &mut [f32], change: impl Fn(f32, usize, usize) -> f32) {
         let (from, x) = self.input;
         let [channels, height, width] = from.shape;

@@ -2,14 +2,11 @@
 
 use web_time::{Duration, Instant};
 
-#[cfg(feature = "wgpu")]
-use crate::GpuExecutor;
-use crate::{CpuExecutor, PlanError, Precision};
+use crate::{CpuExecutor, GpuExecutor, PlanError, Precision};
 
 /// Runs one plan, on a CPU or on a GPU.
 pub enum Executor {
     Cpu(Box<CpuExecutor>),
-    #[cfg(feature = "wgpu")]
     Gpu(Box<GpuExecutor>),
 }
 
@@ -53,7 +50,6 @@ impl Executor {
                 let output = executor.run(image);
                 Ok((output, Timings { compute: start.elapsed(), ..Timings::default() }))
             }
-            #[cfg(feature = "wgpu")]
             Self::Gpu(executor) => executor.run(image).await,
         }
     }

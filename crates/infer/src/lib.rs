@@ -8,18 +8,16 @@
 //! CPUs ([`cpu_conv`]), threads ([`parallel`]), shaders with their constants ([`shader`]), and, for each operator that
 //! has shaders, which ones compute it (`wgsl`) and its definition in double precision (`reference`).
 
-pub mod augment;
 pub mod batch_norm;
 pub mod check;
 pub mod conv2d;
 pub mod cpu_conv;
 mod cpu_executor;
 mod executor;
-#[cfg(feature = "wgpu")]
+#[cfg_attr(not(feature = "wgpu"), path = "no_gpu.rs")]
 pub mod gpu;
 mod layout;
 pub mod parallel;
-#[cfg(feature = "wgpu")]
 pub mod peak;
 mod plan;
 pub mod pool;
@@ -31,7 +29,6 @@ pub mod variants;
 
 pub use cpu_executor::CpuExecutor;
 pub use executor::{Executor, GpuError, Timings};
-#[cfg(feature = "wgpu")]
 pub use gpu::GpuExecutor;
 pub use kiln_shaders as shader;
 pub use layout::{Layout, ValueStorage};

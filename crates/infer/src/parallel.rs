@@ -175,7 +175,7 @@ impl<'a> Shared<'a> {
     #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
     pub unsafe fn unwritten(&self, start: usize, len: usize) -> &'a mut [MaybeUninit<f32>] {
         assert!(start + len <= self.len);
-        // Safety: within the slice, and nobody else's; unwritten numbers may be seen as such.
+        // Safety: within the slice, and no other task has this part; unwritten numbers stay uninitialized.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start).cast(), len) }
     }
 
@@ -198,7 +198,7 @@ impl<'a> Shared<'a> {
     #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
     pub unsafe fn part(&self, start: usize, len: usize) -> &'a mut [f32] {
         assert!(start + len <= self.len);
-        // Safety: within the slice, and nobody else's.
+        // Safety: within the slice, and no other task has this part.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

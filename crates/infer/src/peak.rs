@@ -1,26 +1,19 @@
-//! The most multiply-adds in f32 that a device does, measured: what figures of speed are a share of.
+//! The most multiply-adds in f32 that a CPU does, measured: what figures of speed are a share of. [`crate::gpu::peak`]
+//! measures a GPU's.
 
 use std::hint::black_box;
 
 use pulp::{Arch, Simd, WithSimd};
 use web_time::{Duration, Instant};
 
-use crate::GpuError;
-use crate::gpu::Adapter;
 use crate::parallel;
-use crate::runner::Runner;
-use crate::shader::PEAK;
 
 /// Measurements; the best counts, as anything else that runs only takes away.
-const RUNS: usize = 5;
+pub(crate) const RUNS: usize = 5;
 /// Work that takes less than this is doubled.
-const LONG_ENOUGH: Duration = Duration::from_millis(50);
+pub(crate) const LONG_ENOUGH: Duration = Duration::from_millis(50);
 /// Of one invocation or task.
-const ROUNDS: usize = 4096;
-/// Vectors of four that an invocation of `peak.wgsl` sums.
-const VECTORS: usize = 3;
-/// Invocations that fill a large GPU many times over.
-const INVOCATIONS: usize = 1 << 16;
+pub(crate) const ROUNDS: usize = 4096;
 
 /// Floating-point operations a second of all threads of the CPU together.
 pub fn cpu() -> f64 {
@@ -38,33 +31,6 @@ pub fn cpu() -> f64 {
     }
     let best = (0..RUNS).map(|_| run(tasks)).min().expect("there is a run");
     tasks as f64 * operations / best.as_secs_f64()
-}
-
-/// Floating-point operations a second of an adapter's device.
-///
-/// # Errors
-/// If it gives no device, or refuses the work.
-pub async fn gpu(adapter: &Adapter) -> Result<f64, GpuError> {
-    let runner = Runner::new(adapter).await?;
-    let factors = runner.upload(&[[0.5_f32; 4], [1.0; 4]]);
-    let output = runner.poisoned(INVOCATIONS);
-    let launch = PEAK.with([("ROUNDS", ROUNDS.into())]).over(INVOCATIONS);
-    let prepared = runner.prepare(&launch, &[&factors, &output]).await?;
-    let run = async |times| {
-        let start = Instant::now();
-        runner.repeat(&prepared, times).await?;
-        Ok::<_, GpuError>(start.elapsed())
-    };
-    let mut times = 1;
-    while run(times).await? < LONG_ENOUGH {
-        times *= 2;
-    }
-    let mut best = run(times).await?;
-    for _ in 1..RUNS {
-        best = best.min(run(times).await?);
-    }
-    let operations = 2.0 * (INVOCATIONS * ROUNDS * VECTORS * 4 * times) as f64;
-    Ok(operations / best.as_secs_f64())
 }
 
 /// f32 of a vector.
@@ -111,20 +77,11 @@ mod tests {
     fn the_work_is_done() {
         let lanes = Arch::new().dispatch(Lanes);
         assert_eq!(Arch::new().dispatch(Loop), (2 * Loop::SUMS * lanes) as f32);
-        let Some(adapter) = crate::gpu::for_tests() else { return };
-        let runner = pollster::block_on(Runner::new(&adapter)).unwrap();
-        let (factors, output) = (runner.upload(&[[0.5_f32; 4], [1.0; 4]]), runner.poisoned(130));
-        let launch = PEAK.with([("ROUNDS", 104_usize.into())]).over(130);
-        pollster::block_on(runner.run(&launch, &[&factors, &output])).unwrap();
-        let found = pollster::block_on(runner.read(&output)).unwrap();
-        assert_eq!(found, [(2 * VECTORS * 4) as f32; 130]);
     }
 
     #[test]
     fn a_peak_is_a_number_of_operations() {
         // A core of twenty years ago does 1 GFLOP/s; the largest machine known some 1e18.
         assert!((1e9..1e18).contains(&cpu()));
-        let Some(adapter) = crate::gpu::for_tests() else { return };
-        assert!((1e8..1e18).contains(&pollster::block_on(gpu(&adapter)).unwrap()));
     }
 }

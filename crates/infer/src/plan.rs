@@ -63,7 +63,7 @@ pub struct Conv2d {
     pub padding: usize,
 }
 
-/// A normalisation over groups of channels of equal size.
+/// A normalization over groups of channels of equal size.
 #[derive(Clone, Debug)]
 pub struct Norm {
     /// `[C]`
@@ -71,7 +71,7 @@ pub struct Norm {
     /// `[C]`
     pub bias: Vec<f32>,
     pub groups: usize,
-    /// Each pixel by itself; with one group that is a transformer's layer normalisation.
+    /// Each pixel separately; with one group this is a transformer's layer normalization.
     pub per_pixel: bool,
     pub epsilon: f32,
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::cpu_conv::{are_tiled, bf16};
 
-/// What convolutions multiply. Sums are f32 all the same.
+/// What convolutions multiply. Sums are f32 in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     #[default]

@@ -20,10 +20,10 @@ pub fn run(plan: &Plan, image: &[f32]) -> Image {
                 // A pixel as an image of its own, and back.
                 let area = from[1] * from[2];
                 let pixels = transposed(x, area);
-                let normal = pixels.chunks(from[0]).flat_map(|pixel| normalised([from[0], 1, 1], norm, pixel));
+                let normal = pixels.chunks(from[0]).flat_map(|pixel| normalized([from[0], 1, 1], norm, pixel));
                 transposed(&normal.collect::<Image>(), from[0])
             }
-            Operator::Norm(norm) => normalised(from, norm, x),
+            Operator::Norm(norm) => normalized(from, norm, x),
             Operator::Attention { heads } => attention(to, *heads, x),
             Operator::Position { embedding } => x.iter().zip(embedding).map(|(x, add)| x + f64::from(*add)).collect(),
             Operator::Gelu => x.iter().map(|x| x * 0.5 * (1.0 + erf(x / f64::sqrt(2.0)))).collect(),
@@ -123,7 +123,7 @@ fn erf(x: f64) -> f64 {
     sum * (-x * x).exp() * 2.0 / std::f64::consts::PI.sqrt()
 }
 
-fn normalised(shape: [usize; 3], norm: &Norm, x: &[f64]) -> Image {
+fn normalized(shape: [usize; 3], norm: &Norm, x: &[f64]) -> Image {
     let Norm { weight, bias, groups, epsilon, .. } = norm;
     let area = shape[1] * shape[2];
     let group = shape[0] / groups * area;

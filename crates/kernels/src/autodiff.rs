@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -123,18 +123,6 @@ impl<B: KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
 
     fn kiln_global_average_pool_backward(_: FloatTensor<Self>, _: usize, _: usize) -> FloatTensor<Self> {
         unimplemented_derivative()
-    }
-
-    /// Bytes have no gradient.
-    fn kiln_augment(
-        pixels: IntTensor<Self>,
-        changes: IntTensor<Self>,
-        levels: FloatTensor<Self>,
-        height: usize,
-        width: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        Self::from_inner(B::kiln_augment(pixels, changes, levels.into_primitive(), height, width, padding))
     }
 }
 

@@ -3,17 +3,17 @@
 //!
 //! Fusion takes most of them as they are, lazily; a default body is left to it, to be fused.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
-use burn::tensor::ops::ConvOptions;
 use kiln_infer::Precision;
+#[cfg(feature = "wgpu")]
 use kiln_infer::conv2d::Geometry;
 
 use crate::sgd::SgdStep;
 
 /// The operators that Kiln has its own form of. Tensors are `[N, C, H, W]` and `[C]`.
-#[backend_extension(Cube, Flex, Autodiff, Fusion)]
+#[backend_extension(Cube: cfg(feature = "wgpu"), Flex, Autodiff, Fusion: cfg(feature = "wgpu"))]
 pub trait KernelBackend: Backend {
     /// See [`conv2d`](crate::conv2d()).
     #[fusion(dtype = x, shape = {
@@ -75,7 +75,7 @@ pub trait KernelBackend: Backend {
 
     /// `(x - mean) scale + shift`, and the ReLU; `[C]` are `mean`, `scale` and `shift`.
     #[fusion(default)]
-    fn kiln_normalise(
+    fn kiln_normalize(
         x: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -86,8 +86,8 @@ pub trait KernelBackend: Backend {
             let channels = values.shape().num_elements();
             Self::float_reshape(values, Shape::from([1, channels, 1, 1]))
         };
-        let centred = Self::float_sub(x, by_channel(mean));
-        let output = Self::float_add(Self::float_mul(centred, by_channel(scale)), by_channel(shift));
+        let centered = Self::float_sub(x, by_channel(mean));
+        let output = Self::float_add(Self::float_mul(centered, by_channel(scale)), by_channel(shift));
         if relu { Self::relu(output) } else { output }
     }
 
@@ -145,24 +145,6 @@ pub trait KernelBackend: Backend {
     fn kiln_global_average_pool_backward(grad: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
         average_pool_backward::<Self>(grad, height, width)
     }
-
-    /// See [`Images::augment`](crate::augment::Images::augment), which asks only runtimes that take WGSL.
-    #[fusion(dtype = levels, shape = Shape::from([changes.num_elements() / 8, 3, *height, *width]))]
-    fn kiln_augment(
-        pixels: IntTensor<Self>,
-        changes: IntTensor<Self>,
-        levels: FloatTensor<Self>,
-        height: usize,
-        width: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        let _ = (pixels, changes, levels, height, width, padding);
-        unreachable!("the host augments for devices that take no WGSL")
-    }
-}
-
-pub(crate) fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
-    ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1)
 }
 
 /// The four axes of a tensor.

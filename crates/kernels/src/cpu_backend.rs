@@ -115,11 +115,11 @@ impl KernelBackend for Flex {
         (channels_first(x_grad, shape), tensor(gamma_grad, [shape[1]]), tensor(beta_grad, [shape[1]]))
     }
 
-    fn kiln_normalise(x: FlexTensor, mean: FlexTensor, scale: FlexTensor, shift: FlexTensor, relu: bool) -> FlexTensor {
+    fn kiln_normalize(x: FlexTensor, mean: FlexTensor, scale: FlexTensor, shift: FlexTensor, relu: bool) -> FlexTensor {
         let shape = dims4(&x);
         let x = channels_last(x);
         let [mean, scale, shift] = [mean, scale, shift].map(contiguous);
-        let output = batch_norm::cpu::normalise(slice(&x), slice(&mean), slice(&scale), slice(&shift), relu);
+        let output = batch_norm::cpu::normalize(slice(&x), slice(&mean), slice(&scale), slice(&shift), relu);
         channels_first(output, shape)
     }
 

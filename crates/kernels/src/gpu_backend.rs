@@ -1,20 +1,19 @@
 //! The operators on burn's GPU runtimes: Kiln's shaders where the runtime takes WGSL, burn's own
 //! operators elsewhere (CUDA, and wgpu built for SPIR-V or MSL).
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     DType, TensorMetadata,
     ops::{ActivationOps, ModuleOps},
 };
+use burn::tensor::ops::ConvOptions;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::backend::{KernelBackend, average_pool, average_pool_backward, conv_options, dims4};
+use crate::backend::{KernelBackend, average_pool, average_pool_backward, dims4};
 use crate::conv2d::{Geometry, Precision};
-use crate::{augment, batch_norm, conv2d, pool};
-
-/// What burn calls a wgpu runtime that takes WGSL.
-pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
+use crate::device::WGSL_RUNTIME;
+use crate::{batch_norm, conv2d, pool};
 
 /// Whether Kiln's shaders run on that tensor: its runtime takes WGSL, and it holds f32.
 fn takes_wgsl(tensor: &CubeTensor) -> bool {
@@ -110,16 +109,8 @@ impl KernelBackend for CubeBackend {
         let [n, c] = grad.shape().dims();
         pool::gpu::backward([n, c, height, width], grad)
     }
+}
 
-    fn kiln_augment(
-        pixels: IntTensor<Self>,
-        changes: IntTensor<Self>,
-        levels: FloatTensor<Self>,
-        height: usize,
-        width: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        let count = changes.shape().num_elements() / 8;
-        augment::gpu::augment([pixels, changes, levels], [count, height, width], padding)
-    }
+fn conv_options(stride: usize, padding: usize) -> ConvOptions<2> {
+    ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1)
 }

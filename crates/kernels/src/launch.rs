@@ -37,7 +37,7 @@ pub fn launch(launch: Launch, tensors: &[&CubeTensor]) {
     tensors[0].client.launch(Box::new(kernel), count, KernelArguments::new().with_buffers(buffers));
 }
 
-/// An uninitialised f32 tensor beside `tensor`.
+/// An uninitialized f32 tensor beside `tensor`.
 pub fn empty<const D: usize>(tensor: &CubeTensor, shape: [usize; D]) -> CubeTensor {
     empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::from(shape), DType::F32)
 }

@@ -9,15 +9,17 @@
 //! `gpu_backend.rs` implement, and `autodiff.rs` for derivatives.
 
 pub mod add_relu;
-pub mod augment;
 mod autodiff;
 mod backend;
 pub mod batch_norm;
 pub mod conv2d;
 mod cpu_backend;
 pub mod device;
+pub mod examination;
 mod fork;
+#[cfg(feature = "wgpu")]
 mod gpu_backend;
+#[cfg(feature = "wgpu")]
 mod launch;
 pub mod pool;
 pub mod self_test;

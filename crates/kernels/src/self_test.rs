@@ -4,12 +4,10 @@
 use std::error::Error;
 use std::time::Instant;
 
-use crate::augment::{Change, Images};
 use crate::conv2d::Geometry;
 use crate::device::{OperatorPath, SelectedDevice, multiplies};
 use crate::{Precision, add_relu, conv2d};
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_infer::augment::{levels, reference as augment_reference};
 use kiln_infer::check::noise;
 use kiln_infer::{Conv2d, CpuExecutor, GpuExecutor, Norm, Operator, Plan, Step, Value};
 
@@ -21,9 +19,6 @@ const EPSILON: f64 = 1e-5;
 pub const LIMIT: f64 = 1e-5;
 /// The same where every step rounds its result to f16.
 pub const F16_LIMIT: f64 = 1e-2;
-/// Of pictures.
-const MEAN: [f32; 3] = [0.5, 0.25, 0.1];
-const STD: [f32; 3] = [0.5, 0.25, 0.3];
 
 /// What a driver or burn says when it does not give an answer.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -77,15 +72,14 @@ pub fn cases(chosen: &SelectedDevice) -> Vec<Case> {
         convolution([5, 24, 8, 8], 33, 1, 2, Precision::F32),
         convolution([1, 3, 23, 23], 4, 7, 2, Precision::F32),
         convolution([8, 1, 32, 32], 2, 3, 2, Precision::F32),
-        batch_normalisation([3, 5, 7, 5], false),
-        batch_normalisation([3, 5, 7, 5], true),
-        batch_normalisation([8, 16, 16, 16], true),
-        fixed_batch_normalisation([3, 5, 7, 5]),
-        group_normalisation([3, 6, 7, 5], 3, true),
+        batch_normalization([3, 5, 7, 5], false),
+        batch_normalization([3, 5, 7, 5], true),
+        batch_normalization([8, 16, 16, 16], true),
+        fixed_batch_normalization([3, 5, 7, 5]),
+        group_normalization([3, 6, 7, 5], 3, true),
         sum_with_relu([3, 5, 7, 9]),
         average_pool([3, 5, 7, 9]),
         average_pool([1, 64, 4, 4]),
-        augmentation([5, 3, 9, 7]),
     ];
     for precision in [Precision::Bf16, Precision::F16] {
         if multiplies(&chosen.device, precision) {
@@ -126,7 +120,7 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, prec
     }
 }
 
-fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
+fn batch_normalization(shape: [usize; 4], relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
     let train =
         |x: &[f32], relu| kiln_infer::batch_norm::reference::train(shape, x, &gamma, &beta, &grad, EPSILON, relu);
@@ -151,7 +145,7 @@ fn batch_normalisation(shape: [usize; 4], relu: bool) -> Case {
     }
 }
 
-fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
+fn fixed_batch_normalization(shape: [usize; 4]) -> Case {
     let channels = shape[1];
     let [gamma, beta, mean, variance] =
         [wave(channels, 1.0), wave(channels, 0.1), wave(channels, 0.3), wave(channels, 2.0)];
@@ -169,7 +163,7 @@ fn fixed_batch_normalisation(shape: [usize; 4]) -> Case {
     }
 }
 
-fn group_normalisation(shape: [usize; 4], groups: usize, relu: bool) -> Case {
+fn group_normalization(shape: [usize; 4], groups: usize, relu: bool) -> Case {
     let (gamma, beta, grad) = (wave(shape[1], 1.0), wave(shape[1], 0.1), noise(len(shape), 3));
     let train = |x: &[f32], relu| {
         kiln_infer::batch_norm::reference::group(shape, groups, x, [&gamma, &beta], &grad, EPSILON, relu)
@@ -223,35 +217,6 @@ fn average_pool(shape: [usize; 4]) -> Case {
         run: differentiable(vec![x], grad, move |inputs| {
             let [x] = take(inputs);
             vec![crate::global_average_pool(x.reshape(shape)).reshape([-1])]
-        }),
-    }
-}
-
-/// Out of a set of images of that shape.
-fn augmentation(shape: [usize; 4]) -> Case {
-    let (pixels, size, padding) = (bytes(len(shape), 1), [shape[2], shape[3]], 2);
-    let change = |index: u32| Change {
-        index,
-        row: 4 - index % 5,
-        column: index % 5,
-        flip: index % 2 == 1,
-        cutout: [index, 2, 3, index],
-    };
-    let changes: Vec<_> = (0..shape[0] as u32).map(change).collect();
-    let expected = augment_reference::augment(&pixels, size, &changes, padding, &levels(MEAN, STD));
-    Case {
-        name: format!("augment, {}", sizes(shape)),
-        expected: vec![("forward", expected.into_iter().map(f64::from).collect())],
-        limit: LIMIT,
-        run: Box::new(move |chosen| {
-            let start = Instant::now();
-            let images = Images::new(pixels.clone(), size, MEAN, STD, &chosen.device);
-            let (made, [first, later]) = timed(start, || {
-                let made = images.augment(&changes, padding);
-                chosen.device.sync()?;
-                Ok(made)
-            })?;
-            Ok(Found { values: vec![read(made.reshape([-1]))?], first, forward: later, backward: None })
         }),
     }
 }
@@ -413,10 +378,6 @@ fn suffix(precision: Precision) -> String {
 
 fn with_relu(relu: bool) -> &'static str {
     if relu { ", ReLU" } else { "" }
-}
-
-fn bytes(len: usize, seed: u32) -> Vec<u8> {
-    noise(len, seed).iter().map(|value| (256.0 * (value + 0.5)) as u8).collect()
 }
 
 /// Near `level`, different in every channel.

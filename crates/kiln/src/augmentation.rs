@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 use kiln_data::{Affine, Augment, Augmentation, Color, Dataset, Flip, Mix, fill_batch};
 
-/// Names and settings of the rows: images as they are, each augmentation that is on by itself and for
+/// Names and settings of the rows: images as they are, each augmentation that is on alone and for
 /// every image, and all together as they are trained on. With `every`, those that are off come too, with
 /// a usual strength for images of `size` pixels.
 pub fn augmentation_rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'static str, Augment)> {

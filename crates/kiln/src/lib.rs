@@ -53,7 +53,7 @@ pub use kiln_train::recipe::Recipe;
 pub use kiln_train::run_dir::RunDir;
 pub use plan::RunPlan;
 pub use report::{gather_evidence, refresh_evaluation, write_report};
-pub use run::{Run, RunEvent, RunOptions, SavedRun};
+pub use run::{ResumeOptions, Run, RunEvent, RunOptions, SavedRun};
 pub use testing::{Finished, Tested};
 
 /// Makes this thread one of those that share the CPU's work. Otherwise each of the hundreds of short loops of a training

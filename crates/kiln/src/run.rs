@@ -1,6 +1,7 @@
 //! One run of training from its plan to its bundle.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_data::Dataset;
@@ -22,7 +23,7 @@ use crate::{Error, work_in_the_pool};
 /// Images that a report's map of the feature space shows.
 const EMBEDDED: usize = 2000;
 
-/// How a run is started or resumed. `RunOptions::default()` takes the fastest device and a folder under `runs/`.
+/// How a run is started. `RunOptions::default()` takes the fastest device and a folder under `runs/`.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     pub device: DeviceRequest,
@@ -34,9 +35,17 @@ pub struct RunOptions {
     pub measure: bool,
     /// Trained weights to start with. Where the classes are others, the head starts anew.
     pub initial: Option<Bundle>,
-    /// Keys of the recipe, or `dataset`, that may differ from how a resumed run was started.
-    pub allow_change: Vec<String>,
     /// Writes an event file for TensorBoard into the folder.
+    pub tensorboard: bool,
+}
+
+/// How a run is resumed. `ResumeOptions::default()` takes the fastest device.
+#[derive(Clone, Debug, Default)]
+pub struct ResumeOptions {
+    pub device: DeviceRequest,
+    /// Keys of the recipe, or `dataset`, that may differ from how the run was started.
+    pub allow_change: Vec<String>,
+    /// Writes an event file for TensorBoard into the folder, if there is none yet.
     pub tensorboard: bool,
 }
 
@@ -58,7 +67,7 @@ pub enum RunEvent {
     /// Test images were scored.
     Testing { images: usize, total: usize },
     /// The network is tested and its bundle written.
-    Finished(Box<Finished>),
+    Finished(Arc<Finished>),
 }
 
 /// A run: it trains, saves after every epoch and every five minutes, tests, and writes the bundle.
@@ -114,17 +123,28 @@ impl SavedRun {
         &self.checkpoint.header
     }
 
+    /// What was wrong with the newest checkpoint, if that had to be passed over. Said once: whoever does not take it gets
+    /// it as the resumed run's first event.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
     /// Continues the run with a recipe that may differ from [`header`](Self::header)'s in what
-    /// [`RunOptions::allow_change`] names.
+    /// [`ResumeOptions::allow_change`] names.
     ///
     /// # Errors
     /// If something else differs from how the run was started.
-    pub fn resume<'a>(self, recipe: Recipe, data: &'a Dataset, options: RunOptions) -> Result<Run<'a>, Error> {
+    pub fn resume<'a>(self, recipe: Recipe, data: &'a Dataset, options: ResumeOptions) -> Result<Run<'a>, Error> {
+        block_on(self.resume_async(recipe, data, options))
+    }
+
+    /// [`resume`](Self::resume) for callers that must not block.
+    pub async fn resume_async(self, recipe: Recipe, data: &Dataset, options: ResumeOptions) -> Result<Run<'_>, Error> {
         let Self { folder, lock, checkpoint, warning } = self;
         work_in_the_pool();
         let device = choose(options.device)?;
         let trainer = Trainer::resume(checkpoint, recipe, &options.allow_change, data, &device.device)?;
-        let mut run = block_on(Run::begin(data, device, folder, lock, trainer, None, options.tensorboard))?;
+        let mut run = Run::begin(data, device, folder, lock, trainer, None, options.tensorboard).await?;
         run.waiting.extend(warning.map(RunEvent::Warning));
         Ok(run)
     }
@@ -133,15 +153,17 @@ impl SavedRun {
 enum Phase {
     Training,
     Testing(Box<Testing>),
-    Finished(Box<Finished>),
+    /// Tested; the bundle is not written yet.
+    Tested(Arc<Finished>),
+    Finished(Arc<Finished>),
 }
 
 impl<'a> Run<'a> {
     /// Starts a new run and saves it, so that it can be resumed whatever happens.
     ///
     /// # Errors
-    /// If the folder holds a run already or cannot be written, the images do not have the recipe's size, or the initial
-    /// weights are those of another network.
+    /// If the folder already contains a run or cannot be written, the images do not have the recipe's size, or the initial
+    /// weights belong to another network.
     pub fn start(recipe: Recipe, data: &'a Dataset, options: RunOptions) -> Result<Self, Error> {
         block_on(Self::start_async(recipe, data, options))
     }
@@ -157,15 +179,16 @@ impl<'a> Run<'a> {
                 .with_weights(state.clone(), metadata.classes == data.classes)
                 .map_err(|source| Error::InitialWeights { architecture, source: Box::new(source) })?;
         }
+        let mut measured = None;
+        if options.measure || options.budget.is_some() {
+            measured = Some(plan(&mut trainer, data, options.budget).await?);
+        }
+        // Only now, so that nothing that fails before leaves an empty folder.
         let folder = match &options.folder {
             Some(folder) => RunDir::create(folder)?,
             None => RunDir::create_numbered(Path::new("runs"), &trainer.header().recipe.name)?,
         };
         let lock = folder.lock()?;
-        let mut measured = None;
-        if options.measure || options.budget.is_some() {
-            measured = Some(plan(&mut trainer, data, options.budget).await?);
-        }
         Self::begin(data, device, folder, lock, trainer, measured, options.tensorboard).await
     }
 
@@ -173,7 +196,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// If there is no run, another process trains in the folder, or the data differs from that of the start.
-    pub fn resume(folder: impl AsRef<Path>, data: &'a Dataset, options: RunOptions) -> Result<Self, Error> {
+    pub fn resume(folder: impl AsRef<Path>, data: &'a Dataset, options: ResumeOptions) -> Result<Self, Error> {
         let saved = SavedRun::open(folder)?;
         let recipe = saved.header().recipe.clone();
         saved.resume(recipe, data, options)
@@ -220,7 +243,13 @@ impl<'a> Run<'a> {
                 if let Some([images, total]) = testing.advance(&self.trainer, self.data).await? {
                     return Ok(Some(RunEvent::Testing { images, total }));
                 }
-                self.finish().map(Some)
+                let finished = Arc::new(testing.finish(self.trainer.split())?);
+                self.phase = Phase::Tested(finished.clone());
+                self.write_bundle(finished).map(Some)
+            }
+            Phase::Tested(finished) => {
+                let finished = finished.clone();
+                self.write_bundle(finished).map(Some)
             }
             Phase::Finished(_) => Ok(None),
         }
@@ -271,25 +300,29 @@ impl<'a> Run<'a> {
         Ok(warning.unwrap_or(RunEvent::Testing { images: 0, total }))
     }
 
-    /// Writes the bundle.
-    fn finish(&mut self) -> Result<RunEvent, Error> {
-        let Phase::Testing(testing) = std::mem::replace(&mut self.phase, Phase::Training) else {
-            unreachable!("a run finishes after its test")
-        };
-        let finished = Box::new(testing.finish(self.trainer.split())?);
+    /// The run's last act. Should it fail, the next call tries again.
+    fn write_bundle(&mut self, finished: Arc<Finished>) -> Result<RunEvent, Error> {
         let bytes = finished.bundle.to_bytes().map_err(Error::Bundle)?;
         write_whole(&self.folder.bundle(), &bytes)?;
         self.phase = Phase::Finished(finished.clone());
         Ok(RunEvent::Finished(finished))
     }
 
-    /// Saves a checkpoint now, before a stop.
+    /// Saves a checkpoint now, before a stop, unless the last one on disk is of this very step.
     ///
     /// # Errors
-    /// If it cannot be written; the checkpoint before is as it was.
+    /// If it cannot be written; the checkpoint before it is still there.
     pub fn save(&mut self) -> Result<(), Error> {
-        let checkpoint = self.checkpoint();
-        Ok(self.saver.save(&self.folder, &checkpoint)?)
+        block_on(self.save_async())
+    }
+
+    /// [`save`](Self::save) for callers that must not block.
+    pub async fn save_async(&mut self) -> Result<(), Error> {
+        if self.saver.is_behind() || self.saver.step != self.header().step {
+            let checkpoint = self.trainer.checkpoint().await;
+            self.saver.save(&self.folder, &checkpoint)?;
+        }
+        Ok(())
     }
 
     /// Writes `report.html` with its figures and `evaluation.json`, after [`RunEvent::Finished`]; the page's path.

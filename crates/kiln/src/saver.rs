@@ -1,4 +1,4 @@
-//! When a run is saved, and what becomes of a save that fails.
+//! When a run is saved, and what happens after a save that fails.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ impl Saver {
     pub fn try_save(&mut self, run: &RunDir, checkpoint: &Checkpoint) -> Option<String> {
         let error = self.save(run, checkpoint).err()?;
         Some(format!(
-            "{error}; the checkpoint after step {} is as it was, training goes on and saves again in {} seconds",
+            "{error}; the checkpoint after step {} is still there, training continues and saves again in {} seconds",
             self.step,
             Self::AGAIN.as_secs()
         ))

@@ -99,11 +99,11 @@ impl Testing {
     }
 
     /// The run's end, once everything is tested.
-    pub fn finish(self, split: &Split) -> Result<Finished, Error> {
+    pub fn finish(&mut self, split: &Split) -> Result<Finished, Error> {
         let best_epoch = self.best.header.history.last().ok_or(Error::NoEpoch)?.clone();
         let test = self.tested.first().map(|tested| tested.plain.evaluation());
         let bundle = bundle(&self.best, &best_epoch, split, test.as_ref());
-        Ok(Finished { bundle, best_epoch, tested: self.tested })
+        Ok(Finished { bundle, best_epoch, tested: std::mem::take(&mut self.tested) })
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use kiln::{Bundle, Dataset, DeviceRequest, Error, Pixels, Predictor, Recipe, Run, RunEvent, RunOptions};
+use kiln::{
+    Bundle, Dataset, DeviceRequest, Error, Pixels, Predictor, Recipe, ResumeOptions, Run, RunEvent, RunOptions,
+    SavedRun,
+};
 
 /// `train/<class>/` and `test/<class>/` with bright and dark pictures of 20 by 16 pixels.
 fn pictures(folder: &Path) {
@@ -25,6 +28,10 @@ fn recipe() -> Recipe {
     recipe.training.batch_size = 8;
     recipe.training.epochs = 2;
     recipe
+}
+
+fn on_cpu() -> ResumeOptions {
+    ResumeOptions { device: DeviceRequest::Cpu, ..ResumeOptions::default() }
 }
 
 fn options(folder: &Path) -> RunOptions {
@@ -75,9 +82,73 @@ fn a_run_that_was_dropped_resumes_to_the_same_weights() {
         run.next().unwrap();
     }
     run.save().unwrap();
+    let saved = std::fs::metadata(run.folder().last()).unwrap().modified().unwrap();
+    run.save().unwrap();
+    let again = std::fs::metadata(run.folder().last()).unwrap().modified().unwrap();
+    assert_eq!(saved, again, "a step is saved once");
     drop(run);
-    let resumed = bundle(&mut Run::resume(&stopped, &data, options(&stopped)).unwrap());
+    let resumed = bundle(&mut Run::resume(&stopped, &data, on_cpu()).unwrap());
     assert!(whole == resumed, "other bytes");
+}
+
+#[test]
+fn a_run_started_under_a_recipes_old_name_resumes_under_its_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let named = |name: &str| Recipe { name: name.to_owned(), ..recipe() };
+    let path = folder.path().join("run");
+    drop(Run::start(named("s3"), &data, options(&path)).unwrap());
+    drop(SavedRun::open(&path).unwrap().resume(named("resnet18-steps"), &data, on_cpu()).unwrap());
+    let other = SavedRun::open(&path).unwrap().resume(named("cifar100"), &data, on_cpu()).err().unwrap();
+    assert!(other.to_string().contains("name"), "{other}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_said_once_and_the_one_before_it_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let path = folder.path().join("run");
+    let damage = || {
+        let mut run = Run::start(recipe(), &data, options(&path)).unwrap();
+        for _ in 0..5 {
+            run.next().unwrap();
+        }
+        run.save().unwrap();
+        std::fs::write(run.folder().last(), b"cut").unwrap();
+    };
+    damage();
+    let mut saved = SavedRun::open(&path).unwrap();
+    assert!(saved.take_warning().unwrap().contains("resuming from the checkpoint before it"));
+    let mut run = saved.resume(recipe(), &data, on_cpu()).unwrap();
+    assert!(!matches!(run.next().unwrap(), Some(RunEvent::Warning(_))), "it was taken");
+    drop(run);
+    std::fs::remove_dir_all(&path).unwrap();
+    damage();
+    let mut run = Run::resume(&path, &data, on_cpu()).unwrap();
+    assert!(matches!(run.next().unwrap(), Some(RunEvent::Warning(_))), "nobody took it");
+}
+
+#[test]
+fn a_bundle_that_cannot_be_written_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let data = Dataset::open(folder.path(), 16).unwrap();
+    let mut run = Run::start(recipe(), &data, options(&folder.path().join("run"))).unwrap();
+    let path = run.folder().bundle();
+    std::fs::create_dir(&path).unwrap();
+    let error = loop {
+        match run.next() {
+            Ok(event) => assert!(event.is_some(), "nothing was written"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    std::fs::remove_dir(&path).unwrap();
+    assert!(matches!(run.next().unwrap(), Some(RunEvent::Finished(_))));
+    assert!(run.next().unwrap().is_none());
+    assert!(Bundle::open(&path).is_ok());
 }
 
 #[test]
@@ -105,7 +176,7 @@ fn wrong_input_is_an_error_with_the_facts() {
     let error = Run::start(larger, &data, options(&folder.path().join("run"))).err().unwrap();
     assert!(error.to_string().contains("16 x 16 pixels and the recipe expects 32 x 32"), "{error}");
     assert!(!folder.path().join("run").exists(), "nothing is left behind");
-    let error = Run::resume(folder.path().join("nowhere"), &data, RunOptions::default()).err().unwrap();
+    let error = Run::resume(folder.path().join("nowhere"), &data, on_cpu()).err().unwrap();
     assert!(matches!(error, Error::NoFolder(_)), "{error}");
     assert!(Recipe::named("nothing").is_err());
     drop(Run::start(recipe(), &data, options(&folder.path().join("run"))).unwrap());

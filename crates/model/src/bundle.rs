@@ -56,7 +56,7 @@ pub struct Metadata {
     /// How pictures are brought to `image_size`; `None` for the center square, resized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
-    /// Of a file smaller than f32. `accuracy` is then that of the network before it.
+    /// How the weights were rounded, in a file smaller than f32. `accuracy` was then measured before rounding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantisation: Option<Quantisation>,
 }
@@ -78,7 +78,7 @@ pub struct Quantisation {
     pub accuracy_after: Option<f64>,
 }
 
-/// A file that is no bundle, or a damaged one.
+/// Why a file cannot be used as a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error(transparent)]
@@ -129,7 +129,7 @@ impl Bundle {
         self.metadata.quantisation.as_ref().map_or(Storage::F32, |quantisation| quantisation.storage)
     }
 
-    /// The same network, to be written in that storage, with a record of it that nobody has measured yet.
+    /// The same network, to be written in that storage, with a record whose accuracy is not measured yet.
     pub fn stored_as(mut self, storage: Storage) -> Self {
         self.metadata.quantisation = (storage != Storage::F32).then_some(Quantisation {
             storage,
@@ -178,7 +178,7 @@ impl Metadata {
         validate::check_classes(&self.classes, &self.architecture)?;
         validate::check_image_size(self.image_size)?;
         self.architecture.check_image_size(self.image_size)?;
-        validate::check_normalisation(self.mean, self.std)?;
+        validate::check_normalization(self.mean, self.std)?;
         validate::check_preprocessing(self.preprocessing, self.image_size)?;
         match (self.accuracy, &self.accuracy_split, self.accuracy_samples) {
             (Some(accuracy), Some(_), Some(_)) => validate::check_share("the accuracy", accuracy)?,

@@ -23,7 +23,7 @@ pub enum Stem {
     Compact,
 }
 
-/// Which normalisation follows each convolution.
+/// Which normalization follows each convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
@@ -35,7 +35,7 @@ pub enum NormKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shortcut {
-    /// 1x1 convolution, then normalisation (torchvision's).
+    /// 1x1 convolution, then normalization (torchvision's).
     ProjectionNorm,
     /// 1x1 convolution alone.
     Projection,
@@ -53,7 +53,7 @@ pub enum Init {
     Whitening,
 }
 
-/// Describes one network of the family. Serialised into every bundle as its architecture.
+/// Describes one network of the family. Serialized into every bundle as its architecture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResNetConfig {
@@ -63,7 +63,7 @@ pub struct ResNetConfig {
     pub width: usize,
     pub stem: Stem,
     pub norm: NormKind,
-    /// Groups of a group normalisation; batch normalisation ignores it.
+    /// Groups of a group normalization; batch normalization ignores it.
     #[serde(default = "default_groups")]
     pub groups: usize,
     pub shortcut: Shortcut,
@@ -98,7 +98,7 @@ pub struct VitConfig {
     pub classes: usize,
 }
 
-/// A network of either family. Serialised into every bundle.
+/// A network of either family. Serialized into every bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "the architecture describes neither a residual network nor a vision transformer")]
 pub enum Architecture {

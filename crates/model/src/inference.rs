@@ -13,14 +13,14 @@ use crate::{
 
 /// Added to the variance before its root, as in PyTorch.
 const EPSILON: f32 = 1e-5;
-/// The same of a layer normalisation, as in timm.
+/// The same of a layer normalization, as in timm.
 const LAYER_EPSILON: f32 = 1e-6;
 /// Most memory that one image may take on its way: 1 GiB. ResNet-18 of width 64 takes 0.8 at 1024 pixels a side.
 const MAX_BYTES: usize = 1 << 30;
 
 /// A network up to its last feature map as a [`Plan`], and its head.
 ///
-/// Batch normalisations are folded into the convolutions before them; group and layer normalisations
+/// Batch normalizations are folded into the convolutions before them; group and layer normalizations
 /// cannot be, as their statistics are the image's. A transformer's tokens are the pixels of a map, and
 /// its linear layers 1x1 convolutions.
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ impl<C> Builder<'_, C> {
     }
 }
 
-/// A convolution and the normalisation after it, by their names in the state dict.
+/// A convolution and the normalization after it, by their names in the state dict.
 struct ConvNorm<'a> {
     conv: &'a str,
     norm: Option<&'a str>,
@@ -342,7 +342,7 @@ impl<'a> Builder<'a, VitConfig> {
     }
 }
 
-/// A normalisation's parameters; running mean and variance only of a batch normalisation.
+/// A normalization's parameters; running mean and variance only of a batch normalization.
 struct Norm {
     gamma: Vec<f32>,
     beta: Vec<f32>,

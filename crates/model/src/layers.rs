@@ -48,12 +48,12 @@ impl Conv2d {
     }
 }
 
-/// Batch or group normalisation over the channels of `[N, C, H, W]`.
+/// Batch or group normalization over the channels of `[N, C, H, W]`.
 #[derive(Module, Debug)]
 pub(crate) struct Norm {
     pub weight: Param<Tensor<1>>,
     pub bias: Param<Tensor<1>>,
-    /// Batch statistics; a group normalisation has none.
+    /// Batch statistics; a group normalization has none.
     pub running_mean: Option<RunningState<Tensor<1>>>,
     pub running_var: Option<RunningState<Tensor<1>>>,
     #[module(skip)]
@@ -72,9 +72,9 @@ impl Norm {
         }
     }
 
-    /// Normalises, scales and shifts; `relu` then cuts at zero. Keeps the shape.
+    /// Normalizes, scales and shifts; `relu` then cuts at zero. Keeps the shape.
     ///
-    /// On an autodiff device a batch normalisation uses the batch's statistics and updates the
+    /// On an autodiff device a batch normalization uses the batch's statistics and updates the
     /// running ones; elsewhere it uses the running ones.
     pub fn forward(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
@@ -86,7 +86,7 @@ impl Norm {
         }
         let [n, _, h, w] = x.dims();
         let out = kernels::batch_norm_train(x, weight, bias, EPSILON, relu);
-        // PyTorch keeps the unbiased variance, although it normalises with the biased one.
+        // PyTorch keeps the unbiased variance, although it normalizes with the biased one.
         let count = (n * h * w) as f64;
         let unbiased = out.variance * (count / (count - 1.0).max(1.0));
         update(mean, out.mean);

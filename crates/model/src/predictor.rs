@@ -1,10 +1,8 @@
 //! One picture's answer, wherever it is asked for: the command, the report, the tests and the page.
 
 use kiln_data::{DecodeError, crop_rgb, crop_rgba, decode_image, normalize};
-#[cfg(feature = "wgpu")]
 use kiln_infer::gpu::Adapter;
 use kiln_infer::{CpuExecutor, Executor, GpuError, PlanError, Timings};
-#[cfg(feature = "wgpu")]
 use kiln_infer::{GpuExecutor, Precision};
 
 use crate::{Bundle, BundleError, InferenceError, InferenceNetwork, Metadata};
@@ -74,7 +72,6 @@ impl Predictor {
     ///
     /// # Errors
     /// As [`new`](Self::new), and if the device cannot hold or compile it.
-    #[cfg(feature = "wgpu")]
     pub async fn on_gpu(bundle: Bundle, adapter: &Adapter) -> Result<Self, PredictError> {
         let network = bundle.inference()?;
         let precision: Precision = adapter.variants().precision;
@@ -102,7 +99,7 @@ impl Predictor {
         &self.executor
     }
 
-    /// Goes on with another executor of [`network`](Self::network)'s plan.
+    /// Switches to another executor of [`network`](Self::network)'s plan.
     pub fn set_executor(&mut self, executor: Executor) {
         self.executor = executor;
     }

@@ -13,7 +13,7 @@ use crate::{ConfigError, ResNetConfig, Shortcut, Stem};
 
 /// A residual network for classification; made by [`ResNetConfig::init`].
 ///
-/// On a device with autodiff it trains: batch normalisation uses batch statistics and updates the
+/// On a device with autodiff it trains: batch normalization uses batch statistics and updates the
 /// running ones. [`Module::valid`] gives the network for evaluation.
 #[derive(Module, Debug)]
 pub struct ResNet {

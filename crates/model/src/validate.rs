@@ -25,7 +25,7 @@ pub enum ClaimError {
     Name { what: &'static str, name: String, fault: &'static str },
 }
 
-/// Refuses names that are no names, too many or too few of them, and one that is there twice.
+/// Refuses empty names, too many or too few of them, and duplicates.
 pub fn check_classes(names: &[String], architecture: &Architecture) -> Result<(), ClaimError> {
     let classes = architecture.classes();
     if names.len() != classes {
@@ -71,7 +71,7 @@ pub fn check_preprocessing(preprocessing: Option<Preprocessing>, image_size: usi
 }
 
 /// Mean and standard deviation of the channels, pixels scaled to 0..1.
-pub fn check_normalisation(mean: [f32; 3], std: [f32; 3]) -> Result<(), ClaimError> {
+pub fn check_normalization(mean: [f32; 3], std: [f32; 3]) -> Result<(), ClaimError> {
     for mean in mean {
         check("a channel's mean", mean, (0.0..=1.0).contains(&mean), "between 0 and 1")?;
     }

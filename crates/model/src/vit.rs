@@ -66,7 +66,7 @@ struct Mlp {
     fc2: Linear,
 }
 
-/// Normalisation over the channels of each token.
+/// Normalization over the channels of each token.
 #[derive(Module, Debug)]
 struct LayerNorm {
     weight: Param<Tensor<1>>,
@@ -162,9 +162,9 @@ impl LayerNorm {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let centred = x.clone() - x.mean_dim(2);
-        let variance = (centred.clone() * centred.clone()).mean_dim(2);
-        centred / (variance + EPSILON).sqrt() * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+        let centered = x.clone() - x.mean_dim(2);
+        let variance = (centered.clone() * centered.clone()).mean_dim(2);
+        centered / (variance + EPSILON).sqrt() * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
     }
 }
 
@@ -205,7 +205,7 @@ impl Vit {
         tokens.matmul(weight.reshape([n, channels, 1])).reshape([n, side, side])
     }
 
-    /// `[N, 3, H, W]` -> `[N, T, C]`, normalised.
+    /// `[N, 3, H, W]` -> `[N, T, C]`, normalized.
     fn tokens(&self, images: Tensor<4>) -> Tensor<3> {
         let embedded = self.patch_embed.forward(images) + self.pos_embed.val();
         self.norm.forward(self.blocks.iter().fold(embedded, |x, block| block.forward(x)))

@@ -26,7 +26,7 @@ impl Embedding {
     /// Embeds the features of at most `most` images, evenly spaced over the set. The start is their first two principal
     /// components (Kobak and Berens 2019), so that the same features give the same embedding.
     ///
-    /// `None` if there are fewer than 30 images, or if the features are not finite or all the same.
+    /// `None` if there are fewer than 30 images, or if the features are not finite or do not differ.
     pub fn of(predictions: &Predictions, most: usize) -> Option<Self> {
         let images = predictions.len().min(most);
         if images < LEAST || predictions.features.is_empty() {
@@ -88,7 +88,7 @@ fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
     for row in rows {
         mean.iter_mut().zip(*row).for_each(|(sum, value)| *sum += f64::from(*value) / rows.len() as f64);
     }
-    let centred = |row: &[f32], direction: &[f64]| -> f64 {
+    let centered = |row: &[f32], direction: &[f64]| -> f64 {
         row.iter().zip(&mean).zip(direction).map(|((value, mean), weight)| (f64::from(*value) - mean) * weight).sum()
     };
     let mut components: Vec<Vec<f64>> = vec![];
@@ -98,7 +98,7 @@ fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
         for _ in 0..30 {
             let mut next = vec![0.0; width];
             for row in rows {
-                let along = centred(row, &direction);
+                let along = centered(row, &direction);
                 next.iter_mut()
                     .zip(*row)
                     .zip(&mean)
@@ -120,7 +120,7 @@ fn principal_components(rows: &[&[f32]]) -> Option<Vec<f32>> {
     let mut start = vec![0.0_f32; 2 * rows.len()];
     let mut scale = 0.0;
     for (component, direction) in components.iter().enumerate() {
-        let places: Vec<f64> = rows.iter().map(|row| centred(row, direction)).collect();
+        let places: Vec<f64> = rows.iter().map(|row| centered(row, direction)).collect();
         if component == 0 {
             scale = 1e-4 / (places.iter().map(|place| place * place).sum::<f64>() / rows.len() as f64).sqrt();
         }

@@ -66,7 +66,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes what killed processes left half written in a folder, of which nobody else writes any now.
+/// Removes what killed processes left half written in a folder. No other process may be writing there.
 pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

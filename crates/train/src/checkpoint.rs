@@ -1,4 +1,4 @@
-//! Everything that a run needs to go on exactly where it stood.
+//! Everything that a run needs to continue exactly where it stopped.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Checkpoint {
     pub header: Header,
     /// Parameters and running statistics.
     pub model: StateDict,
-    /// The optimiser's momentum; empty before the first step.
+    /// The optimizer's momentum; empty before the first step.
     pub momentum: StateDict,
     /// The moving average of the model; empty if the recipe has none, and before the first step.
     pub ema: StateDict,
@@ -100,7 +100,7 @@ fn exact_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f6
     number.map(|number| number.get().parse().map_err(D::Error::custom)).transpose()
 }
 
-/// A file that is no checkpoint, or one of something else.
+/// Why a file cannot be used as a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error(transparent)]
@@ -113,7 +113,7 @@ pub enum CheckpointError {
     Mismatch(Vec<Difference>),
 }
 
-/// What differs between a checkpoint and the run that is to go on from it.
+/// What differs between a checkpoint and the run that is to resume from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// `architecture`, `dataset`, or a key of the recipe.
@@ -180,7 +180,7 @@ impl Checkpoint {
 
 /// The best epoch by validation accuracy, the first of equals; the last without validation.
 pub fn best_epoch(history: &[EpochMetrics]) -> Option<&EpochMetrics> {
-    // A value that is no number is never the best.
+    // NaN is never the best.
     let finite = |accuracy: f64| if accuracy.is_finite() { accuracy } else { f64::NEG_INFINITY };
     let score = |metrics: &EpochMetrics| metrics.validation_accuracy.map_or(metrics.epoch as f64, finite);
     history.iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)))
@@ -192,7 +192,7 @@ impl Header {
         best_epoch(&self.history)
     }
 
-    /// Whether a run with that recipe, data and architecture can go on from here, but for the fields whose change
+    /// Whether a run with that recipe, data and architecture can resume from here, except for the fields whose change
     /// is `allowed`.
     pub fn matches(&self, run: &Header, allowed: &[String]) -> Result<(), CheckpointError> {
         let architecture = |header: &Header| serde_json::to_string(&header.architecture).unwrap_or_default();

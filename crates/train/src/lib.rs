@@ -1,9 +1,9 @@
-//! Training: recipes, schedules, the optimiser, checkpoints and the loop.
+//! Training: recipes, schedules, the optimizer, checkpoints and the loop.
 //!
 //! `Trainer` holds a run in memory and says what happens through `Event`s; it never prints and,
 //! but for [`run_dir`] and [`atomic_write`], knows no files, so that a page trains with it as a terminal does.
 //!
-//! Without the feature `burn` what a run leaves behind can be read all the same: recipes, checkpoints, metrics.
+//! Without the feature `burn` what a run leaves behind can still be read: recipes, checkpoints, metrics.
 
 #[cfg(not(target_family = "wasm"))]
 pub mod atomic_write;

@@ -52,7 +52,7 @@ pub fn write_whole_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result
 #[derive(Debug)]
 pub struct RunLock(#[expect(dead_code, reason = "the system lets go of the lock when the file is closed")] File);
 
-/// The checkpoint that a run goes on from.
+/// The checkpoint that a run resumes from.
 #[derive(Debug)]
 pub struct Latest {
     pub checkpoint: Checkpoint,
@@ -185,7 +185,7 @@ impl RunDir {
         }
     }
 
-    /// Gives a damaged `last.ckpt` the name `damaged.ckpt`, lest saving make it the previous one.
+    /// Renames a damaged `last.ckpt` to `damaged.ckpt`, so that the next save does not make it the previous one.
     pub fn set_aside(&self) -> Result<(), RunDirError> {
         atomic_write::rename(&self.last(), &self.0.join("damaged.ckpt")).map_err(failed("rename", &self.last()))?;
         Ok(())

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use crate::recipe::{Schedule, ScheduleKind};
 
 impl Schedule {
-    /// The factor of the optimiser's rate at `step` of `total`, both counted from 0.
+    /// The factor of the optimizer's rate at `step` of `total`, both counted from 0.
     ///
     /// The warm-up is PyTorch's `LinearLR`, the cosine its `CosineAnnealingLR`, stepped every batch:
     /// both would arrive one step after the last.

@@ -57,7 +57,7 @@ impl EventFile {
         &self.path
     }
 
-    /// The record of one epoch; its step is the optimiser's.
+    /// The record of one epoch; its step is the optimizer's.
     fn epoch(&self, epoch: &EpochMetrics) -> Vec<u8> {
         let scalars = [
             ("loss/train", Some(epoch.train_loss)),

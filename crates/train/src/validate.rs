@@ -42,7 +42,7 @@ impl Checkpoint {
         if !self.ema.is_empty() {
             architecture.check_state(&self.ema)?;
         }
-        // The optimiser keeps a flat buffer for each parameter that it has seen.
+        // The optimizer keeps a flat buffer for each parameter that it has seen.
         for (name, buffer) in &self.momentum {
             let Some(parameter) = self.model.get(name) else {
                 return Err(StateError::Unexpected(vec![name.clone()]).into());
@@ -66,7 +66,7 @@ impl Header {
             return Err(CheckpointClaimError::Architecture);
         }
         validate::check_classes(&self.classes, &self.architecture)?;
-        validate::check_normalisation(self.mean, self.std)?;
+        validate::check_normalization(self.mean, self.std)?;
         validate::check_name("dataset", &self.dataset)?;
         validate::check_name("dataset digest", &self.dataset_digest)?;
         let (step, total_steps) = (self.step, self.total_steps);

@@ -4,8 +4,6 @@
 //!     bash tests/browser.sh
 #![cfg(target_family = "wasm")]
 
-use kiln_data::{Augment, Augmentation, Transform, fill_batch, synthetic};
-use kiln_infer::augment::{self, Change};
 use kiln_infer::batch_norm;
 use kiln_infer::check::{noise, relative_error};
 use kiln_infer::conv2d::{self, Geometry};
@@ -132,28 +130,4 @@ async fn global_average_pooling_and_its_gradient_agree_with_the_reference() {
             close(&format!("{what} of {maps} maps of {area}"), &runner.read(&output).await.unwrap(), &expected);
         }
     }
-}
-
-#[wasm_bindgen_test]
-#[cfg_attr(feature = "skip-webgpu", ignore)]
-async fn augmentation_gives_the_bits_of_the_training_loop() {
-    let runner = runner().await;
-    let set = synthetic(20, 0, 0).train;
-    let (mean, std) = ([0.5, 0.25, 0.1], [0.5, 0.25, 0.3]);
-    let settings = Augment::default();
-    let indices: Vec<u32> = (0..set.len() as u32).rev().collect();
-    let change = |&index: &u32| {
-        let Transform { row, column, flip, .. } = settings.draw(7, 1, index);
-        Change { index, row: row as u32, column: column as u32, flip, cutout: [0; 4] }
-    };
-    let changes: Vec<_> = indices.iter().flat_map(|index| change(index).words()).collect();
-    let mut expected = vec![];
-    let augmentation = Augmentation { augment: &settings, seed: 7, epoch: 1, partners: &[] };
-    fill_batch(&set, &indices, Some(&augmentation), mean, std, &mut expected);
-    let output = runner.poisoned(expected.len());
-    let levels = runner.upload(augment::levels(mean, std).as_flattened());
-    let launch = augment::wgsl::launch(indices.len(), set.height, set.width, settings.crop_padding);
-    let buffers = [&runner.upload(&set.images), &runner.upload(&changes), &levels, &output];
-    runner.run(&launch, &buffers).await.unwrap();
-    assert!(runner.read(&output).await.unwrap() == expected, "not the same bits");
 }

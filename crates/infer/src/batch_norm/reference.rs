@@ -1,6 +1,6 @@
 //! The definition and its derivative, in double precision.
 
-/// Everything that a training step makes of one batch normalisation.
+/// Everything that a training step makes of one batch normalization.
 pub struct Train {
     pub output: Vec<f64>,
     pub mean: Vec<f64>,
@@ -47,8 +47,8 @@ pub fn train(
         let gamma_grad: f64 = indices().map(|index| passed(index) * normal(index)).sum();
         for index in indices() {
             made.output[index] = if relu { output(index).max(0.0) } else { output(index) };
-            let centred = passed(index) - beta_grad / count - normal(index) * gamma_grad / count;
-            made.x_grad[index] = gamma / deviation * centred;
+            let centered = passed(index) - beta_grad / count - normal(index) * gamma_grad / count;
+            made.x_grad[index] = gamma / deviation * centered;
         }
         made.mean.push(mean);
         made.variance.push(variance);

@@ -105,10 +105,10 @@ impl TileRegisters {
 
     /// Makes four tiles of sums, whose rows lie `stride` words apart: with two vectors of channels `sums[2 p + v] =
     /// pixels[p] weights[v]`, and with one `sums[p] = pixels[p] weights`; or adds to what is there. Runs are whole tiles
-    /// long; the weights lie run after run, vectors beside each other.
+    /// long; the weights lie run after run, with adjacent vectors.
     ///
     /// # Safety
-    /// All that is read must be there, and the sums nobody else's; they may be the same ones, for the same products.
+    /// All that is read must exist, and no other thread may use the sums; two threads may write the same sums of the same products.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     #[allow(clippy::too_many_arguments, reason = "two operands, a result, and how they lie")]
     pub unsafe fn multiply(

@@ -4,6 +4,7 @@
 //! read-back.
 
 mod builder;
+mod peak;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ use half::slice::HalfFloatSliceExt;
 use web_time::Instant;
 
 use self::builder::Builder;
+pub use self::peak::peak;
 use crate::shader::Specialized;
 use crate::variants::Variants;
 use crate::{GpuError, Layout, Operator, Plan, Precision, Step, Timings, ValueStorage};

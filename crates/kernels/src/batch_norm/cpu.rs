@@ -1,4 +1,4 @@
-//! Batch normalisation on a CPU, the ReLU within. Tensors are `[.., C]` here (channels last).
+//! Batch normalization on a CPU, the ReLU within. Tensors are `[.., C]` here (channels last).
 //!
 //! Two passes over memory each way: one gathers sums by chunks of pixels, one makes the result. Chunks
 //! depend on the shape alone, and their sums are added in double precision in one order, so that
@@ -33,12 +33,12 @@ pub fn forward(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f64, relu: bool)
     let scale = gamma.iter().zip(&variance).map(|(gamma, variance)| f64::from(*gamma) / (variance + epsilon).sqrt());
     let scale: Vec<f32> = scale.map(|scale| scale as f32).collect();
     let mean: Vec<f32> = mean.iter().map(|mean| *mean as f32).collect();
-    let output = normalise(x, &mean, &scale, beta, relu);
+    let output = normalize(x, &mean, &scale, beta, relu);
     (output, mean, variance.iter().map(|variance| *variance as f32).collect())
 }
 
 /// `(x - mean) scale + shift`, cut at zero if `relu`.
-pub fn normalise(x: &[f32], mean: &[f32], scale: &[f32], shift: &[f32], relu: bool) -> Vec<f32> {
+pub fn normalize(x: &[f32], mean: &[f32], scale: &[f32], shift: &[f32], relu: bool) -> Vec<f32> {
     let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
     let [mean, scale, shift] = [mean, scale, shift].map(repeated);
     let run = scale.len();

@@ -1,6 +1,7 @@
-//! Batch and group normalisation, with the ReLU that mostly follows.
+//! Batch and group normalization, with the ReLU that mostly follows.
 
 pub mod cpu;
+#[cfg(feature = "wgpu")]
 pub(crate) mod gpu;
 mod tensors;
 

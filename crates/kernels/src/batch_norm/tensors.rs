@@ -1,4 +1,4 @@
-//! Batch and group normalisation of burn's tensors.
+//! Batch and group normalization of burn's tensors.
 
 use burn::backend::Dispatch;
 use burn::tensor::{Tensor, activation};
@@ -15,7 +15,7 @@ pub struct BatchNormTrain {
     pub variance: Tensor<1>,
 }
 
-/// Normalises each channel of `x` `[N, C, H, W]` by its mean and biased variance over the batch,
+/// Normalizes each channel of `x` `[N, C, H, W]` by its mean and biased variance over the batch,
 /// then scales by `gamma` `[C]`, shifts by `beta` `[C]`, and cuts at zero if `relu`
 /// (Ioffe and Szegedy, <https://arxiv.org/abs/1502.03167>).
 pub fn batch_norm_train(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, relu: bool) -> BatchNormTrain {
@@ -40,10 +40,10 @@ pub fn batch_norm(
 ) -> Tensor<4> {
     let scale = gamma / (variance + epsilon).sqrt();
     let [mean, scale, beta] = [mean, scale, beta].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::kiln_normalise(x.into_dispatch(), mean, scale, beta, relu))
+    Tensor::from_dispatch(Dispatch::kiln_normalize(x.into_dispatch(), mean, scale, beta, relu))
 }
 
-/// Normalises each of `groups` groups of channels of each sample of `x` `[N, C, H, W]`, then scales by
+/// Normalizes each of `groups` groups of channels of each sample of `x` `[N, C, H, W]`, then scales by
 /// `gamma` `[C]`, shifts by `beta` `[C]`, and cuts at zero if `relu`
 /// (Wu and He, <https://arxiv.org/abs/1803.08494>).
 pub fn group_norm(
@@ -56,9 +56,9 @@ pub fn group_norm(
 ) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
     let grouped = x.reshape([n, groups, c / groups * h * w]);
-    let centred = grouped.clone() - grouped.mean_dim(2);
-    let variance = centred.clone().square().mean_dim(2);
-    let normalised = (centred / (variance + epsilon).sqrt()).reshape([n, c, h, w]);
-    let output = normalised * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1]);
+    let centered = grouped.clone() - grouped.mean_dim(2);
+    let variance = centered.clone().square().mean_dim(2);
+    let normalized = (centered / (variance + epsilon).sqrt()).reshape([n, c, h, w]);
+    let output = normalized * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1]);
     if relu { activation::relu(output) } else { output }
 }

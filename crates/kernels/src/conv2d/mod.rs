@@ -2,6 +2,7 @@
 
 mod amx;
 pub mod cpu;
+#[cfg(feature = "wgpu")]
 pub(crate) mod gpu;
 mod tensors;
 mod weight_sums;

@@ -1,6 +1,7 @@
 //! Pooling over whole maps.
 
 pub(crate) mod cpu;
+#[cfg(feature = "wgpu")]
 pub(crate) mod gpu;
 mod tensors;
 

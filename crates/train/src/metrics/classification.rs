@@ -11,7 +11,7 @@ pub struct ClassMetrics {
     pub class: String,
     /// Share of the images taken for this class that are of it, 0..1; `None` if none was taken for it.
     pub precision: Option<f64>,
-    /// Share of this class's images that were recognised, 0..1; `None` if there are none.
+    /// Share of this class's images that were recognized, 0..1; `None` if there are none.
     pub recall: Option<f64>,
     /// Harmonic mean of precision and recall, 0..1; `None` if there is neither.
     pub f1: Option<f64>,

@@ -1,10 +1,8 @@
 //! The recipes in this program, and recipes that are changes of one of them.
 
-use std::collections::BTreeMap;
-
 use toml::{Table, Value};
 
-use super::{Model, Recipe, RecipeError, VIT, flatten};
+use super::{RecipeError, VIT, is_vit};
 
 /// The recipes in this program, by name.
 pub const BUILT_IN: [(&str, &str); 15] = [
@@ -56,8 +54,8 @@ pub fn built_in(name: &str) -> Option<(&'static str, &'static str)> {
     BUILT_IN.into_iter().find(|(known, _)| *known == canonical_name(name))
 }
 
-/// A recipe's table with everything that it leaves to its base, if it has one. A `[model]` with a preset of its own
-/// replaces the base's whole; other tables are merged key by key.
+/// A recipe's table with everything that it leaves to its base, if it has one, key by key. Only a `[model]` of another
+/// family replaces the base's as a whole, since it has other keys.
 pub(super) fn on_base(mut table: Table) -> Result<Table, RecipeError> {
     rename_keys(&mut table);
     let Some(base) = table.remove("base") else { return Ok(table) };
@@ -69,22 +67,32 @@ pub(super) fn on_base(mut table: Table) -> Result<Table, RecipeError> {
     }
     // The base's name is not this recipe's.
     whole.remove("name");
-    if table.get("model").is_some_and(|model| model.get("preset").is_some()) {
+    let family =
+        |table: &Table| table.get("model").and_then(Value::as_table).filter(|model| has_preset(model)).map(is_vit);
+    if family(&table).is_some_and(|is_vit| family(&whole) != Some(is_vit)) {
         whole.remove("model");
     }
-    merge(&mut whole, table);
+    merge("", &mut whole, table)?;
     Ok(whole)
 }
 
-fn merge(whole: &mut Table, changes: Table) {
+fn has_preset(model: &Table) -> bool {
+    model.contains_key("preset")
+}
+
+fn merge(prefix: &str, whole: &mut Table, changes: Table) -> Result<(), RecipeError> {
     for (key, value) in changes {
         match (whole.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(changes)) => merge(inner, changes),
+            (Some(Value::Table(inner)), Value::Table(changes)) => merge(&format!("{prefix}{key}."), inner, changes)?,
+            (Some(Value::Table(_)), value) => {
+                return Err(RecipeError::NotATable { key: format!("{prefix}{key}"), value: value.to_string() });
+            }
             (_, value) => {
                 whole.insert(key, value);
             }
         }
     }
+    Ok(())
 }
 
 fn rename_keys(table: &mut Table) {
@@ -92,52 +100,4 @@ fn rename_keys(table: &mut Table) {
     if let Some(color) = augment.remove("colour") {
         augment.entry("color").or_insert(color);
     }
-}
-
-/// A recipe's text with every key, its value and what it means, as a file without a base: its own leading comment first.
-///
-/// # Errors
-/// As [`Recipe::parse`].
-pub fn resolved(text: &str) -> Result<String, RecipeError> {
-    const COMMENT_COLUMN: usize = 30;
-    let recipe = Recipe::parse(text, &[])?;
-    // As they are written: 0.2 is not an f32.
-    let table = Value::Table(on_base(text.parse()?)?);
-    let mut entries = vec![];
-    flatten("", &table, &mut entries);
-    let values: BTreeMap<_, _> = entries.into_iter().collect();
-    let value = |key: &str| values.get(key).map(ToString::to_string).unwrap_or_default();
-    let mut printed: Vec<String> = text.lines().take_while(|line| line.starts_with('#')).map(str::to_owned).collect();
-    printed.push(format!("name = {}", value("name")));
-    let mut section = String::new();
-    for line in template(&recipe) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            name.clone_into(&mut section);
-            printed.push(line.to_owned());
-        } else if let Some((key, rest)) = line.split_once(" = ") {
-            let assignment = format!("{key} = {}", value(&format!("{section}.{key}")));
-            printed.push(match rest.split_once(" # ") {
-                Some((_, comment)) => {
-                    // A long value still stands off from its comment.
-                    format!("{assignment:<width$}# {comment}", width = COMMENT_COLUMN.max(assignment.len() + 1))
-                }
-                None => assignment,
-            });
-        } else {
-            printed.push(line.to_owned());
-        }
-    }
-    Ok(printed.join("\n") + "\n")
-}
-
-/// The lines of a file with every key of a recipe for that kind of network, after its name.
-fn template(recipe: &Recipe) -> Vec<&'static str> {
-    let whole = BUILT_IN[0].1.lines().skip_while(|line| line.starts_with('#') || line.starts_with("name = "));
-    if matches!(recipe.model, Model::ResNet(_)) {
-        return whole.collect();
-    }
-    let (_, vit) = built_in(VIT).unwrap_or(BUILT_IN[0]);
-    let model = vit.lines().skip_while(|line| *line != "[model]");
-    let rest = whole.skip_while(|line| !line.starts_with("[training]"));
-    [""].into_iter().chain(model).chain([""]).chain(rest).collect()
 }

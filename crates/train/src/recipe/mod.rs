@@ -1,6 +1,7 @@
 //! A recipe: everything that decides a training run, as TOML.
 
 mod built_in;
+mod resolved;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
-pub use self::built_in::{ALIASES, BUILT_IN, built_in, canonical_name, current_key, resolved};
+pub use self::built_in::{ALIASES, BUILT_IN, built_in, canonical_name, current_key};
+pub use self::resolved::resolved;
 
 /// Everything that decides a training run but the data and the device.
 ///
@@ -51,7 +53,7 @@ pub struct ResNetModel {
     /// Channels of the first stage.
     pub width: usize,
     pub norm: NormKind,
-    /// Groups of a group normalisation.
+    /// Groups of a group normalization.
     pub groups: usize,
     pub init: Init,
 }
@@ -108,7 +110,7 @@ pub struct Training {
     /// Images an update.
     pub batch_size: usize,
     /// Parts in which a batch is computed, one after the other. Their gradients are summed to those of
-    /// the batch's mean loss; a batch norm sees each part by itself.
+    /// the batch's mean loss; a batch norm sees each part alone.
     pub micro_batches: usize,
     /// Height and width in pixels to which the images of a folder are brought.
     pub image_size: usize,
@@ -151,7 +153,7 @@ pub struct Optimizer {
     pub decay_norms_and_biases: bool,
 }
 
-/// The learning rate over a run, as a factor of the optimiser's.
+/// The learning rate over a run, as a factor of the optimizer's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
@@ -186,6 +188,8 @@ pub enum RecipeError {
     Base(String),
     #[error("'{0}' cannot be a base, since it has one itself: take {1}")]
     BaseOfBase(String, String),
+    #[error("'{key}' is a table of keys, not {value}: write [{key}] and its keys below it")]
+    NotATable { key: String, value: String },
     #[error("the recipe is not valid TOML: {0}")]
     Syntax(#[from] toml::de::Error),
     #[error("a recipe has no key '{key}'{}", suggest(.nearest))]
@@ -339,7 +343,7 @@ impl Recipe {
     }
 }
 
-/// Whether a name can be that of a folder everywhere, and nothing but a name.
+/// Whether a folder can have that name on every system, and the name has no path in it.
 fn is_plain(name: &str) -> bool {
     let allowed = |char: char| char.is_alphanumeric() || "-_. ".contains(char);
     !name.is_empty() && name.len() <= 100 && !name.starts_with('.') && name.chars().all(allowed)

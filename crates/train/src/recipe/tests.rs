@@ -181,12 +181,19 @@ fn a_recipe_on_a_base_says_only_what_it_changes() {
     assert!(error("name = \"a\"\nbase = \"vit-tiny\"").contains("take resnet18-batch-norm"));
     assert!(error("name = \"a\"\nbase = \"quick\"\n[training]\nepoch = 3").contains("did you mean 'training.epochs'"));
     assert!(error("base = \"quick\"").contains("name"), "a name of its own");
+    let wrong = error("name = \"a\"\nbase = \"quick\"\ntraining = 3");
+    assert!(wrong.contains("'training' is a table of keys, not 3"), "{wrong}");
+    let deeper = Recipe::parse("name = \"a\"\nbase = \"quick\"\n[model]\npreset = \"resnet34\"", &[]).unwrap();
+    let Model::ResNet(model) = deeper.model else { panic!("resnet34 is a ResNet") };
+    assert_eq!((model.preset.as_str(), model.width, model.groups), ("resnet34", 16, 8), "all else is the base's");
 }
 
 #[test]
 fn a_network_of_another_family_replaces_the_bases() {
     let vit = Recipe::named("vit-tiny").unwrap();
     assert!(matches!(vit.model, Model::Vit(_)));
+    let lacking = Recipe::parse("name = \"a\"\nbase = \"quick\"\n[model]\npreset = \"vit-tiny\"", &[]).unwrap_err();
+    assert!(lacking.to_string().contains("lacks the key 'model."), "{lacking}");
 }
 
 #[test]
@@ -210,4 +217,17 @@ fn what_is_printed_is_the_same_recipe_with_every_key_explained() {
         let keys = printed.lines().filter(|line| line.contains(" = ") && line.contains(" # ")).count();
         assert!(keys >= 40, "{keys} keys of {name} have a comment");
     }
+}
+
+#[test]
+fn what_is_printed_keeps_how_a_user_wrote_it() {
+    let alone = BUILT_IN[0].1.replace("# images an update", "# my own words");
+    assert_eq!(resolved(&alone).unwrap(), alone, "a file without a base is complete");
+    let text = "# Mine.\nname = \"mine\"\nbase = \"resnet18-batch-norm\"\n[optimizer]\nlr = 5e-2 # found by lr-find\n";
+    let printed = resolved(text).unwrap();
+    assert!(printed.starts_with("# Mine.\nname = \"mine\"\n"), "{printed}");
+    assert!(printed.contains("\nlr = 5e-2                     # found by lr-find\n"), "{printed}");
+    assert!(printed.contains("\nweight_decay = 5e-4 "), "numbers of the base as they stand there: {printed}");
+    let old = resolved("name = \"a\"\nbase = \"quick\"\n[augment.colour]\ncontrast = 0.25").unwrap();
+    assert!(old.contains("\ncontrast = 0.25 "), "{old}");
 }

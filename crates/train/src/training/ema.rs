@@ -48,7 +48,7 @@ impl Ema {
         state
     }
 
-    /// Goes on with what [`Ema::state`] gave.
+    /// Continues with what [`Ema::state`] gave.
     pub fn restore(&mut self, state: StateDict, device: &Device) {
         let average = |state: StateTensor| {
             let len = state.values.len();

@@ -1,4 +1,4 @@
-//! Gradients by parameter name: to be summed, clipped, and handed to the optimiser.
+//! Gradients by parameter name: to be summed, clipped, and handed to the optimizer.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use kiln_model::{Network, ParameterPath, StateDict, StateTensor};
 use crate::recipe::Optimizer;
 use crate::training::gradients::ParameterGradients;
 
-/// The optimiser and its momentum buffers.
+/// The optimizer and its momentum buffers.
 #[derive(Clone)]
 pub struct Sgd {
     config: Optimizer,
@@ -46,7 +46,7 @@ impl Sgd {
         state
     }
 
-    /// Goes on with buffers that [`Sgd::state`] gave for a network like `model`.
+    /// Continues with buffers that [`Sgd::state`] gave for a network like `model`.
     pub fn restore(&mut self, state: StateDict, model: &Network) {
         let Some(device) = model.devices().pop().map(|device| device.inner()) else { return };
         let tensor = |state: StateTensor| Tensor::from_data(TensorData::new(state.values, state.shape), &device);

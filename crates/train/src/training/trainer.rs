@@ -128,10 +128,10 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Goes on from a checkpoint of a run with the same recipe, data and architecture, but for the fields whose change
+    /// Continues from a checkpoint of a run with the same recipe, data and architecture, but for the fields whose change
     /// is `allowed`: keys of the recipe, and `dataset`.
     ///
-    /// With the same it goes on to the same bits as if it had never stopped, on devices that compute the same every time.
+    /// With nothing changed it reaches the same bits as if it had never stopped, on devices that compute the same every time.
     pub fn resume(
         checkpoint: Checkpoint,
         recipe: Recipe,
@@ -208,7 +208,7 @@ impl<'a> Trainer<'a> {
         &self.split
     }
 
-    /// The network for evaluation, as it stands: with the moving average of its weights if the recipe
+    /// The network for evaluation at this step: with the moving average of its weights if the recipe
     /// has one.
     pub async fn model(&self) -> Network {
         let model = self.model.valid();

@@ -11,7 +11,7 @@ const EPSILON: f64 = 5e-4;
 /// patches by falling variance, each over the root of its variance, and after each its negative, which ReLU would
 /// otherwise lose (Jordan 2024, <https://arxiv.org/abs/2404.00498>).
 ///
-/// The patches are those of some of the images at `indices`, normalised by `mean` and `std`.
+/// The patches are those of some of the images at `indices`, normalized by `mean` and `std`.
 pub(crate) fn whitening(
     set: &ImageSet,
     indices: &[u32],

@@ -57,7 +57,7 @@ pub struct SkippedStep {
     pub learning_rate: f64,
 }
 
-/// Why a run cannot start or go on.
+/// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
@@ -79,8 +79,8 @@ pub enum TrainError {
     NoImages(usize, usize),
     #[error(
         "training diverged at step {step} (epoch {epoch}, learning rate {learning_rate:.3e}): the loss was {loss:?}, and \
-         {place} was not finite. Lower optimizer.lr, for example to {advice:.3}, warm up longer, or clip the gradients \
-         (training.clip_norm = 1); the checkpoints are as they were"
+         {place} was not finite. Lower optimizer.lr, for example to {advice}, warm up longer, or clip the gradients \
+         (training.clip_norm = 1); the checkpoints saved so far are intact"
     )]
     Diverged {
         step: usize,

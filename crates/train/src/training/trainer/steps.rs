@@ -142,7 +142,7 @@ impl Trainer<'_> {
 
     pub(super) fn diverged(&self, step: usize, loss: f64, place: String, learning_rate: f64) -> TrainError {
         let epoch = step / self.steps_per_epoch + 1;
-        let advice = self.header.recipe.optimizer.lr / 4.0;
+        let advice = two_digits(self.header.recipe.optimizer.lr / 4.0);
         TrainError::Diverged { step: step + 1, epoch, loss, learning_rate, place, advice }
     }
 
@@ -296,4 +296,9 @@ impl Numbers {
         let correct = self.correct.clone().into_scalar_async::<i32>().await;
         Some((loss.into(), correct.unwrap_or_else(|error| panic!("{error}")) as usize))
     }
+}
+
+/// Rounded to two significant digits, for a message.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }

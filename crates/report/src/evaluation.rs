@@ -7,7 +7,7 @@ const COLUMNS: usize = 100;
 const NAME: usize = 20;
 
 /// The whole report, each part a paragraph.
-pub fn of(report: &EvaluationReport) -> String {
+pub fn evaluation_text(report: &EvaluationReport) -> String {
     let EvaluationReport { model, dataset, split, metrics, .. } = report;
     let title = format!("{model} on {dataset} ({split}, {} images)\n", metrics.samples);
     let mut parts = vec![title, headline(report), by_class(metrics)];
@@ -54,7 +54,7 @@ fn headline(report: &EvaluationReport) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A note that does not fit goes on below its beginning.
+/// A note that does not fit continues below its beginning.
 fn line(name: &str, value: String, note: String) -> String {
     let mut text = format!("{name:<20}{value:>10}  ");
     let indent = text.chars().count();

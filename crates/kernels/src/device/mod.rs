@@ -1,16 +1,23 @@
 //! Which device of this machine runs the model.
 
+#[cfg_attr(not(feature = "wgpu"), path = "no_adapters.rs")]
+mod adapters;
+
 use std::fmt;
 use std::str::FromStr;
 
 use burn::backend::{Backend, Dispatch};
-use burn::tensor::{Device, DeviceKind};
-
-use crate::conv2d::Precision;
-use crate::gpu_backend::WGSL_RUNTIME;
+use burn::tensor::Device;
 use kiln_infer::conv2d::matrix::MatrixUnits;
 use kiln_infer::gpu;
 pub use kiln_infer::parallel::Awake;
+
+use self::adapters::Handle;
+pub use self::adapters::adapters;
+use crate::conv2d::Precision;
+
+/// What burn calls a wgpu runtime that takes WGSL.
+pub(crate) const WGSL_RUNTIME: &str = "wgpu<wgsl>";
 
 /// The device that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,32 +42,18 @@ pub struct GraphicsAdapter {
     pub api: String,
     pub driver: String,
     pub class: AdapterClass,
-    kind: DeviceKind,
-    adapter: wgpu::Adapter,
+    handle: Handle,
 }
 
 impl GraphicsAdapter {
     /// The same adapter for [`kiln_infer::gpu`].
     pub fn for_inference(&self) -> gpu::Adapter {
-        gpu::Adapter::new(self.adapter.clone())
+        self.handle.for_inference()
     }
 
     /// The matrix units that convolutions can take, if it has any of their kind.
     pub fn matrix_units(&self) -> Option<MatrixUnits> {
-        use wgpu::{CooperativeScalarType as Scalar, Features};
-
-        let needed = Features::SHADER_F16 | Features::SUBGROUP | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        let info = self.adapter.get_info();
-        if !self.adapter.features().contains(needed) || info.subgroup_min_size != info.subgroup_max_size {
-            return None;
-        }
-        let units = MatrixUnits::of_subgroups(info.subgroup_max_size)?;
-        let side = units.side() as u32;
-        let fits = |found: &wgpu::CooperativeMatrixProperties| {
-            [found.m_size, found.n_size, found.k_size] == [side; 3]
-                && (found.ab_type, found.cr_type) == (Scalar::F16, Scalar::F32)
-        };
-        self.adapter.cooperative_matrix_properties().iter().any(fits).then_some(units)
+        self.handle.matrix_units()
     }
 }
 
@@ -78,7 +71,7 @@ pub struct SelectedDevice {
     pub device: Device,
     pub name: String,
     pub reason: String,
-    /// Whether it is a real GPU, so that a large network is no folly.
+    /// Whether it is a real GPU, fast enough for a large network.
     pub is_gpu: bool,
     /// What wgpu calls it, where it runs through wgpu.
     pub adapter: Option<GraphicsAdapter>,
@@ -132,7 +125,7 @@ pub fn multiplies(device: &Device, precision: Precision) -> bool {
         Precision::F32 => true,
         Precision::Bf16 => path == OperatorPath::Cpu && precision.is_on_cpu(),
         Precision::F16 => {
-            let is_it = |adapter: &GraphicsAdapter| Device::wgpu(adapter.kind.clone()) == device.clone().inner();
+            let is_it = |adapter: &GraphicsAdapter| adapter.handle.device() == device.clone().inner();
             path == OperatorPath::Wgsl
                 && adapters().iter().any(|adapter| is_it(adapter) && adapter.matrix_units().is_some())
         }
@@ -157,6 +150,8 @@ const CUDA: &str =
 pub enum DeviceError {
     #[error("no device is called '{0}': choose auto, cpu, gpu, gpu:N, software{CUDA}")]
     Unknown(String),
+    #[error("this build runs on CPUs alone: build Kiln with its feature wgpu, which is on by default")]
+    CpuBuild,
     #[error("this machine has no GPU {wanted} ({found} found)")]
     NoGpu { wanted: usize, found: usize },
     #[error("this machine has no software adapter: Mesa's lavapipe is one (package mesa-vulkan-drivers)")]
@@ -207,39 +202,6 @@ impl fmt::Display for AdapterClass {
     }
 }
 
-/// Every adapter that burn's wgpu runtime could use, real GPUs first.
-pub fn adapters() -> Vec<GraphicsAdapter> {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    // What cubecl's runtime uses; OpenGL is not among them.
-    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let instance = wgpu::Instance::new(descriptor);
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    // burn counts adapters by class.
-    let mut counts = [0; 3];
-    let mut next = |class: usize| {
-        counts[class] += 1;
-        counts[class] - 1
-    };
-    let mut adapters: Vec<GraphicsAdapter> = found
-        .iter()
-        .filter_map(|adapter| {
-            let info = adapter.get_info();
-            let (class, kind) = match info.device_type {
-                wgpu::DeviceType::DiscreteGpu => (AdapterClass::Discrete, DeviceKind::DiscreteGpu(next(0))),
-                wgpu::DeviceType::IntegratedGpu => (AdapterClass::Integrated, DeviceKind::IntegratedGpu(next(1))),
-                wgpu::DeviceType::VirtualGpu => (AdapterClass::Virtual, DeviceKind::VirtualGpu(next(2))),
-                wgpu::DeviceType::Cpu => (AdapterClass::Software, DeviceKind::Cpu),
-                wgpu::DeviceType::Other => return None,
-            };
-            let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-            let (api, adapter) = (format!("{:?}", info.backend), adapter.clone());
-            Some(GraphicsAdapter { name: info.name, api, driver, class, kind, adapter })
-        })
-        .collect();
-    adapters.sort_by_key(|adapter| adapter.class as u8);
-    adapters
-}
-
 /// Every device of this machine that a request can name.
 pub fn all() -> Vec<DeviceRequest> {
     let mut requests = vec![DeviceRequest::Cpu];
@@ -263,6 +225,9 @@ pub fn choose(request: DeviceRequest) -> Result<SelectedDevice, DeviceError> {
         let (name, reason) = (format!("CUDA device {index}"), "as asked".to_owned());
         return Ok(SelectedDevice { device: Device::cuda(index), name, reason, is_gpu: true, adapter: None });
     }
+    if cfg!(not(feature = "wgpu")) && request != DeviceRequest::Auto {
+        return Err(DeviceError::CpuBuild);
+    }
     let adapters = adapters();
     let (software, gpus): (Vec<_>, Vec<_>) =
         adapters.into_iter().partition(|adapter| adapter.class == AdapterClass::Software);
@@ -279,7 +244,8 @@ pub fn choose(request: DeviceRequest) -> Result<SelectedDevice, DeviceError> {
             (None, Some(adapter)) => {
                 cpu(format!("wgpu sees no GPU; {} is software and slower than the CPU", adapter.name))
             }
-            (None, None) => cpu("wgpu sees no GPU".into()),
+            (None, None) if cfg!(feature = "wgpu") => cpu("wgpu sees no GPU".into()),
+            (None, None) => cpu("this build runs on CPUs alone".into()),
         }),
     }
 }
@@ -297,7 +263,7 @@ pub fn for_tests() -> Option<Device> {
 
 fn on_wgpu(adapter: &GraphicsAdapter, reason: &str) -> SelectedDevice {
     SelectedDevice {
-        device: Device::wgpu(adapter.kind.clone()),
+        device: adapter.handle.device(),
         name: format!("{} ({}, {})", adapter.name, adapter.api, adapter.class),
         reason: reason.to_owned(),
         is_gpu: adapter.class != AdapterClass::Software,

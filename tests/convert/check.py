@@ -204,10 +204,20 @@ def small_networks(folder):
         out = os.path.join(folder, "plain.safetensors")
         kiln("export", bundle, "--format", "pytorch", "--output", out, "--force")
         model.load_state_dict(load_file(out), strict=True)
+        if name in ["basic", "bottleneck", "imagenet stem, 10 classes"]:
+            subprocess.run([sys.executable, "-c", program_of_the_guide(), out], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-c", program_of_the_guide(), bundle], check=True, stdout=subprocess.DEVNULL)
         # int8 weights come out in f32 as what they are.
         small = os.path.join(folder, "small.kiln")
         kiln("export", bundle, "--no-accuracy", "--output", small, "--force")
         exports(small, folder, pictures, lambda picture: preprocess(picture).numpy())
+
+
+def program_of_the_guide():
+    """The program under "In PyTorch", as it stands there."""
+    guide = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "guide.md")
+    with open(guide, encoding="utf-8") as file:
+        return file.read().split("## In PyTorch", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
 
 
 def main():

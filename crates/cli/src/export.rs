@@ -58,7 +58,8 @@ fn converted(args: ExportArgs) -> Result<ExitCode> {
 /// The bundle in f32. What rounded weights scored is then the accuracy, or nobody knows it.
 fn in_f32(mut bundle: Bundle) -> Bundle {
     if let Some(record) = bundle.metadata.quantisation.clone() {
-        let measured = record.accuracy_after.zip(record.split.zip(record.samples));
+        let is_of_training = record.dataset.as_ref() == Some(&bundle.metadata.dataset);
+        let measured = record.accuracy_after.zip(record.split.zip(record.samples)).filter(|_| is_of_training);
         bundle.metadata.accuracy = measured.as_ref().map(|(accuracy, _)| *accuracy);
         bundle.metadata.accuracy_samples = measured.as_ref().map(|(_, (_, samples))| *samples);
         bundle.metadata.accuracy_split = measured.map(|(_, (split, _))| split);

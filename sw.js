@@ -17,6 +17,7 @@ const FILES = [
   "web/benchmark.js",
   "web/bundle.js",
   "web/camera.js",
+  "web/classes.js",
   "web/download.js",
   "web/engine.js",
   "web/fault.js",

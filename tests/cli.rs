@@ -152,7 +152,7 @@ fn a_transformer_resumes_to_the_same_bytes_and_is_evaluated_exported_and_asked()
     let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
     let bundle =
         kiln_model::Bundle::from_bytes(&fs::read(folder.path().join("whole/model.safetensors")).unwrap()).unwrap();
-    assert_eq!(evaluated["metrics"]["accuracy"].as_f64(), Some(bundle.metadata.accuracy));
+    assert_eq!(evaluated["metrics"]["accuracy"].as_f64(), bundle.metadata.accuracy);
     run(&[&["export", "whole", "--format", "web"][..], &data].concat());
     run(&[&["report", "whole"][..], &data].concat());
     fs::write(folder.path().join("grey.bmp"), bitmap(100, 20)).unwrap();
@@ -610,7 +610,7 @@ fn an_export_destroys_nothing_and_measures_on_no_other_data() {
         kiln(folder.path()).args(["export", model, "--device", "cpu"]).args(arguments).output().unwrap()
     };
     let itself = ["--no-accuracy", "--force", "--output", "run/../run/model.safetensors"];
-    fails(&export("run", &itself), 1, &["is the bundle to export", "--output"]);
+    fails(&export("run", &itself), 1, &["is the file to read", "--output"]);
     let nowhere = ["--no-accuracy", "--output", "nowhere/a.safetensors"];
     fails(&export("run", &nowhere), 1, &["there is no folder nowhere"]);
     fails(&export("run", &["--no-accuracy", "--output", "run"]), 1, &["is not a file"]);

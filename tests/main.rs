@@ -5,6 +5,7 @@ mod bombs;
 mod cli;
 mod evaluate;
 mod hostile;
+mod import;
 mod page_fixture;
 mod parity;
 mod pictures;
@@ -14,3 +15,5 @@ mod reliability;
 mod report;
 mod sample;
 mod sweep;
+#[allow(dead_code, reason = "crates/convert makes more of them")]
+mod weights;

@@ -3,12 +3,13 @@
 import { Bars, doubtOf, ranked } from "./answer.js";
 import { measure, report } from "./benchmark.js";
 import { Camera } from "./camera.js";
+import { ClassList } from "./classes.js";
 import { Engine } from "./engine.js";
 import { Fault } from "./fault.js";
 import { megabytes, milliseconds, percent, sentence } from "./format.js";
 import { acceptChoice, acceptDrops, acceptPastes } from "./intake.js";
 import { Latency } from "./latency.js";
-import { accuracyOf, architectureOf, classesOf } from "./network.js";
+import { accuracyOf, architectureOf, classesOf, seenShare } from "./network.js";
 import { Stage } from "./stage.js";
 import { Status } from "./status.js";
 
@@ -29,6 +30,10 @@ const stage = new Stage({
 });
 const latency = new Latency($("split"), $("latency"));
 const bars = new Bars($("bars"), chooseClass);
+const classList = new ClassList({
+  details: $("class-list"), summary: $("class-list-summary"), search: $("class-search"), found: $("class-found"),
+  note: $("class-note"),
+}, (classIndex) => answer && chooseClass(classIndex));
 const camera = new Camera($("video"));
 const engine = new Engine((progress) => status.showProgress(progress), onCrash);
 
@@ -91,6 +96,8 @@ async function loadNow(next) {
   source = next;
   try {
     const result = await engine.request("load", { ...next, backend: chosenBackend() });
+    // What was wrong with the bundle before this one no longer matters.
+    status.clearProblem("bundle");
     showLoaded(result);
     if (picture) classify(picture);
     return true;
@@ -120,6 +127,7 @@ function showLoaded(result) {
   $("architecture").textContent = architectureOf(network.metadata);
   $("accuracy").textContent = accuracyOf(network.metadata);
   $("classes").textContent = classesOf(network.classes);
+  classList.show(network.classes);
   showSource();
   latency.clear();
   latency.show("cold", cold);
@@ -187,7 +195,7 @@ async function classify(file) {
     const result = await engine.request("classify", { file });
     if (turn !== asked) return;
     picture = file;
-    if (result.preview) stage.showPicture(result.preview, file.name);
+    if (result.preview) stage.showPicture(result.preview, file.name, result.share);
     showAnswer(result);
     // On a phone the prediction is below the fold.
     $("top-class").scrollIntoView({ block: "nearest" });
@@ -212,6 +220,7 @@ function showAnswer(result) {
   $("top-share").textContent = percent(result.probabilities[top]);
   $("doubt").textContent = doubtOf(result.probabilities, classes) || "\u00a0";
   bars.show(result.probabilities, classes, chosen);
+  classList.mark(result.probabilities, chosen);
   stage.showInput(result.input, result.inputSize);
   latency.show("warm", result.timings);
   showHeat(result.heat);
@@ -237,6 +246,7 @@ async function chooseClass(classIndex) {
     const { heat } = await engine.request("activation", { answer: answer.number, classIndex });
     chosen = classIndex;
     bars.show(answer.probabilities, loaded.network.classes, chosen);
+    classList.mark(answer.probabilities, chosen);
     showHeat(heat);
   } catch (fault) {
     if (fault.kind !== "stale" && !isCrash(fault)) status.showProblem(fault, "The picture");
@@ -253,12 +263,17 @@ async function classifySample(name) {
   else status.showProblem(new Fault("picture", "the sample could not be downloaded"), name);
 }
 
+/** Whether a file holds weights, also of another program: the worker says then what to do with it. */
+function isBundle({ name }) {
+  return /\.(safetensors|pt|pth|onnx)$/i.test(name);
+}
+
 /** Takes a file that the user dropped, pasted or chose: a picture or a bundle. */
 function takePicture(file, others = 0) {
   status.clearProblem();
   stopCamera();
   if (others > 0) status.announce(`Using the first of ${others + 1} files.`);
-  if (file.name.endsWith(".safetensors")) load({ file });
+  if (isBundle(file)) load({ file });
   else classify(file);
 }
 
@@ -281,7 +296,7 @@ async function startCamera() {
     // Answers still to come are for pictures: drop them.
     asked += 1;
     stage.setBusy(false);
-    stage.showVideo();
+    stage.showVideo(seenShare(loaded.network.metadata));
     showCameraButton();
     await camera.run(classifyFrame);
   } catch (fault) {

@@ -11,7 +11,7 @@ export function architectureOf({ architecture, image_size: size }) {
 
 /** The accuracy with its data set, split and sample count: without them the number means little. */
 export function accuracyOf({ accuracy, accuracy_split: split, accuracy_samples: samples, dataset, quantisation }) {
-  if (accuracy === undefined) return "Accuracy not recorded.";
+  if (accuracy === undefined || accuracy === null) return "Accuracy not known: nobody has measured it.";
   const measured = `Accuracy ${percent(accuracy, 2)} on ${count(samples)} ${split} images of “${dataset}”`;
   return quantisation ? `${measured}; ${quantizationOf(quantisation)}.` : `${measured}.`;
 }
@@ -21,6 +21,11 @@ function quantizationOf({ storage, accuracy_before: before, accuracy_after: afte
   if (after === undefined || after === null) return `stored as ${storage}`;
   const points = 100 * (after - before);
   return `stored as ${storage}: ${percent(after, 2)} (${points > 0 ? "+" : "−"}${Math.abs(points).toFixed(2)} points)`;
+}
+
+/** The share of the center square that the network sees, along each side: less than 1 after a resize and a crop. */
+export function seenShare({ image_size: size, preprocessing }) {
+  return preprocessing ? size / preprocessing.resize : 1;
 }
 
 /** The class names, with a warning that any other picture gets one of them too. */

@@ -60,10 +60,11 @@ function declaredPixels(bytes) {
  * @param {CanvasImageSource} source
  * @param {[number, number]} size of the source: width, height
  * @param {"medium" | "high"} resizeQuality
+ * @param {number} [share] of the square's sides that is kept around its middle
  * @returns {Promise<ImageBitmap>}
  */
-export async function centerSquare(source, [width, height], maxSide, resizeQuality) {
-  const side = Math.min(width, height);
+export async function centerSquare(source, [width, height], maxSide, resizeQuality, share = 1) {
+  const side = Math.max(1, Math.round(share * Math.min(width, height)));
   const size = Math.min(side, maxSide);
   const left = (width - side) >> 1;
   const top = (height - side) >> 1;
@@ -82,31 +83,33 @@ export async function squarePixels(bitmap) {
 }
 
 /**
- * What the page shows of a file: the center square, and the size of the whole picture.
+ * What the page shows of a file: the part of the center square that the network sees, so that the heat map lies where it
+ * belongs, and the size of the whole picture.
  *
  * The browser decodes the file a second time here. Rust decodes it for the network, with the same result in every
  * browser, and returns only the network's small input, which is too coarse to show. If the picture is too large to
  * decode again, or the browser does not know its format, the preview is that input.
  * @param {{input: Uint8Array, inputSize: number, pictureWidth?: number, pictureHeight?: number}} answer
+ * @param {number} share of the center square's sides that the network sees
  */
-export async function previewOf(file, { input, inputSize, pictureWidth: width, pictureHeight: height }) {
+export async function previewOf(file, { input, inputSize, pictureWidth: width, pictureHeight: height }, share) {
   const bitmap = width * height > MAX_BROWSER_PIXELS ? undefined : await createImageBitmap(file).catch(() => undefined);
   if (!bitmap) {
     const square = await createImageBitmap(new ImageData(new Uint8ClampedArray(input), inputSize));
     return { square, width: width ?? inputSize, height: height ?? inputSize };
   }
   const size = [bitmap.width, bitmap.height];
-  const square = drawnSquare(bitmap, size);
+  const square = drawnSquare(bitmap, size, share);
   bitmap.close();
   return { square, width: size[0], height: size[1] };
 }
 
 /**
- * The center square as the network sees it: upright, and over white. A bitmap of a photograph may carry an orientation, which
+ * The part of the center square that the network sees, as it sees it: upright, and over white. A bitmap of a photograph may carry an orientation, which
  * drawing applies, and which is lost where a canvas takes over the bitmap itself (`transferFromImageBitmap`).
  */
-function drawnSquare(bitmap, [width, height]) {
-  const side = Math.min(width, height);
+function drawnSquare(bitmap, [width, height], share) {
+  const side = Math.max(1, Math.round(share * Math.min(width, height)));
   const size = Math.min(side, MAX_PREVIEW_SIDE);
   const canvas = new OffscreenCanvas(size, size);
   const context = canvas.getContext("2d");

@@ -12,19 +12,26 @@ export class Stage {
     this.#renderer = elements.picture.getContext("bitmaprenderer");
   }
 
-  /** @param {{square: ImageBitmap, width: number, height: number}} preview `square` is consumed */
-  showPicture({ square, width, height }, name) {
+  /**
+   * @param {{square: ImageBitmap, width: number, height: number}} preview `square` is consumed
+   * @param {number} share of the center square's sides that the network sees
+   */
+  showPicture({ square, width, height }, name, share) {
     const { picture, caption } = this.#elements;
     picture.width = square.width;
     picture.height = square.height;
     this.#renderer.transferFromImageBitmap(square);
+    this.#elements.heat.style.setProperty("scale", 1);
     picture.setAttribute("aria-label", `Your picture: ${name}`);
-    const crop = width === height ? "" : "; the network sees the center square";
+    const crop = seenPart(width === height, share);
     caption.textContent = `${name}, ${width} × ${height} pixels${crop}`;
     this.#showOnly(picture);
   }
 
-  showVideo() {
+  /** @param {number} share as in `showPicture` */
+  showVideo(share) {
+    // The video shows the whole square, and the heat map is of its middle.
+    this.#elements.heat.style.setProperty("scale", share);
     this.#elements.caption.textContent = "Live from the camera; nothing is uploaded or stored";
     this.#showOnly(this.#elements.video);
   }
@@ -55,6 +62,12 @@ export class Stage {
   setBusy(busy) {
     this.#elements.stage.setAttribute("aria-busy", String(busy));
   }
+}
+
+/** Which part of the picture the network sees, if it is not all of it. */
+function seenPart(isSquare, share) {
+  if (share < 1) return `; the network sees the middle, ${Math.round(100 * share)} % of the shorter side`;
+  return isSquare ? "" : "; the network sees the center square";
 }
 
 function putPixels(canvas, pixels, size) {

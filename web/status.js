@@ -13,6 +13,8 @@ const STAGES = {
 
 export class Status {
   #elements;
+  /** The kind of the fault that is shown. */
+  #kind;
 
   /** @param elements {load, text, progress, problem, what, why, remedy, retry, close, announcement} */
   constructor(elements) {
@@ -43,6 +45,7 @@ export class Status {
   showProblem(fault, subject, retry) {
     const { problem, what, why, remedy, retry: button } = this.#elements;
     const words = describe(fault, subject);
+    this.#kind = fault.kind;
     what.textContent = words.what;
     why.textContent = words.why;
     remedy.textContent = words.remedy;
@@ -54,8 +57,9 @@ export class Status {
     problem.hidden = false;
   }
 
-  clearProblem() {
-    this.#elements.problem.hidden = true;
+  /** @param {string} [kind] hides only a fault of this kind */
+  clearProblem(kind = this.#kind) {
+    if (kind === this.#kind) this.#elements.problem.hidden = true;
   }
 
   announce(text) {

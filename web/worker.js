@@ -9,6 +9,7 @@
 import { assertSafetensors, withBundle } from "./bundle.js";
 import { Fault, toFault } from "./fault.js";
 import { heatOf } from "./heat.js";
+import { seenShare } from "./network.js";
 import { loadPackage } from "./package.js";
 import { decodeOther, isDecodedInRust, previewOf, readPicture, squarePixels } from "./pictures.js";
 
@@ -23,6 +24,8 @@ let wasm;
 let classifier;
 /** {height, width} of the last answer's class activation map. */
 let mapSize;
+/** The share of a picture's center square that the network sees, along each side. */
+let share = 1;
 /** Number of answers so far, so that a heat map is never requested from another picture's answer. */
 let answered = 0;
 
@@ -86,6 +89,7 @@ async function warmUp() {
   progress("warm")(0, 0);
   const timings = plainTimings(await classifier.warmUp());
   const { backend, device, classes, metadata } = classifier;
+  share = seenShare(metadata);
   const hasOneThread = backend === "cpu" && wasm.oneThread;
   const reason = hasOneThread ? `${classifier.reason}; one thread because ${wasm.oneThread}` : classifier.reason;
   return { network: { backend, reason, device, classes, metadata }, cold: timings };
@@ -95,8 +99,8 @@ async function classify({ file, preview = true }) {
   const bytes = await readPicture(file);
   const answer = numbered(await classifyBytes(file, bytes));
   if (!preview) return answer;
-  const shown = await previewOf(file, answer);
-  return { ...answer, preview: shown, transfer: [shown.square] };
+  const shown = await previewOf(file, answer, share);
+  return { ...answer, preview: shown, share, transfer: [shown.square] };
 }
 
 async function classifyBytes(file, bytes) {

@@ -38,6 +38,21 @@ pub fn transformer() -> Bundle {
     bundle
 }
 
+/// What a file of another program's weights gives: an error, or a network that makes a whole bundle.
+pub fn import(file: &[u8]) {
+    use std::io::Write;
+    let mut written = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+    written.write_all(file).expect("room for a small file");
+    let hints = kiln_convert::Hints { groups: Some(1), heads: Some(1) };
+    let Ok(imported) = kiln_convert::open(written.path(), hints) else { return };
+    let normalization = Some(kiln_convert::Normalization::IMAGENET);
+    let choices = kiln_convert::Choices { normalization, ..kiln_convert::Choices::default() };
+    let Ok((bundle, _)) = imported.bundle(choices) else { return };
+    let bytes = bundle.to_bytes().expect("an import checks its weights");
+    assert_eq!(Bundle::from_bytes(&bytes).expect("what was written can be read"), bundle);
+    kiln_convert::to_onnx(&bundle, kiln_convert::OnnxOptions::default()).ok();
+}
+
 pub fn epoch() -> EpochMetrics {
     EpochMetrics {
         epoch: 1,

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use kiln_convert::{OnnxOptions, to_onnx, to_pytorch};
 use kiln_fuzz::{bundle, checkpoint, epoch, transformer};
 use kiln_model::NormKind;
 use kiln_model::container::Storage;
@@ -19,6 +20,10 @@ use libfuzzer_sys as _;
 #[allow(dead_code, reason = "the tests make more of them")]
 mod bombs;
 
+#[path = "../../tests/weights/mod.rs"]
+#[allow(dead_code, reason = "the tests make more of them")]
+mod weights;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("name the folder to write to: seeds FOLDER")?);
     bundles(&folder.join("bundle"))?;
@@ -29,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         write(&folder.join("recipe"), name, text.as_bytes())?;
     }
     write(&folder.join("recipe"), "overrides", b"\0optimizer.lr=1\0model.width=2\0schedule.milestones=[0.1, 0.2]")?;
+    foreign(&folder)?;
     images(&folder.join("image"))?;
     archives(&folder.join("archive"))?;
     write(&folder.join("cifar"), "batch", &batch())?;
@@ -54,6 +60,24 @@ fn bundles(folder: &Path) -> Written {
         }
     }
     Ok(())
+}
+
+/// Files of other programs.
+fn foreign(folder: &Path) -> Written {
+    let tensors = bundle(NormKind::Batch).metadata.architecture.tensors();
+    let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+    let target = folder.join("checkpoint-file");
+    write(&target, "zip", &weights::state_dict(&tensors))?;
+    write(&target, "wrapped", &weights::wrapped("state_dict", &tensors))?;
+    write(&target, "legacy", &weights::legacy(&tensors))?;
+    write(&target, "pickle", &weights::Pickle::new().state_dict(&tensors[..2]).op(b".").0)?;
+    write(&target, "safetensors", &to_pytorch(&bundle(NormKind::Batch))?)?;
+    for unfolded in [false, true] {
+        let model = to_onnx(&bundle(NormKind::Batch), OnnxOptions { unfolded, softmax: unfolded })?;
+        write(&folder.join("onnx"), &format!("unfolded-{unfolded}"), &model)?;
+    }
+    write(&folder.join("onnx"), "transformer", &to_onnx(&transformer(), OnnxOptions::default())?)?;
+    Ok(write(&folder.join("onnx"), "group-norm", &to_onnx(&bundle(NormKind::Group), OnnxOptions::default())?)?)
 }
 
 fn images(folder: &Path) -> Written {

@@ -43,7 +43,8 @@ test("accuracy is shown with its sample count and the loss from quantization", (
   const metadata = { accuracy: 0.8433, accuracy_split: "test", accuracy_samples: 10000, dataset: "cifar" };
   assert.equal(accuracyOf(metadata), "Accuracy 84.33 % on 10,000 test images of “cifar”.");
   assert.match(accuracyOf({ ...metadata, quantisation: { storage: "f16", accuracy_before: 0.8433, accuracy_after: 0.8434 } }), /f16: 84\.34 % \(\+0\.01 points\)/);
-  assert.match(accuracyOf({}), /not recorded/);
+  assert.match(accuracyOf({}), /not known/);
+  assert.match(accuracyOf({ accuracy: null }), /not known/);
 });
 
 test("formats that Rust decodes are recognized by their first bytes", async () => {

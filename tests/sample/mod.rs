@@ -21,12 +21,13 @@ pub fn bundle(architecture: Architecture, number: fn(usize) -> f32) -> Bundle {
         std: [0.25; 3],
         dataset: "synthetic".into(),
         dataset_digest: "0".into(),
-        accuracy: 0.5,
-        accuracy_split: "test".into(),
-        accuracy_samples: 10,
+        accuracy: Some(0.5),
+        accuracy_split: Some("test".into()),
+        accuracy_samples: Some(10),
         recipe: "quick".into(),
         seed: 0,
         kiln_version: "0".into(),
+        preprocessing: None,
         quantisation: None,
     };
     Bundle { metadata, state }

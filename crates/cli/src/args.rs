@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
+use kiln_convert::Preset;
 use kiln_kernels::device::{DeviceError, DeviceRequest};
 use kiln_model::container::Storage;
 
@@ -40,7 +41,9 @@ pub enum Command {
     Compare(CompareArgs),
     /// Classify image files
     Predict(PredictArgs),
-    /// Write a trained network in fewer bits, small enough for a web page
+    /// Make a bundle of a network from PyTorch, torchvision, timm or ONNX
+    Import(ImportArgs),
+    /// Write a trained network in fewer bits for a web page, or for PyTorch or ONNX
     Export(ExportArgs),
     /// Serve the classifier page on localhost
     Serve(ServeArgs),
@@ -96,7 +99,8 @@ pub struct TrainArgs {
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
-    /// Fine-tune: start from the weights of this bundle or run; with other classes, the head starts anew
+    /// Fine-tune: start from the weights of this bundle or run, or of a .safetensors, .pth or .onnx file of the same
+    /// network from elsewhere; with other classes, the head starts anew
     /// (how random weights are drawn is the recipe's model.init)
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
@@ -232,7 +236,7 @@ pub struct PredictArgs {
     /// Image files, folders of them, patterns such as 'photos/*.jpg', or - for a list of files on standard input
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// A run's folder or a bundle [default: the newest run]
+    /// A run's folder, a bundle, or a file that kiln import needs to be told nothing about [default: the newest run]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
@@ -250,6 +254,61 @@ pub struct PredictArgs {
 }
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Depth, width, stem and number of classes are found from the weights. Whatever is assumed is said, \
+    and a tensor that the network lacks is an error. Nothing in the file is executed. docs/import.md says more."
+)]
+pub struct ImportArgs {
+    /// Weights as .safetensors, .pt, .pth or .onnx
+    pub file: PathBuf,
+    /// Bundle to write [default: <name>-kiln.safetensors beside the file]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Names of the classes in the order of the logits: a file with one a line or a JSON array, or a list with commas
+    #[arg(long, value_name = "FILE|LIST")]
+    pub classes: Option<String>,
+    /// How a picture becomes the network's input: imagenet (Resize(256), CenterCrop(224)), imagenet-v2 (Resize(232)),
+    /// cifar10, cifar100, or parts such as resize=256,crop=224,interpolation=bicubic [default: imagenet for its stem]
+    #[arg(long, value_name = "WAY")]
+    pub preprocess: Option<Preset>,
+    /// Mean of red, green and blue, pixels scaled to 0..1, such as 0.485,0.456,0.406
+    #[arg(long, value_name = "R,G,B", requires = "std")]
+    pub mean: Option<Channels>,
+    /// Standard deviation of the same, such as 0.229,0.224,0.225
+    #[arg(long, value_name = "R,G,B", requires = "mean")]
+    pub std: Option<Channels>,
+    /// Height and width of the network's images in pixels [default: the model's or those of --preprocess]
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Groups of a network's group normalization, which its weights do not show
+    #[arg(long, value_name = "N")]
+    pub groups: Option<usize>,
+    /// Heads of a transformer, which its weights do not show
+    #[arg(long, value_name = "N")]
+    pub heads: Option<usize>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A number for each channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Channels(pub [f32; 3]);
+
+impl FromStr for Channels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split(',').map(|number| number.trim().parse::<f32>()).collect::<Result<Vec<_>, _>>();
+        let numbers = numbers.ok().and_then(|numbers| <[f32; 3]>::try_from(numbers).ok());
+        numbers.map(Self).ok_or_else(|| format!("'{text}' is not three numbers with commas between them"))
+    }
+}
+
+#[derive(clap::Args)]
 #[command(after_help = "Measures the accuracy before and after, on the images that the network was trained on or on \
     those that --data or --dataset name: here, auto is the set that the bundle names.")]
 pub struct ExportArgs {
@@ -260,7 +319,13 @@ pub struct ExportArgs {
     /// How --format web stores weights [default: int8]
     #[arg(long)]
     pub storage: Option<WebStorage>,
-    /// File to write [default: <name>-<storage>.safetensors beside the bundle]
+    /// With --format onnx: keep batch norms instead of folding them into the convolutions
+    #[arg(long)]
+    pub unfolded: bool,
+    /// With --format onnx: give probabilities instead of logits
+    #[arg(long)]
+    pub softmax: bool,
+    /// File to write [default: <name>-<storage>.safetensors, <name>-pytorch.safetensors or <name>.onnx beside the bundle]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace an existing file
@@ -286,8 +351,12 @@ pub struct ExportArgs {
 pub enum Format {
     /// Weights in int8 or f16, for the browser page (and every command here)
     Web,
-    /// Weights in f32, for PyTorch
+    /// Weights in f32, as a bundle
     Safetensors,
+    /// Weights in f32 under torchvision's names, without Kiln's metadata
+    Pytorch,
+    /// A model in f32 for ONNX runtimes, with classes and normalization in its metadata
+    Onnx,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy)]

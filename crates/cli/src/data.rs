@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_data::{Dataset, LabelTable, LoadOptions, LoadProgress, Matched, Source, load};
+use kiln_data::{Dataset, LabelTable, LoadOptions, LoadProgress, Matched, Preprocessing, Source, load};
 
 use kiln_model::Metadata;
 
@@ -15,15 +15,28 @@ use crate::printable::message;
 
 /// Loads what the arguments name and says what a user should know of it on stderr.
 pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
-    load_for(args, seed, &[])
+    load_images(args, seed, &[], None)
 }
 
-/// Loads what the arguments name to score a network on it: its classes are brought to the network's by their names.
+/// Loads what the arguments name to score a network on it: pictures are brought to its size as it wants them, and classes to
+/// its own by their names.
 pub fn to_score(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
-    Ok(of_known_classes(load_for(args, trained.seed, &trained.classes)?, trained))
+    Ok(of_known_classes(for_network(args, trained)?, trained))
 }
 
-fn load_for(args: &DataArgs, seed: u64, known_classes: &[String]) -> Result<Dataset> {
+fn for_network(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
+    let mut args = args.clone();
+    let size = *args.image_size.get_or_insert(trained.image_size);
+    let preprocessing = trained.preprocessing.filter(|_| size == trained.image_size);
+    load_images(&args, trained.seed, &trained.classes, preprocessing)
+}
+
+fn load_images(
+    args: &DataArgs,
+    seed: u64,
+    known_classes: &[String],
+    preprocessing: Option<Preprocessing>,
+) -> Result<Dataset> {
     let source = match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
         (None, DatasetName::Auto) => Source::Auto,
@@ -38,6 +51,7 @@ fn load_for(args: &DataArgs, seed: u64, known_classes: &[String]) -> Result<Data
         labels: args.labels.clone().map(|path| LabelTable { path, columns: args.label_columns.clone().map(|it| it.0) }),
         known_classes: known_classes.to_vec(),
         image_size: args.image_size,
+        preprocessing,
         offline: args.offline,
         limit: args.limit,
         seed,
@@ -111,7 +125,6 @@ fn of_known_classes(mut data: Dataset, trained: &Metadata) -> Dataset {
 /// happens to be at hand. `otherwise` is what the user can do without them.
 pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Result<Dataset> {
     let mut args = args.clone();
-    args.image_size.get_or_insert(trained.image_size);
     let named = args.is_named();
     if !named {
         let known = DatasetName::value_variants().iter().filter(|dataset| **dataset != DatasetName::Auto);
@@ -124,7 +137,7 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
             ),
         };
     }
-    let data = load_for(&args, trained.seed, &trained.classes)?;
+    let data = for_network(&args, trained)?;
     if data.digest() == trained.dataset_digest {
         return Ok(data);
     }

@@ -1,27 +1,24 @@
 //! `kiln eval`
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use kiln::{Evaluator, choose, evaluate, open_bundle, save_evaluation, test_images};
+use kiln::{Evaluator, choose, evaluate, save_evaluation, test_images};
 use kiln_data::{Corruption, ImageSet, SEVERITIES, corrupt};
-use kiln_model::Bundle;
 use kiln_report::evaluation_text;
 use kiln_train::run_dir::RunDir;
 use kiln_train::{Corrupted, Metrics};
 
 use crate::args::EvalArgs;
 use crate::data;
+use crate::model::open;
 
 pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let (path, bundle) = open(&args.model)?;
-    let mut data_args = args.data.clone();
-    data_args.image_size.get_or_insert(bundle.metadata.image_size);
     let chosen = choose(args.device)?;
-    let data = data::to_score(&data_args, &bundle.metadata)?;
+    let data = data::to_score(&args.data, &bundle.metadata)?;
     let network = Evaluator::new(&bundle, &data, args.batch_size.into(), &chosen.device)?;
     let (_, set) = test_images(&data);
     let set = &*set;
@@ -47,11 +44,6 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Opens what the user named as a model.
-pub fn open(path: &Path) -> Result<(PathBuf, Bundle)> {
-    open_bundle(path).context("name a bundle, or the folder of a finished run (`kiln train` makes one)")
 }
 
 /// Every corruption at every severity.

@@ -1,11 +1,12 @@
 //! `kiln export`
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use kiln::{choose, score, test_images};
+use kiln_convert::{OnnxOptions, to_onnx, to_pytorch};
 use kiln_model::Bundle;
 use kiln_model::container::Storage;
 use kiln_report::grouped;
@@ -15,9 +16,63 @@ use serde_json::json;
 
 use crate::args::{ExportArgs, Format};
 use crate::data;
-use crate::eval::open;
+use crate::model::open;
 
 pub fn run(args: ExportArgs) -> Result<ExitCode> {
+    ensure!(
+        args.format == Format::Onnx || !(args.unfolded || args.softmax),
+        "--unfolded and --softmax belong to --format onnx"
+    );
+    match args.format {
+        Format::Web => smaller(args),
+        Format::Safetensors | Format::Pytorch | Format::Onnx => converted(args),
+    }
+}
+
+/// Writes the network in f32, which rounds nothing, whatever it is stored in.
+fn converted(args: ExportArgs) -> Result<ExitCode> {
+    ensure!(args.storage.is_none(), "this format holds f32 and takes no --storage: leave it out, or use --format web");
+    let (path, bundle) = open(&args.model)?;
+    let ending = match args.format {
+        Format::Onnx => ".onnx",
+        Format::Pytorch => "-pytorch.safetensors",
+        _ => "-f32.safetensors",
+    };
+    let output = args.output.clone().unwrap_or_else(|| with_ending(&path, ending));
+    check_output(&path, &output, args.force)?;
+    let bytes = match args.format {
+        Format::Onnx => to_onnx(&bundle, OnnxOptions { unfolded: args.unfolded, softmax: args.softmax })?,
+        Format::Pytorch => to_pytorch(&bundle)?,
+        _ => in_f32(bundle).to_bytes()?,
+    };
+    write_whole(&output, &bytes)?;
+    if args.json {
+        println!("{}", json!({"model": path, "output": output, "bytes": bytes.len()}));
+    } else {
+        println!("model    {}", path.display());
+        println!("written  {} ({} bytes)", output.display(), grouped(bytes.len()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The bundle in f32. What rounded weights scored is then the accuracy, or nobody knows it.
+fn in_f32(mut bundle: Bundle) -> Bundle {
+    if let Some(record) = bundle.metadata.quantisation.clone() {
+        let is_of_training = record.dataset.as_ref() == Some(&bundle.metadata.dataset);
+        let measured = record.accuracy_after.zip(record.split.zip(record.samples)).filter(|_| is_of_training);
+        bundle.metadata.accuracy = measured.as_ref().map(|(accuracy, _)| *accuracy);
+        bundle.metadata.accuracy_samples = measured.as_ref().map(|(_, (_, samples))| *samples);
+        bundle.metadata.accuracy_split = measured.map(|(_, (split, _))| split);
+    }
+    bundle.stored_as(Storage::F32)
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    path.with_file_name(format!("{}{ending}", path.file_stem().unwrap_or_default().to_string_lossy()))
+}
+
+/// Writes the network in fewer bits, with the accuracy before and after.
+fn smaller(args: ExportArgs) -> Result<ExitCode> {
     let (path, bundle) = open(&args.model)?;
     if let Some(quantisation) = &bundle.metadata.quantisation {
         bail!(
@@ -27,25 +82,12 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
             quantisation.storage.name()
         );
     }
-    let storage = match (args.format, args.storage) {
-        (Format::Web, storage) => storage.map_or(Storage::Int8, Storage::from),
-        (Format::Safetensors, None) => Storage::F32,
-        (Format::Safetensors, Some(_)) => {
-            bail!("--format safetensors holds f32 and takes no --storage: leave it out, or use --format web")
-        }
-    };
-    let output = args.output.clone().unwrap_or_else(|| {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        path.with_file_name(format!("{stem}-{}.safetensors", storage.name()))
-    });
+    let storage = args.storage.map_or(Storage::Int8, Storage::from);
+    let output = args.output.clone().unwrap_or_else(|| with_ending(&path, &format!("-{}.safetensors", storage.name())));
     check_output(&path, &output, args.force)?;
 
     let mut exported = bundle.clone().stored_as(storage);
-    let measured = match storage {
-        Storage::F32 => None,
-        _ if args.no_accuracy => None,
-        _ => Some(measure(&args, &bundle, &exported)?),
-    };
+    let measured = if args.no_accuracy { None } else { Some(measure(&args, &bundle, &exported)?) };
     if let (Some(record), Some(measured)) = (&mut exported.metadata.quantisation, &measured) {
         record.dataset = Some(measured.dataset.clone());
         record.split = Some(measured.split.to_owned());
@@ -89,13 +131,12 @@ fn print_costs(storage: Storage, sizes: (usize, usize), measured: Option<&Measur
             let points = 100.0 * (after.accuracy - before.accuracy);
             println!("change   {points:+.2} points on {} images of {dataset} ({split})", after.samples);
         }
-        None if storage == Storage::F32 => {}
         None => println!("accuracy not measured, and the file says so"),
     }
 }
 
 /// Refuses what would destroy a file or fail after minutes of measuring.
-fn check_output(input: &Path, output: &Path, force: bool) -> Result<()> {
+pub fn check_output(input: &Path, output: &Path, force: bool) -> Result<()> {
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", output.display(), folder.display());
     if !output.exists() {
@@ -105,7 +146,7 @@ fn check_output(input: &Path, output: &Path, force: bool) -> Result<()> {
     let resolved = |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()));
     ensure!(
         resolved(input)? != resolved(output)?,
-        "{} is the bundle to export: name another file with --output",
+        "{} is the file to read: name another with --output",
         output.display()
     );
     ensure!(force, "{} already exists: --force replaces it, --output names another file", output.display());

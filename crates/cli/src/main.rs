@@ -11,8 +11,10 @@ mod environment;
 mod eval;
 mod export;
 mod hints;
+mod import;
 mod lr_find;
 mod machine;
+mod model;
 mod predict;
 mod printable;
 mod recipes;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Recipes(args) => recipes::run(args),

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use self::table::Table;
 use crate::args::PredictArgs;
-use crate::eval::open;
+use crate::model::open;
 use crate::printable::{message, printable};
 
 /// Pictures that are decoded at a time, on all cores, while the network waits.
@@ -36,17 +36,19 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let path = args.model.map_or_else(newest_run, Ok)?;
     let (path, bundle) = open(&path)?;
     let mut predictor = predictor(bundle, &choose(args.device)?)?;
-    let Metadata { classes, recipe, architecture, image_size, .. } = predictor.metadata().clone();
+    let Metadata { classes, recipe, architecture, accuracy, .. } = predictor.metadata().clone();
+    let input = predictor.metadata().input();
     let top = usize::from(args.top).min(classes.len());
     if !args.json {
-        println!("{} ({} at width {})", path.display(), recipe, architecture.width());
+        let unknown = if accuracy.is_none() { ", accuracy not known" } else { "" };
+        println!("{} ({} at width {}{unknown})", path.display(), recipe, architecture.width());
     }
     let is_shown = images.len() > BATCH && std::io::stderr().is_terminal();
     let bar = if is_shown { ProgressBar::new(images.len() as u64) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("images {bar:30} {pos}/{len} {per_sec} ETA {eta}")?);
     let (mut table, mut failed) = (args.csv.is_some().then(|| Table::new(top)), false);
     for batch in images.chunks(BATCH) {
-        let decoded: Vec<_> = batch.par_iter().map(|image| decode_damaged_file(image, image_size)).collect();
+        let decoded: Vec<_> = batch.par_iter().map(|image| decode_damaged_file(image, input)).collect();
         for (image, decoded) in batch.iter().zip(decoded) {
             let answer = answer(&mut predictor, decoded);
             if let Some(table) = &mut table {

@@ -27,7 +27,7 @@ use self::screen::{Progress, Screen};
 use crate::args::{Columns, DataArgs, DatasetName, TrainArgs};
 use crate::printable::printable;
 use crate::signals::Signals;
-use crate::{data, environment, eval, recipes};
+use crate::{data, environment, hints, model, recipes};
 
 /// Classes that are named when a run starts.
 const MOST_CLASSES: usize = 20;
@@ -88,7 +88,7 @@ fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) ->
     let data = data::dataset(&data_args, recipe.training.seed)?;
     // Until here a signal simply ends the program: a download continues where it was cut.
     let signals = Signals::listen()?;
-    let initial = args.init.as_deref().map(eval::open).transpose()?;
+    let initial = args.init.as_deref().map(model::open_weights).transpose()?;
     let session = Session { args, data: &data, screen: &screen, signals: &signals };
     let mut run = match saved {
         Some(saved) => {
@@ -162,16 +162,13 @@ fn start<'a>(
 ) -> Result<Run<'a>> {
     let Session { args, data, screen, .. } = *session;
     let path = initial.as_ref().map(|(path, bundle)| (path.clone(), bundle.metadata.clone()));
+    let wanted = recipe.architecture(data.classes.len(), recipe.training.image_size).ok();
     let run = Run::start(recipe, data, options(args, initial.map(|(_, bundle)| bundle)));
     let run = match (run, &path) {
         (Err(error @ kiln::Error::InitialWeights { .. }), Some((path, metadata))) => {
-            return Err(error).with_context(|| {
-                format!(
-                    "{}: give the recipe the same network, such as --set model.width={}",
-                    path.display(),
-                    metadata.architecture.width()
-                )
-            });
+            let flags = wanted.and_then(|wanted| hints::same_network(&wanted, &metadata.architecture));
+            let flags = flags.map(|flags| format!(": {flags}")).unwrap_or_default();
+            return Err(error).with_context(|| format!("{}: give the recipe the same network{flags}", path.display()));
         }
         (run, _) => run?,
     };

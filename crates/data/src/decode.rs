@@ -5,7 +5,9 @@ mod budget;
 mod cost;
 mod format;
 mod ico;
+mod input;
 mod jpeg;
+mod pillow;
 mod png;
 mod resize;
 
@@ -21,6 +23,8 @@ pub(crate) use format::{OTHER_EXTENSIONS, SIGNATURE_BYTES, is_image};
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
 };
+
+pub use input::{Input, Interpolation, Preprocessing};
 
 /// Maximum width and height of an image that is decoded, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
@@ -162,8 +166,8 @@ pub struct Decoded {
 /// Decodes an image file (of an animation its first frame) into planar RGB `[3, size, size]`, 0 to 255: JPEG, PNG, BMP,
 /// WebP and GIF, and natively also TIFF, PPM, PGM, PBM, TGA, ICO and QOI.
 ///
-/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and what is transparent is composed over white. An
-/// image of another size is cropped to its center square, which is then resized with a triangle filter. An opaque image of
+/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and what is transparent is composed over white. Without a
+/// [`Preprocessing`] an image of another size is cropped to its center square, which is then resized with a triangle filter. An opaque image of
 /// `size` x `size` pixels is not changed.
 ///
 /// # Errors
@@ -171,8 +175,8 @@ pub struct Decoded {
 /// [`DecodeError`] for files that are not images, truncated or damaged, and for those over [`MAX_SIDE`],
 /// [`MAX_PIXELS`] or [`MAX_MEMORY`], which are refused by their header before memory is allocated. Threads whose
 /// pictures together need more than [`MAX_MEMORY`] wait for each other.
-pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
-    let Decoded { pixels, damage } = decode_damaged(bytes, size)?;
+pub fn decode_image(bytes: &[u8], input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
+    let Decoded { pixels, damage } = decode_damaged(bytes, input)?;
     damage.map_or(Ok(pixels), Err)
 }
 
@@ -181,7 +185,7 @@ pub fn decode_image(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
 /// # Errors
 ///
 /// As [`decode_image`].
-pub fn decode_damaged(bytes: &[u8], size: usize) -> Result<Decoded, DecodeError> {
+pub fn decode_damaged(bytes: &[u8], input: impl Into<Input>) -> Result<Decoded, DecodeError> {
     let Prepared { format, file, damage } = prepare(bytes)?;
     let mut decoder = reader(&file, format).into_decoder()?;
     let (width, height) = decoder.dimensions();
@@ -202,7 +206,7 @@ pub fn decode_damaged(bytes: &[u8], size: usize) -> Result<Decoded, DecodeError>
     }))?;
     // An unreadable EXIF block is not a reason to reject the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let pixels = planar(&square(&DynamicImage::from_decoder(decoder)?, orientation, size));
+    let pixels = planar(&upright(&DynamicImage::from_decoder(decoder)?, orientation, input.into()));
     Ok(Decoded { pixels, damage })
 }
 
@@ -287,13 +291,13 @@ fn limits(bytes: u64) -> Limits {
 }
 
 /// Converts RGBA pixels `[H, W, 4]` of `[width, height]` to planar RGB `[3, size, size]`, like [`decode_image`]:
-/// they are composed over white, and the center square is cropped and resized. Alpha is not premultiplied.
+/// they are composed over white, then cropped and resized. Alpha is not premultiplied.
 ///
 /// # Errors
 ///
 /// [`DecodeError`], if there are no pixels, too many, or not as many as the sizes say.
-pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
-    crop::<4>(pixels, size_of, size)
+pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
+    crop::<4>(pixels, size_of, input.into())
 }
 
 /// The same of RGB pixels `[H, W, 3]`.
@@ -301,26 +305,24 @@ pub fn crop_rgba(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8
 /// # Errors
 ///
 /// As [`crop_rgba`].
-pub fn crop_rgb(pixels: &[u8], size_of: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
-    crop::<3>(pixels, size_of, size)
+pub fn crop_rgb(pixels: &[u8], size_of: [u32; 2], input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
+    crop::<3>(pixels, size_of, input.into())
 }
 
 /// Of pixels of `C` channels: red, green, blue, and alpha if there is a fourth.
-fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], size: usize) -> Result<Vec<u8>, DecodeError> {
+fn crop<const C: usize>(pixels: &[u8], [width, height]: [u32; 2], input: Input) -> Result<Vec<u8>, DecodeError> {
     check_size(width, height)?;
     let (row_len, rows) = (C * width as usize, height as usize);
     if pixels.len() < row_len * rows {
         return Err(DecodeError::Truncated);
     }
-    let side = width.min(height);
-    let [left, top] = [width - side, height - side].map(|rest| (rest / 2) as usize);
-    let square = resize::resize(side, size as u32, |y, out| {
-        let row = &pixels[(top + y as usize) * row_len + C * left..][..C * side as usize];
+    let fitted = fit([width, height], input, [false, false], |y, left, len, out| {
+        let row = &pixels[y as usize * row_len + C * left as usize..][..C * len as usize];
         let alpha = |pixel: &[u8; C]| pixel.get(3).copied().unwrap_or(255);
         let opaque = |pixel: &[u8; C]| over_white([pixel[0], pixel[1], pixel[2]], alpha(pixel));
         out.extend(row.as_chunks::<C>().0.iter().flat_map(opaque));
     });
-    Ok(planar(&square))
+    Ok(planar(&fitted))
 }
 
 /// A pixel in front of white.
@@ -346,8 +348,8 @@ fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
 ///
 /// As [`decode_image`], and if the path is not a file, cannot be read or is larger than 64 MiB.
 #[cfg(not(target_family = "wasm"))]
-pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>, DecodeError> {
-    let Decoded { pixels, damage } = decode_damaged_file(path, size)?;
+pub fn decode_image_file(path: &std::path::Path, input: impl Into<Input>) -> Result<Vec<u8>, DecodeError> {
+    let Decoded { pixels, damage } = decode_damaged_file(path, input)?;
     damage.map_or(Ok(pixels), Err)
 }
 
@@ -357,7 +359,7 @@ pub fn decode_image_file(path: &std::path::Path, size: usize) -> Result<Vec<u8>,
 ///
 /// As [`decode_image_file`].
 #[cfg(not(target_family = "wasm"))]
-pub fn decode_damaged_file(path: &std::path::Path, size: usize) -> Result<Decoded, DecodeError> {
+pub fn decode_damaged_file(path: &std::path::Path, input: impl Into<Input>) -> Result<Decoded, DecodeError> {
     use std::{
         fs::{self, File},
         io::Read,
@@ -382,35 +384,51 @@ pub fn decode_damaged_file(path: &std::path::Path, size: usize) -> Result<Decode
     let mut bytes = Vec::with_capacity(length as usize);
     // The length is not trusted: the file may be growing.
     File::open(path).and_then(|file| file.take(length.max(LARGE) + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    decode_damaged(&bytes, size)
+    decode_damaged(&bytes, input)
 }
 
-/// The center square of an image after its orientation, resized to `size` pixels per side.
+/// An image after its orientation, brought to a network's size.
 ///
 /// It is cropped and resized first and rotated afterwards, because rotating the whole picture would need a copy.
-fn square(image: &DynamicImage, orientation: Orientation, size: usize) -> RgbImage {
+fn upright(image: &DynamicImage, orientation: Orientation, input: Input) -> RgbImage {
     use Orientation::{FlipHorizontal, FlipVertical, Rotate90, Rotate180, Rotate270, Rotate270FlipH};
 
-    let side = image.width().min(image.height());
-    // If the margin is odd, its smaller half comes first in the final orientation.
-    let front = |rest: u32, is_reversed: bool| if is_reversed { rest.div_ceil(2) } else { rest / 2 };
-    let turns_x = matches!(orientation, Rotate180 | FlipHorizontal | Rotate270 | Rotate270FlipH);
-    let turns_y = matches!(orientation, Rotate180 | FlipVertical | Rotate90 | Rotate270FlipH);
-    let (left, top) = (front(image.width() - side, turns_x), front(image.height() - side, turns_y));
-    let square = resize::resize(side, size as u32, |y, out| match image {
+    let is_reversed = [
+        matches!(orientation, Rotate180 | FlipHorizontal | Rotate270 | Rotate270FlipH),
+        matches!(orientation, Rotate180 | FlipVertical | Rotate90 | Rotate270FlipH),
+    ];
+    let fitted = fit([image.width(), image.height()], input, is_reversed, |y, left, len, out| match image {
         DynamicImage::ImageRgb8(image) => {
-            let start = 3 * ((top + y) as usize * image.width() as usize + left as usize);
-            out.extend(&image.as_raw()[start..][..3 * side as usize]);
+            let start = 3 * (y as usize * image.width() as usize + left as usize);
+            out.extend(&image.as_raw()[start..][..3 * len as usize]);
         }
         image if image.color().has_alpha() => {
-            let row = image.crop_imm(left, top + y, side, 1).into_rgba8();
+            let row = image.crop_imm(left, y, len, 1).into_rgba8();
             out.extend(row.pixels().flat_map(|pixel| over_white([pixel[0], pixel[1], pixel[2]], pixel[3])));
         }
-        image => out.append(&mut image.crop_imm(left, top + y, side, 1).into_rgb8().into_raw()),
+        image => out.append(&mut image.crop_imm(left, y, len, 1).into_rgb8().into_raw()),
     });
-    let mut square = DynamicImage::from(square);
-    square.apply_orientation(orientation);
-    square.into_rgb8()
+    let mut fitted = DynamicImage::from(fitted);
+    fitted.apply_orientation(orientation);
+    fitted.into_rgb8()
+}
+
+/// Crops and resizes pixels of `[width, height]`. `row` appends so many RGB pixels of a row, from a column on, to its
+/// buffer: `row(y, left, len, buffer)`. `is_reversed` says which axes (x, y) an orientation turns around afterwards.
+fn fit(
+    [width, height]: [u32; 2],
+    Input { size, preprocessing }: Input,
+    is_reversed: [bool; 2],
+    mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
+) -> RgbImage {
+    if let Some(preprocessing) = preprocessing {
+        return pillow::resize_and_crop([width, height], preprocessing, size as u32, is_reversed, row);
+    }
+    let side = width.min(height);
+    // If the margin is odd, its smaller half comes first in the final orientation.
+    let front = |rest: u32, is_reversed: bool| if is_reversed { rest.div_ceil(2) } else { rest / 2 };
+    let (left, top) = (front(width - side, is_reversed[0]), front(height - side, is_reversed[1]));
+    resize::resize(side, size as u32, |y, out| row(top + y, left, side, out))
 }
 
 /// `[H, W, 3]` to `[3, H, W]`.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use self::{assemble::assemble, layout::Layout};
 use crate::{
     dataset::Dataset,
-    decode::{DecodeError, MAX_IMAGE_SIZE, decode_image, decode_image_file},
+    decode::{DecodeError, Input, MAX_IMAGE_SIZE, Preprocessing, decode_image, decode_image_file},
     error::DataError,
     labels::Labels,
     progress::LoadProgress,
@@ -32,10 +32,18 @@ const CHUNK_FILES: usize = 1024;
 pub(crate) struct Wish<'a> {
     /// Side in pixels that each image is resized to.
     pub size: usize,
+    /// How it is brought there; `None` for Kiln's own way.
+    pub preprocessing: Option<Preprocessing>,
     /// Labels from a table instead of folders named after classes.
     pub labels: Option<&'a Labels>,
     /// Classes of a network that the images are to be scored with; none for training.
     pub known_classes: &'a [String],
+}
+
+impl Wish<'_> {
+    fn input(&self) -> Input {
+        Input { size: self.size, preprocessing: self.preprocessing }
+    }
 }
 
 /// A file that was found.
@@ -70,8 +78,8 @@ struct Candidate {
 
 /// Decoded images.
 struct Pictures {
-    /// Side of each image in pixels.
-    size: usize,
+    /// What each image is brought to.
+    input: Input,
     /// `[N, 3, size, size]`: one buffer, which becomes the dataset's, so that no image is held twice.
     pixels: Vec<u8>,
     /// The start of the SHA-256 of each image's pixels `[N]`.
@@ -81,17 +89,17 @@ struct Pictures {
 }
 
 impl Pictures {
-    fn new(size: usize, candidates: usize) -> Self {
-        Self { size, pixels: vec![], digests: vec![], outcomes: vec![None; candidates] }
+    fn new(input: Input, candidates: usize) -> Self {
+        Self { input, pixels: vec![], digests: vec![], outcomes: vec![None; candidates] }
     }
 
     /// Decodes on all threads, and adds the images in the order given.
     fn decode(&mut self, candidates: Vec<Candidate>) {
-        let size = self.size;
+        let input = self.input;
         let decode = |Candidate { position, contents }| {
             let pixels = match contents {
-                Contents::OnDisk(path) => decode_image_file(&path, size),
-                Contents::InMemory(bytes) => decode_image(&bytes, size),
+                Contents::OnDisk(path) => decode_image_file(&path, input),
+                Contents::InMemory(bytes) => decode_image(&bytes, input),
                 Contents::Refused(error) => Err(error),
             };
             (position, pixels.map(|pixels| (digest(&pixels), pixels)))
@@ -133,7 +141,7 @@ pub(crate) fn load_folder(
     let disk::Listing { files, paths, folders } = disk::list(root)?;
     let layout = Layout::of(root, &files, &folders, wish)?;
     let total = layout.placed.len();
-    let mut pictures = Pictures::new(wish.size, total);
+    let mut pictures = Pictures::new(wish.input(), total);
     for (chunk, placed) in layout.placed.chunks(CHUNK_FILES).enumerate() {
         let candidate = |(at, (file, _)): (usize, &(usize, _))| {
             let contents = match &files[*file].kind {
@@ -157,7 +165,7 @@ pub(crate) fn load_archive(
     check_size(wish.size)?;
     let files = archive::list(path)?;
     let layout = Layout::of(path, &files, &[], wish)?;
-    let mut pictures = Pictures::new(wish.size, layout.placed.len());
+    let mut pictures = Pictures::new(wish.input(), layout.placed.len());
     archive::decode(path, &files, &layout, &mut pictures, progress)?;
     assemble(path, layout, pictures, |file| PathBuf::from(&files[file].name))
 }

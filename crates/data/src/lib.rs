@@ -57,8 +57,8 @@ pub use augment::{Affine, AffineDraw, Augment, Color, FinalKeeps, Flip, Mix, Mix
 pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, targets};
 pub use dataset::{Dataset, ImageSet, Matched, channel_statistics};
 pub use decode::{
-    DecodeError, Decoded, EXTENSIONS, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, crop_rgb, crop_rgba, decode_damaged,
-    decode_image, dimensions,
+    DecodeError, Decoded, EXTENSIONS, Input, Interpolation, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, Preprocessing, crop_rgb,
+    crop_rgba, decode_damaged, decode_image, dimensions,
 };
 pub use error::DataError;
 pub use found::{Aside, LeftAside, LoadReport, SkippedFile};

@@ -8,6 +8,7 @@ use crate::{
     archive,
     cifar::{self, CIFAR10, CIFAR100, Cifar, Form},
     dataset::Dataset,
+    decode::{Input, Preprocessing},
     download::{Digest, download},
     error::DataError,
     folder::{self, Wish},
@@ -82,6 +83,8 @@ pub struct LoadOptions {
     pub known_classes: Vec<String>,
     /// Size in pixels per side that a folder's images are resized to, 1 to 1024; 32 by default.
     pub image_size: Option<usize>,
+    /// How a folder's images are brought to that size; `None` for the center square.
+    pub preprocessing: Option<Preprocessing>,
     /// Download nothing.
     pub offline: bool,
     /// Use only this many training images and a fifth as many test images, see [`Dataset::limit`].
@@ -109,6 +112,7 @@ impl Default for LoadOptions {
             labels: None,
             known_classes: vec![],
             image_size: None,
+            preprocessing: None,
             offline: false,
             limit: None,
             seed: 0,
@@ -141,7 +145,12 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
     let size = options.image_size.unwrap_or(cifar::SIDE);
     let drawn = || synthetic(SYNTHETIC_SIZES.0, SYNTHETIC_SIZES.1, options.seed);
     let labels = options.labels.as_ref().map(Labels::read).transpose()?;
-    let wish = Wish { size, labels: labels.as_ref(), known_classes: &options.known_classes };
+    let wish = Wish {
+        size,
+        preprocessing: options.preprocessing,
+        labels: labels.as_ref(),
+        known_classes: &options.known_classes,
+    };
     let mut note = None;
     let mut dataset = match &options.source {
         Source::Synthetic => drawn(),

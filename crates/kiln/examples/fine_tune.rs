@@ -25,7 +25,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(event) = run.next()? {
         match event {
             RunEvent::Epoch { metrics, .. } => println!("epoch {}: loss {:.3}", metrics.epoch, metrics.train_loss),
-            RunEvent::Finished(finished) => println!("accuracy {:.2} %", 100.0 * finished.bundle.metadata.accuracy),
+            RunEvent::Finished(finished) => {
+                if let Some((accuracy, split, images)) = finished.bundle.metadata.measured_accuracy() {
+                    println!("accuracy {:.2} % on {images} {split} images", 100.0 * accuracy);
+                }
+            }
             _ => {}
         }
     }

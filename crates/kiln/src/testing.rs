@@ -124,12 +124,13 @@ fn bundle(best: &Checkpoint, epoch: &EpochMetrics, split: &Split, test: Option<&
         std: header.std,
         dataset: header.dataset.clone(),
         dataset_digest: header.dataset_digest.clone(),
-        accuracy,
-        accuracy_split: accuracy_split.to_owned(),
-        accuracy_samples: samples,
+        accuracy: Some(accuracy),
+        accuracy_split: Some(accuracy_split.to_owned()),
+        accuracy_samples: Some(samples),
         recipe: header.recipe.name.clone(),
         seed: header.recipe.training.seed,
         kiln_version: env!("CARGO_PKG_VERSION").to_owned(),
+        preprocessing: None,
         quantisation: None,
     };
     Bundle { metadata, state: best.weights().clone() }

@@ -54,7 +54,7 @@ fn a_folder_of_pictures_becomes_a_network_that_classifies_them() {
     }
     assert_eq!(epochs, 2);
     let finished = finished.unwrap();
-    assert_eq!(finished.bundle.metadata.accuracy_samples, 12);
+    assert_eq!(finished.bundle.metadata.accuracy_samples, Some(12));
     assert!(run.report().unwrap().is_file());
 
     let path = run.folder().bundle();

@@ -1,16 +1,15 @@
 //! A trained network as one `.safetensors` file: weights by torchvision name, and everything a
 //! program needs to use them in the metadata.
 
+use std::io;
 #[cfg(not(target_family = "wasm"))]
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 #[cfg(feature = "burn")]
 use burn::tensor::Device;
 #[cfg(not(target_family = "wasm"))]
 use kiln_data::bounded_read;
+use kiln_data::{Input, Preprocessing};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "burn")]
@@ -43,13 +42,20 @@ pub struct Metadata {
     /// Name and SHA-256 of the data.
     pub dataset: String,
     pub dataset_digest: String,
-    /// Accuracy in 0..1 on `accuracy_split`, of `accuracy_samples` images.
-    pub accuracy: f64,
-    pub accuracy_split: String,
-    pub accuracy_samples: usize,
+    /// Accuracy in 0..1 on `accuracy_split`, of `accuracy_samples` images. All three are `None` for a network whose
+    /// accuracy nobody has measured, such as an imported one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_split: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_samples: Option<usize>,
     pub recipe: String,
     pub seed: u64,
     pub kiln_version: String,
+    /// How pictures are brought to `image_size`; `None` for the center square, resized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
     /// How the weights were rounded, in a file smaller than f32. `accuracy` was then measured before rounding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantisation: Option<Quantisation>,
@@ -111,8 +117,16 @@ impl Bundle {
 
     /// The file's bytes, weights in f32 or as `metadata.quantisation` says; the same contents give the same bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
-        let storage = self.metadata.quantisation.as_ref().map_or(Storage::F32, |quantisation| quantisation.storage);
-        Ok(container::write(&self.metadata, &self.state, storage)?)
+        Ok(container::write(&self.metadata, &self.state, self.storage())?)
+    }
+
+    /// Writes the bytes of [`to_bytes`](Self::to_bytes) tensor by tensor, without holding them all in memory.
+    pub fn write_to(&self, file: &mut dyn io::Write) -> Result<(), BundleError> {
+        Ok(container::write_to(&self.metadata, &self.state, self.storage(), file)?)
+    }
+
+    fn storage(&self) -> Storage {
+        self.metadata.quantisation.as_ref().map_or(Storage::F32, |quantisation| quantisation.storage)
     }
 
     /// The same network, to be written in that storage, with a record whose accuracy is not measured yet.
@@ -145,21 +159,39 @@ impl Bundle {
 }
 
 impl Metadata {
-    /// Refuses what no training writes.
-    fn check(&self) -> Result<(), BundleError> {
+    /// The accuracy in 0..1, its split and its number of images, if it was measured.
+    pub fn measured_accuracy(&self) -> Option<(f64, &str, usize)> {
+        Some((self.accuracy?, self.accuracy_split.as_deref()?, self.accuracy_samples?))
+    }
+
+    /// What pictures are brought to before they are normalized.
+    pub fn input(&self) -> Input {
+        Input { size: self.image_size, preprocessing: self.preprocessing }
+    }
+
+    /// Refuses what no training and no import writes.
+    ///
+    /// # Errors
+    /// If a field is out of its range or disagrees with the architecture.
+    pub fn check(&self) -> Result<(), BundleError> {
         self.architecture.validate()?;
         validate::check_classes(&self.classes, &self.architecture)?;
         validate::check_image_size(self.image_size)?;
         self.architecture.check_image_size(self.image_size)?;
         validate::check_normalization(self.mean, self.std)?;
-        validate::check_share("the accuracy", self.accuracy)?;
+        validate::check_preprocessing(self.preprocessing, self.image_size)?;
+        match (self.accuracy, &self.accuracy_split, self.accuracy_samples) {
+            (Some(accuracy), Some(_), Some(_)) => validate::check_share("the accuracy", accuracy)?,
+            (None, None, None) => {}
+            _ => return Err(ClaimError::PartOfAccuracy.into()),
+        }
         let mut names = vec![
             ("dataset", &self.dataset),
             ("dataset digest", &self.dataset_digest),
-            ("split", &self.accuracy_split),
             ("recipe", &self.recipe),
             ("version", &self.kiln_version),
         ];
+        names.extend(self.accuracy_split.iter().map(|name| ("split", name)));
         if let Some(quantisation) = &self.quantisation {
             for accuracy in [quantisation.accuracy_before, quantisation.accuracy_after].into_iter().flatten() {
                 validate::check_share("an accuracy of the export", accuracy)?;
@@ -173,6 +205,8 @@ impl Metadata {
 
 #[cfg(test)]
 mod tests {
+    use kiln_data::Interpolation;
+
     use super::*;
     use crate::ResNetConfig;
 
@@ -187,12 +221,13 @@ mod tests {
             std: [0.25; 3],
             dataset: "synthetic".into(),
             dataset_digest: "0".into(),
-            accuracy: 0.1,
-            accuracy_split: "test".into(),
-            accuracy_samples: 10,
+            accuracy: Some(0.1),
+            accuracy_split: Some("test".into()),
+            accuracy_samples: Some(10),
             recipe: "quick".into(),
             seed: 0,
             kiln_version: "0".into(),
+            preprocessing: None,
             quantisation: None,
         };
         Bundle { metadata, state }
@@ -211,6 +246,17 @@ mod tests {
         let bytes = bundle().to_bytes().unwrap();
         let name = b"quantisation";
         assert!(!bytes.windows(name.len()).any(|window| window == name), "files from before read and stay the same");
+    }
+
+    #[test]
+    fn a_bundle_without_an_accuracy_says_nothing_of_one() {
+        let mut bundle = bundle();
+        (bundle.metadata.accuracy, bundle.metadata.accuracy_split, bundle.metadata.accuracy_samples) =
+            (None, None, None);
+        bundle.metadata.preprocessing = Some(Preprocessing { resize: 36, interpolation: Interpolation::Bicubic });
+        let bytes = bundle.to_bytes().unwrap();
+        assert_eq!(Bundle::from_bytes(&bytes).unwrap(), bundle);
+        assert!(!bytes.windows(8).any(|window| window == b"accuracy"));
     }
 
     #[test]
@@ -298,7 +344,11 @@ mod tests {
         says("belong to another architecture", largest);
         says("standard deviation is 0,", refusal(|claims| claims.std[1] = 0.0));
         says("mean is -0.5", refusal(|claims| claims.mean[2] = -0.5));
-        says("the accuracy is 1.5", refusal(|claims| claims.accuracy = 1.5));
+        says("only a part of the accuracy", refusal(|claims| claims.accuracy_samples = None));
+        let resized = |resize| Some(Preprocessing { resize, interpolation: Interpolation::Bilinear });
+        says("resize is 31", refusal(|claims| claims.preprocessing = resized(31)));
+        says("resize is 1000000000", refusal(|claims| claims.preprocessing = resized(1_000_000_000)));
+        says("the accuracy is 1.5", refusal(|claims| claims.accuracy = Some(1.5)));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //!
 //! Weights are stored in f32, or smaller as [`Storage`] says; reading gives f32 from all of them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 
 use half::f16;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView, View};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -70,6 +72,8 @@ pub enum ContainerError {
     Safetensors(#[from] safetensors::SafeTensorError),
     #[error("the file's metadata has no '{KEY}' entry: it was not written by Kiln")]
     Foreign,
+    #[error("cannot be written: {0}")]
+    Io(#[from] io::Error),
     #[error("the metadata cannot be read: {0}")]
     Metadata(#[from] serde_json::Error),
     #[error("format {0} is not the one this Kiln reads ({FORMAT}): use the Kiln that wrote the file, or a newer one")]
@@ -88,15 +92,67 @@ pub enum ContainerError {
     Digest,
 }
 
-/// A tensor as it lies in the file.
-struct Stored {
+/// A tensor as it lies in the file. Weights in f32 are borrowed: a copy would double the memory of writing.
+struct Stored<'a> {
     dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+    shape: Cow<'a, [usize]>,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// A tensor's place in a file's header, without its bytes.
+struct Place<'a>(&'a Stored<'a>);
+
+impl View for Place<'_> {
+    fn dtype(&self) -> Dtype {
+        self.0.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.bytes.len()
+    }
 }
 
 /// The bytes of a file with that header and those tensors.
 pub fn write<H: Serialize>(header: &H, state: &StateDict, storage: Storage) -> Result<Vec<u8>, ContainerError> {
+    let mut bytes = vec![];
+    write_to(header, state, storage, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes [`write`]'s bytes, tensor by tensor.
+pub fn write_to<H: Serialize>(
+    header: &H,
+    state: &StateDict,
+    storage: Storage,
+    file: &mut dyn Write,
+) -> Result<(), ContainerError> {
+    let (tensors, entries) = contents(header, state, storage)?;
+    let places = tensors.iter().map(|(name, tensor)| (name, Place(tensor)));
+    let header = safetensors::serialize(places, Some(entries))?;
+    file.write_all(&header)?;
+    let order: Metadata = serde_json::from_slice(&header[size_of::<u64>()..])?;
+    for name in order.offset_keys() {
+        file.write_all(&tensors[&name].bytes)?;
+    }
+    Ok(())
+}
+
+/// Tensors by name as the file holds them, and its metadata.
+type Contents<'a> = (BTreeMap<String, Stored<'a>>, HashMap<String, String>);
+
+fn contents<'a, H: Serialize>(
+    header: &H,
+    state: &'a StateDict,
+    storage: Storage,
+) -> Result<Contents<'a>, ContainerError> {
     let contents = serde_json::value::to_raw_value(header)?;
     let mut stored = BTreeMap::new();
     for (name, tensor) in state {
@@ -110,20 +166,19 @@ pub fn write<H: Serialize>(header: &H, state: &StateDict, storage: Storage) -> R
     let parts = stored.iter().map(|(name, tensor)| (name.as_str(), &tensor.shape[..], &tensor.bytes[..]));
     let digest = digest(contents.get(), parts);
     let envelope = serde_json::to_string(&Envelope { format: FORMAT, digest, contents })?;
-    let views = stored
-        .iter()
-        .map(|(name, tensor)| Ok((name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?)))
-        .collect::<Result<Vec<_>, ContainerError>>()?;
-    Ok(safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), envelope)])))?)
+    Ok((stored, HashMap::from([(KEY.to_owned(), envelope)])))
 }
 
 /// One tensor as the file holds it: itself, and its scales if it has any.
-fn store(name: &str, tensor: &StateTensor, storage: Storage) -> Result<Vec<(String, Stored)>, ContainerError> {
+fn store<'a>(
+    name: &str,
+    tensor: &'a StateTensor,
+    storage: Storage,
+) -> Result<Vec<(String, Stored<'a>)>, ContainerError> {
     let StateTensor { shape, values } = tensor;
     if !values.iter().all(|value| value.is_finite()) {
         return Err(ContainerError::NotFinite(name.to_owned()));
     }
-    let f32_bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let storage = if shape.len() < 2 { Storage::F32 } else { storage };
     let (dtype, bytes) = match storage {
         Storage::F32 => (Dtype::F32, f32_bytes(values)),
@@ -135,12 +190,21 @@ fn store(name: &str, tensor: &StateTensor, storage: Storage) -> Result<Vec<(Stri
         }
         Storage::Int8 => {
             let (quantised, scales) = quantise(values, shape[0]);
-            let scales = Stored { dtype: Dtype::F32, shape: vec![shape[0]], bytes: f32_bytes(&scales) };
-            let quantised = Stored { dtype: Dtype::I8, shape: shape.clone(), bytes: quantised };
+            let bytes = f32_bytes(&scales).into_owned().into();
+            let scales = Stored { dtype: Dtype::F32, shape: vec![shape[0]].into(), bytes };
+            let quantised = Stored { dtype: Dtype::I8, shape: shape.into(), bytes: quantised.into() };
             return Ok(vec![(name.to_owned(), quantised), (format!("{name}{SCALE}"), scales)]);
         }
     };
-    Ok(vec![(name.to_owned(), Stored { dtype, shape: shape.clone(), bytes })])
+    Ok(vec![(name.to_owned(), Stored { dtype, shape: shape.into(), bytes })])
+}
+
+/// Little-endian bytes, which on most machines are those in memory.
+pub fn f32_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        false => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
 }
 
 /// The bytes of the I8 values, and a scale for each of `channels` equal parts.

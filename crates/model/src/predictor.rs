@@ -10,8 +10,8 @@ use crate::{Bundle, BundleError, InferenceError, InferenceNetwork, Metadata};
 /// A trained network, ready to classify pictures.
 ///
 /// It runs the network as a plan of fused convolutions ([`InferenceNetwork`]), on a CPU or on a GPU, natively and in a
-/// browser. A picture takes this way: decode, cut out the middle square, resize to the network's size (triangle filter),
-/// normalize as the bundle says, run.
+/// browser. A picture takes this way: decode, cut out the middle square, resize to the network's size (triangle filter;
+/// or as [`Metadata::preprocessing`] says), normalize as the bundle says, run.
 pub struct Predictor {
     metadata: Metadata,
     network: InferenceNetwork,
@@ -109,7 +109,7 @@ impl Predictor {
     /// # Errors
     /// As [`decode_image`].
     pub fn decode(&self, file: &[u8]) -> Result<Vec<u8>, DecodeError> {
-        decode_image(file, self.metadata.image_size)
+        decode_image(file, self.metadata.input())
     }
 
     /// Brings decoded pixels to the network's size, as [`decode`](Self::decode) does with a file's.
@@ -118,8 +118,8 @@ impl Predictor {
     /// If there are no pixels, too many, or fewer than width and height say.
     pub fn crop(&self, pixels: Pixels) -> Result<Vec<u8>, DecodeError> {
         match pixels {
-            Pixels::Rgb(pixels, size) => crop_rgb(pixels, size, self.metadata.image_size),
-            Pixels::Rgba(pixels, size) => crop_rgba(pixels, size, self.metadata.image_size),
+            Pixels::Rgb(pixels, size) => crop_rgb(pixels, size, self.metadata.input()),
+            Pixels::Rgba(pixels, size) => crop_rgba(pixels, size, self.metadata.input()),
         }
     }
 
@@ -169,7 +169,7 @@ impl Predictor {
     /// # Errors
     /// If the file cannot be read or decoded, or a GPU fails.
     pub fn classify_file(&mut self, path: impl AsRef<std::path::Path>) -> Result<Prediction, PredictError> {
-        let pixels = kiln_data::decode_image_file(path.as_ref(), self.metadata.image_size)?;
+        let pixels = kiln_data::decode_image_file(path.as_ref(), self.metadata.input())?;
         Ok(pollster::block_on(self.predict(&pixels))?)
     }
 
@@ -200,6 +200,8 @@ impl Prediction {
 
 #[cfg(all(test, feature = "burn"))]
 mod tests {
+    use kiln_data::{Interpolation, Preprocessing};
+
     use super::*;
     use crate::{Architecture, ResNetConfig};
 
@@ -215,12 +217,13 @@ mod tests {
             std: [0.25; 3],
             dataset: "synthetic".into(),
             dataset_digest: "0".into(),
-            accuracy: 0.1,
-            accuracy_split: "test".into(),
-            accuracy_samples: 10,
+            accuracy: None,
+            accuracy_split: None,
+            accuracy_samples: None,
             recipe: "quick".into(),
             seed: 0,
             kiln_version: "0".into(),
+            preprocessing: None,
             quantisation: None,
         };
         Predictor::new(Bundle { metadata, state }).unwrap()
@@ -237,5 +240,17 @@ mod tests {
         assert_eq!(found.top(2)[0].0, found.class());
         assert_eq!(predictor.activation(&found, 1).len(), predictor.activation_size().iter().product::<usize>());
         assert!(predictor.classify(Pixels::Rgb(&rgb, [20, 13])).is_err(), "too few pixels");
+    }
+
+    #[test]
+    fn a_picture_is_brought_to_size_as_the_bundle_says() {
+        let mut predictor = predictor();
+        let rgb: Vec<u8> = (0..20 * 12 * 3).map(|at| (at * 37 % 251) as u8).collect();
+        let square = predictor.classify(Pixels::Rgb(&rgb, [20, 12])).unwrap();
+        predictor.metadata.preprocessing = Some(Preprocessing { resize: 10, interpolation: Interpolation::Bilinear });
+        let cut = predictor.classify(Pixels::Rgb(&rgb, [20, 12])).unwrap();
+        assert_ne!(square.logits, cut.logits);
+        let pixels = crop_rgb(&rgb, [20, 12], predictor.metadata.input()).unwrap();
+        assert_eq!(pollster::block_on(predictor.predict(&pixels)).unwrap().logits, cut.logits);
     }
 }

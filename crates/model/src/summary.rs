@@ -5,7 +5,7 @@
 //! once an output pixel, every other layer's parameters once a sample; but a transformer's layers once a
 //! token, and attention by its two products.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Architecture, NormKind, ResNetConfig, Shortcut, StateDict, StateError, Stem, VitConfig};
 
@@ -86,24 +86,36 @@ impl Architecture {
     /// # Errors
     /// If a tensor is missing, has another shape, or is one too many.
     pub fn check_state(&self, state: &StateDict) -> Result<(), StateError> {
+        self.check_shapes(&state.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect())
+    }
+
+    /// Whether tensors of these names and shapes are just this network's.
+    ///
+    /// # Errors
+    /// As [`check_state`](Self::check_state).
+    pub fn check_shapes(&self, shapes: &BTreeMap<&str, &[usize]>) -> Result<(), StateError> {
         let tensors = self.tensors();
-        let missing: Vec<_> =
-            tensors.iter().filter(|(name, _)| !state.contains_key(name)).map(|(name, _)| name.clone()).collect();
+        let missing: Vec<_> = tensors
+            .iter()
+            .filter(|(name, _)| !shapes.contains_key(name.as_str()))
+            .map(|(name, _)| name.clone())
+            .collect();
         if !missing.is_empty() {
             return Err(StateError::Missing(missing));
         }
         for (name, expected) in &tensors {
-            let found = &state[name].shape;
+            let found = shapes[name.as_str()];
             if found != expected {
-                let (name, expected, found) = (name.clone(), expected.clone(), found.clone());
+                let (name, expected, found) = (name.clone(), expected.clone(), found.to_vec());
                 return Err(StateError::Shape { name, expected, found });
             }
         }
-        if state.len() == tensors.len() {
+        if shapes.len() == tensors.len() {
             return Ok(());
         }
-        let known: BTreeSet<&String> = tensors.iter().map(|(name, _)| name).collect();
-        Err(StateError::Unexpected(state.keys().filter(|name| !known.contains(name)).cloned().collect()))
+        let known: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+        let unexpected = shapes.keys().filter(|name| !known.contains(*name));
+        Err(StateError::Unexpected(unexpected.map(|name| (*name).to_owned()).collect()))
     }
 }
 

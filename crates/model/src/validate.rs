@@ -1,10 +1,14 @@
 //! What a file says of a network, checked before anything is made of it: a right digest only proves
 //! that the file is whole, not that its author meant well.
 
+use kiln_data::Preprocessing;
+
 use crate::Architecture;
 
 /// Most pixels a side of the images that a network takes.
 pub const MAX_IMAGE_SIZE: usize = 1024;
+/// Most pixels of a picture's shorter side before its middle is cut out.
+const MAX_RESIZE: usize = 2048;
 /// Longest name, in bytes; a folder's name has 255 at most.
 const MAX_NAME: usize = 1024;
 
@@ -15,6 +19,8 @@ pub enum ClaimError {
     Classes { names: usize, classes: usize },
     #[error("the metadata says that {what} is {found}, which must be {expected}")]
     Value { what: &'static str, found: String, expected: &'static str },
+    #[error("the metadata has only a part of the accuracy: it must name its value, its split and its images, or none")]
+    PartOfAccuracy,
     #[error("the metadata's {what} {name} cannot be used: it {fault}")]
     Name { what: &'static str, name: String, fault: &'static str },
 }
@@ -55,6 +61,13 @@ fn bad_name(what: &'static str, name: &str, fault: &'static str) -> ClaimError {
 /// Height and width of a network's images.
 pub fn check_image_size(size: usize) -> Result<(), ClaimError> {
     check("the image size", size, (1..=MAX_IMAGE_SIZE).contains(&size), "between 1 and 1024")
+}
+
+/// Resize and crop of a network's pictures.
+pub fn check_preprocessing(preprocessing: Option<Preprocessing>, image_size: usize) -> Result<(), ClaimError> {
+    let Some(Preprocessing { resize, .. }) = preprocessing else { return Ok(()) };
+    let holds = (image_size..=MAX_RESIZE).contains(&resize);
+    check("the resize", resize, holds, "at least the image size and at most 2048")
 }
 
 /// Mean and standard deviation of the channels, pixels scaled to 0..1.

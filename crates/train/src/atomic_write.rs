@@ -19,6 +19,11 @@ pub(crate) struct Staged {
 impl Staged {
     /// Writes `bytes` beside `path` and waits until they are on disk.
     pub fn new(path: &Path, bytes: &[u8]) -> io::Result<Self> {
+        Self::with(path, |file| file.write_all(bytes))
+    }
+
+    /// Has the contents written beside `path` and waits until they are on disk.
+    pub fn with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX).suffix(SUFFIX);
         // As any other file: what the user's umask leaves, not the owner alone.
@@ -27,7 +32,7 @@ impl Staged {
         attempt()?;
         let mut file = builder.tempfile_in(folder(path))?;
         attempt()?;
-        file.write_all(bytes)?;
+        write(file.as_file_mut())?;
         attempt()?;
         file.as_file().sync_all()?;
         Ok(Self { file, path: path.to_owned() })
@@ -44,6 +49,11 @@ impl Staged {
 /// Writes a file so that whatever happens, `path` holds either its old contents or all of the new.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Staged::new(path, bytes)?.commit()
+}
+
+/// As [`write_whole`], with contents that are never in memory as a whole.
+pub(crate) fn write_whole_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    Staged::with(path, write)?.commit()
 }
 
 /// Gives a file another name in its folder, over a file that has it. `false` if there is no such file.

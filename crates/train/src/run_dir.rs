@@ -43,6 +43,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
     atomic_write::write_whole(path, bytes).map_err(failed("write", path))
 }
 
+/// As [`write_whole`], with contents that `write` hands over piece by piece.
+pub fn write_whole_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), RunDirError> {
+    atomic_write::write_whole_with(path, write).map_err(failed("write", path))
+}
+
 /// That no other process trains in a folder for as long as this lives.
 #[derive(Debug)]
 pub struct RunLock(#[expect(dead_code, reason = "the system lets go of the lock when the file is closed")] File);

@@ -67,7 +67,7 @@ fn event(run: &Run, Finished { best_epoch, tested, .. }: &Finished) -> Value {
 
 fn lines(run: &Run, Finished { bundle, best_epoch, tested }: &Finished) -> Vec<String> {
     let (header, folder) = (run.header(), run.folder());
-    let Metadata { accuracy, accuracy_samples, accuracy_split, dataset, .. } = &bundle.metadata;
+    let Metadata { dataset, .. } = &bundle.metadata;
     let chosen_by = match best_epoch.validation_accuracy {
         Some(validation) => {
             format!(", the best of {} by validation ({:.2} %)", header.history.len(), 100.0 * validation)
@@ -79,8 +79,13 @@ fn lines(run: &Run, Finished { bundle, best_epoch, tested }: &Finished) -> Vec<S
         let flipped = flipped.map(|flipped| format!("; {:.2} % over mirror images", 100.0 * flipped.accuracy()));
         format!("{:.2} % {of}{}", 100.0 * accuracy, flipped.unwrap_or_default())
     };
-    let of = format!("on {accuracy_samples} {accuracy_split} images of {dataset}");
-    let mut lines = vec![format!("accuracy {}", line(*accuracy, &of, tested.first()))];
+    let accuracy = match bundle.metadata.measured_accuracy() {
+        Some((accuracy, split, images)) => {
+            line(accuracy, &format!("on {images} {split} images of {dataset}"), tested.first())
+        }
+        None => "not known".to_owned(),
+    };
+    let mut lines = vec![format!("accuracy {accuracy}")];
     lines.extend(tested.iter().skip(1).map(|tested| {
         let of = if tested.weights == "last" { "with the last epoch's weights" } else { "before averaging" };
         format!("         {}", line(tested.plain.accuracy(), of, Some(tested)))

@@ -380,3 +380,23 @@ fn the_largest_picture_of_an_icon_is_read() {
     assert_eq!(dimensions(&icon).unwrap(), [64, 64]);
     assert_eq!(decode_image(&icon[..icon.len() - 1], 64), Err(DecodeError::Truncated));
 }
+
+#[test]
+fn resize_and_center_crop_follow_the_orientation() {
+    let preprocessing = Preprocessing { resize: 20, interpolation: Interpolation::Bilinear };
+    let input = Input { size: 16, preprocessing: Some(preprocessing) };
+    let photo = RgbImage::from_fn(61, 40, |x, y| Rgb([x as u8 * 4, y as u8 * 6, (x + y) as u8]));
+    for orientation in 1..=8 {
+        let file = oriented(&photo, orientation);
+        let mut whole = image::load_from_memory(&file).unwrap();
+        whole.apply_orientation(Orientation::from_exif(orientation).unwrap());
+        let expected = decode_image(&encode(whole, ImageFormat::Png), input).unwrap();
+        let found = decode_image(&file, input).unwrap();
+        // Columns are summed before rows, also if the orientation swaps them.
+        let most = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(found.len() == expected.len() && most <= Some(1), "orientation {orientation}: off by {most:?}");
+    }
+    let file = encode(photo.clone(), ImageFormat::Png);
+    assert_eq!(crop_rgb(photo.as_raw(), [61, 40], input).unwrap(), decode_image(&file, input).unwrap());
+    assert_ne!(decode_image(&file, input).unwrap(), decode_image(&file, 16).unwrap(), "the center square shows more");
+}

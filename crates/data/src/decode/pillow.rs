@@ -1,0 +1,173 @@
+//! `Resize` and `CenterCrop` of torchvision on PIL images.
+//!
+//! The numbers are those of Pillow's resize: coefficients in 22-bit fixed point, rows first, and both passes rounded to
+//! 8 bits. Only the pixels of the crop are computed.
+
+use std::ops::Range;
+
+use image::RgbImage;
+
+use super::{Interpolation, Preprocessing};
+
+/// Bits behind the point of a coefficient: 32 without the 8 of a pixel and 2 for sums that overshoot.
+const PRECISION: u32 = 22;
+
+/// Resizes pixels of `[width, height]` so that the shorter side has `preprocessing.resize` pixels, and cuts out the
+/// middle `size` x `size`. `row` and `is_reversed` as in [`fit`](super::fit).
+pub(super) fn resize_and_crop(
+    [width, height]: [u32; 2],
+    preprocessing: Preprocessing,
+    size: u32,
+    is_reversed: [bool; 2],
+    mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
+) -> RgbImage {
+    let Preprocessing { resize, interpolation } = preprocessing;
+    let (shorter, resize) = (u64::from(width.min(height)), (resize as u64).max(u64::from(size)));
+    // Truncated, as in torchvision.
+    let resized = |side: u32| (resize * u64::from(side) / shorter) as u32;
+    let axis = |side: u32, is_reversed: bool| {
+        let resized = resized(side);
+        let start = crop_start(resized - size, is_reversed);
+        (start..start + size).map(|at| Taps::new(at, side, resized, interpolation)).collect::<Vec<_>>()
+    };
+    let (columns, rows) = (axis(width, is_reversed[0]), axis(height, is_reversed[1]));
+    let (used_columns, used_rows) = (used(&columns), used(&rows));
+
+    let mut source = vec![];
+    let mut narrow = Vec::with_capacity(3 * columns.len() * used_rows.len());
+    for y in used_rows.clone() {
+        source.clear();
+        row(y, used_columns.start, used_columns.end - used_columns.start, &mut source);
+        let pixels = source.as_chunks::<3>().0;
+        narrow.extend(columns.iter().flat_map(|taps| taps.sum(used_columns.start, |at| pixels[at])));
+    }
+    let narrow = narrow.as_chunks::<3>().0;
+    let mut made = Vec::with_capacity(3 * columns.len() * rows.len());
+    for taps in &rows {
+        made.extend((0..columns.len()).flat_map(|x| taps.sum(used_rows.start, |at| narrow[at * columns.len() + x])));
+    }
+    RgbImage::from_raw(size, size, made).expect("size rows of size pixels")
+}
+
+/// Where a crop starts that leaves `rest` pixels out: at half of them, a tie to the even number, as Python rounds.
+fn crop_start(rest: u32, is_reversed: bool) -> u32 {
+    let start = rest / 2 + u32::from(rest % 4 == 3);
+    if is_reversed { rest - start } else { start }
+}
+
+/// Source pixels that any output pixel is made of.
+fn used(taps: &[Taps]) -> Range<u32> {
+    let start = taps.iter().map(|taps| taps.start).min().unwrap_or(0);
+    let end = taps.iter().map(|taps| taps.start + taps.weights.len() as u32).max().unwrap_or(0);
+    start..end
+}
+
+/// The source pixels of an output pixel along one axis, and their weights in fixed point.
+struct Taps {
+    start: u32,
+    weights: Vec<i32>,
+}
+
+impl Taps {
+    fn new(at: u32, side: u32, size: u32, interpolation: Interpolation) -> Self {
+        let scale = f64::from(side) / f64::from(size);
+        // A smaller picture stretches the filter; a larger one keeps it.
+        let stretch = scale.max(1.0);
+        let support = stretch * if interpolation == Interpolation::Bilinear { 1.0 } else { 2.0 };
+        let center = (f64::from(at) + 0.5) * scale;
+        let start = ((center - support + 0.5).max(0.0) as u32).min(side - 1);
+        let end = ((center + support + 0.5) as u32).clamp(start + 1, side);
+        let weight = |at: u32| filter(interpolation, (f64::from(at) - center + 0.5) / stretch);
+        let weights: Vec<f64> = (start..end).map(weight).collect();
+        let sum: f64 = weights.iter().sum();
+        let fixed = |weight: f64| (weight / sum * f64::from(1 << PRECISION)).round() as i32;
+        Self { start, weights: weights.into_iter().map(fixed).collect() }
+    }
+
+    /// The output pixel. `pixel` counts the source's pixels from `first` on.
+    fn sum(&self, first: u32, pixel: impl Fn(usize) -> [u8; 3]) -> [u8; 3] {
+        let mut sums = [1 << (PRECISION - 1); 3];
+        for (at, weight) in ((self.start - first) as usize..).zip(&self.weights) {
+            let pixel = pixel(at);
+            sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += i32::from(value) * weight);
+        }
+        sums.map(|sum: i32| (sum >> PRECISION).clamp(0, 255) as u8)
+    }
+}
+
+/// The filter's value at a distance in output pixels.
+fn filter(interpolation: Interpolation, distance: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = distance.abs();
+    match interpolation {
+        Interpolation::Bilinear => (1.0 - x).max(0.0),
+        Interpolation::Bicubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+        Interpolation::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+        Interpolation::Bicubic => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([x * 5 + y, x * y, x ^ (y * 3)].map(|value| value as u8)))
+    }
+
+    fn cut(image: &RgbImage, resize: usize, interpolation: Interpolation, size: u32) -> RgbImage {
+        let row = |y: u32, left: u32, len: u32, out: &mut Vec<u8>| {
+            let start = 3 * (y * image.width() + left) as usize;
+            out.extend(&image.as_raw()[start..][..3 * len as usize]);
+        };
+        let size_of = [image.width(), image.height()];
+        resize_and_crop(size_of, Preprocessing { resize, interpolation }, size, [false, false], row)
+    }
+
+    /// A sum over all bytes in which each place counts differently, so that a few numbers stand for Pillow's pixels.
+    fn checksum(image: &RgbImage) -> u64 {
+        image.as_raw().iter().zip(1_u64..).map(|(byte, at)| u64::from(*byte) * at).sum()
+    }
+
+    #[test]
+    fn pixels_are_pillows() {
+        // Made with Pillow 13 and torchvision 0.29 from the same picture.
+        use Interpolation::{Bicubic, Bilinear};
+        let expected = [
+            ([480, 320, 256, 224], Bilinear, 1429672162843),
+            ([480, 320, 256, 224], Bicubic, 1429873109183),
+            ([320, 480, 256, 224], Bilinear, 1439613528768),
+            ([320, 480, 256, 224], Bicubic, 1439868777789),
+            ([341, 343, 32, 32], Bilinear, 601643637),
+            ([341, 343, 32, 32], Bicubic, 601664562),
+            ([100, 61, 64, 60], Bilinear, 7376578463),
+            ([100, 61, 64, 60], Bicubic, 7382084406),
+            ([37, 201, 40, 32], Bilinear, 560275994),
+            ([37, 201, 40, 32], Bicubic, 560340900),
+            ([20, 13, 40, 32], Bilinear, 234661679),
+            ([20, 13, 40, 32], Bicubic, 234516162),
+            ([640, 427, 232, 224], Bilinear, 1432586591271),
+            ([640, 427, 232, 224], Bicubic, 1432585741929),
+            ([33, 33, 36, 33], Bilinear, 515595975),
+            ([33, 33, 36, 33], Bicubic, 515752646),
+        ];
+        for ([width, height, resize, size], interpolation, sum) in expected {
+            let found = cut(&picture(width, height), resize as usize, interpolation, size);
+            assert_eq!(checksum(&found), sum, "{width} x {height} to {resize}, {size} of it, {interpolation:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_of_the_right_size_is_not_touched() {
+        for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic] {
+            assert_eq!(cut(&picture(9, 9), 9, interpolation, 9), picture(9, 9));
+        }
+    }
+
+    #[test]
+    fn a_crop_starts_at_half_of_the_rest_and_ties_go_to_the_even_pixel() {
+        let starts: Vec<u32> = (0..8).map(|rest| crop_start(rest, false)).collect();
+        assert_eq!(starts, [0, 0, 1, 2, 2, 2, 3, 4]);
+        assert_eq!((crop_start(3, true), crop_start(5, true)), (1, 3));
+    }
+}

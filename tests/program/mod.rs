@@ -54,7 +54,7 @@ pub fn succeeds(output: &Output) -> String {
     text(&output.stdout)
 }
 
-/// A grey picture, written without a library: binary PPM is no format that Kiln reads, so BMP.
+/// A grey picture, written without a library.
 pub fn bitmap(shade: u8, size: u32) -> Vec<u8> {
     let row = (size as usize * 3).next_multiple_of(4);
     let len = 54 + row * size as usize;

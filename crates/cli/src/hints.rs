@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use kiln_convert::ConvertError;
+use kiln_data::DataError;
 use kiln_kernels::device::DeviceError;
 use kiln_model::{Architecture, NormKind, ResNetConfig, Stem};
 use kiln_report::ReportError;
@@ -17,10 +18,18 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
 fn of(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<kiln::Error>() {
         return match error {
+            kiln::Error::Data(error) => of(error),
             kiln::Error::Device(error) => of(error),
             kiln::Error::Train(error) => of(error),
             kiln::Error::RunDir(error) => of(error),
             kiln::Error::Report(error) => of(error),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<DataError>() {
+        return match error {
+            DataError::NoClassFolders { .. } => Some("--labels FILE.csv gives one".to_owned()),
+            DataError::Labels { .. } => Some("--label-columns NAME,CLASS names its columns".to_owned()),
             _ => None,
         };
     }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln::{SelectedDevice, choose};
-use kiln_data::{DecodeError, Decoded, decode_damaged_file};
+use kiln_data::{DecodeError, Decoded, Input, decode_damaged_file};
 use kiln_model::{Bundle, Metadata, Prediction, Predictor};
 use kiln_train::run_dir::write_whole;
 use rayon::prelude::*;
@@ -48,9 +48,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     bar.set_style(ProgressStyle::with_template("images {bar:30} {pos}/{len} {per_sec} ETA {eta}")?);
     let (mut table, mut failed) = (args.csv.is_some().then(|| Table::new(top)), false);
     for batch in images.chunks(BATCH) {
-        let decoded: Vec<_> = batch.par_iter().map(|image| decode_damaged_file(image, input)).collect();
-        for (image, decoded) in batch.iter().zip(decoded) {
-            let answer = answer(&mut predictor, decoded);
+        for (image, answer) in batch.iter().zip(answers(&mut predictor, batch, input)?) {
             if let Some(table) = &mut table {
                 table.add(image, &answer, &classes);
             }
@@ -71,9 +69,19 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn answer(predictor: &mut Predictor, decoded: Result<Decoded, DecodeError>) -> Result<Answer> {
-    let Decoded { pixels, damage } = decoded?;
-    Ok(Answer { prediction: pollster::block_on(predictor.predict(&pixels))?, damage })
+/// The answer for each file, or why it cannot be read.
+fn answers(predictor: &mut Predictor, files: &[PathBuf], input: Input) -> Result<Vec<Result<Answer, DecodeError>>> {
+    let decoded: Vec<_> = files.par_iter().map(|file| decode_damaged_file(file, input)).collect();
+    let (mut pictures, mut damages) = (vec![], vec![]);
+    for decoded in decoded {
+        damages.push(decoded.map(|Decoded { pixels, damage }| {
+            pictures.push(pixels);
+            damage
+        }));
+    }
+    let mut predictions = pollster::block_on(predictor.predict_batch(&pictures))?.into_iter();
+    let mut answer = |damage| Answer { prediction: predictions.next().expect("one for each picture"), damage };
+    Ok(damages.into_iter().map(|damage| damage.map(&mut answer)).collect())
 }
 
 fn show(image: &Path, answer: &Answer, classes: &[String], top: usize, as_json: bool) {

@@ -153,7 +153,7 @@ pub(crate) fn load_folder(
         pictures.decode(placed.iter().enumerate().map(candidate).collect());
         progress(LoadProgress::Decoding { done: chunk * CHUNK_FILES + placed.len(), total: Some(total) });
     }
-    assemble(root, layout, pictures, |file| paths[file].clone())
+    assemble(root, layout, pictures, wish, |file| paths[file].clone())
 }
 
 /// Loads the images of an archive without unpacking it to disk.
@@ -167,7 +167,7 @@ pub(crate) fn load_archive(
     let layout = Layout::of(path, &files, &[], wish)?;
     let mut pictures = Pictures::new(wish.input(), layout.placed.len());
     archive::decode(path, &files, &layout, &mut pictures, progress)?;
-    assemble(path, layout, pictures, |file| PathBuf::from(&files[file].name))
+    assemble(path, layout, pictures, wish, |file| PathBuf::from(&files[file].name))
 }
 
 /// The image files below a folder, by their paths, without hidden ones and what operating systems leave.

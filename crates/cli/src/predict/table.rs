@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use kiln_data::DecodeError;
 
 use super::Answer;
 
@@ -18,7 +18,7 @@ impl Table {
         Self { top, text: format!("image{columns},problem\n") }
     }
 
-    pub fn add(&mut self, image: &Path, answer: &Result<Answer>, classes: &[String]) {
+    pub fn add(&mut self, image: &Path, answer: &Result<Answer, DecodeError>, classes: &[String]) {
         let mut cells = vec![image.display().to_string()];
         let ranked = answer.as_ref().map(|answer| answer.prediction.top(self.top)).unwrap_or_default();
         cells.extend(ranked.iter().flat_map(|(class, p)| [classes[*class].clone(), format!("{p:.6}")]));
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn cells_with_commas_and_quotes_are_quoted() {
         let mut table = Table::new(1);
-        let failed = Err(anyhow::anyhow!("damaged: a, b"));
+        let failed = Err(DecodeError::Corrupt("a, b".into()));
         table.add(Path::new("a \"cat\".jpg"), &failed, &[]);
         assert_eq!(table.text(), "image,class_1,probability_1,problem\n\"a \"\"cat\"\".jpg\",,,\"damaged: a, b\"\n");
     }

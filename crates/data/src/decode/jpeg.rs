@@ -243,25 +243,53 @@ fn next_marker(file: &[u8], from: usize) -> usize {
     found.map_or(file.len(), |at| from + at)
 }
 
+/// Bits by which [`Codes::short`] is indexed.
+const SHORT: usize = 10;
+
 /// A Huffman table.
 struct Codes {
-    /// Length and symbol of the code that starts with these nine bits; a length of 0 where it is longer.
-    short: [(u8, u8); 512],
+    /// What the code that starts with these bits stands for; a length of 0 where it is longer than they are.
+    short: [Symbol; 1 << SHORT],
     /// For each length, the first code that is longer, aligned to 16 bits, and what to add to a code for its symbol's index.
     longer: [(u32, i32); 17],
-    symbols: Vec<u8>,
+    symbols: Vec<Symbol>,
+}
+
+/// A code and the value behind it.
+#[derive(Clone, Copy)]
+struct Symbol {
+    /// Bits of the code and of the value.
+    length: u8,
+    /// Coefficients that they stand for in a table of AC codes; 64 for the rest of the block.
+    coefficients: u8,
+}
+
+impl Symbol {
+    /// Without the length of its code.
+    fn new(symbol: u8) -> Self {
+        let (run, size) = (symbol >> 4, symbol & 15);
+        let coefficients = if size == 0 && run != 15 { 64 } else { run + 1 };
+        Self { length: size, coefficients }
+    }
+
+    fn with_code(self, length: usize) -> Self {
+        Self { length: self.length + length as u8, ..self }
+    }
 }
 
 impl Codes {
     fn new(counts: &[u8], symbols: &[u8]) -> Option<Self> {
-        let mut codes = Self { short: [(0, 0); 512], longer: [(0, 0); 17], symbols: symbols.to_vec() };
+        let none = Symbol { length: 0, coefficients: 0 };
+        let symbols: Vec<_> = symbols.iter().map(|symbol| Symbol::new(*symbol)).collect();
+        let mut codes = Self { short: [none; 1 << SHORT], longer: [(0, 0); 17], symbols };
         let (mut code, mut index) = (0_u32, 0_usize);
         for (length, count) in (1_usize..).zip(counts) {
             codes.longer[length].1 = index as i32 - code as i32;
             for _ in 0..*count {
-                if length <= 9 {
-                    let start = (code << (9 - length)) as usize;
-                    codes.short.get_mut(start..start + (1 << (9 - length)))?.fill((length as u8, symbols[index]));
+                if length <= SHORT {
+                    let start = (code << (SHORT - length)) as usize;
+                    let symbol = codes.symbols[index].with_code(length);
+                    codes.short.get_mut(start..start + (1 << (SHORT - length)))?.fill(symbol);
                 }
                 (code, index) = (code + 1, index + 1);
             }
@@ -269,6 +297,14 @@ impl Codes {
             code <<= 1;
         }
         Some(codes)
+    }
+
+    /// The symbol of a code longer than [`SHORT`] bits.
+    #[cold]
+    fn long(&self, next: u32) -> Option<Symbol> {
+        let length = (SHORT + 1..=16).find(|length| next < self.longer[*length].0)?;
+        let index = (next >> (16 - length)) as i32 + self.longer[length].1;
+        Some(self.symbols.get(usize::try_from(index).ok()?)?.with_code(length))
     }
 }
 
@@ -292,7 +328,21 @@ impl<'a> Bits<'a> {
         self.at
     }
 
+    /// Takes bytes until there are as many bits as a code and its value can have, 31, or no more.
+    #[inline]
     fn fill(&mut self) {
+        if let Some(&[a, b, c, d]) = self.file.get(self.at..self.at + 4)
+            && ![a, b, c, d].contains(&0xFF)
+        {
+            self.bits |= u64::from(u32::from_be_bytes([a, b, c, d])) << (32 - self.count);
+            self.count += 32;
+            self.at += 4;
+        } else {
+            self.fill_slowly();
+        }
+    }
+
+    fn fill_slowly(&mut self) {
         while self.count <= 56 && !self.is_at_end {
             match self.file.get(self.at..) {
                 Some([0xFF, 0, ..]) => self.push(0xFF, 2),
@@ -308,45 +358,27 @@ impl<'a> Bits<'a> {
         self.at += length;
     }
 
-    fn skip(&mut self, count: u32) -> Option<()> {
-        if self.count < count {
+    /// Passes over a code and its value.
+    #[inline]
+    fn symbol(&mut self, codes: &Codes) -> Option<Symbol> {
+        if self.count < 32 {
             self.fill();
         }
-        self.count = self.count.checked_sub(count)?;
-        self.bits <<= count;
-        Some(())
-    }
-
-    fn symbol(&mut self, codes: &Codes) -> Option<u8> {
-        if self.count < 16 {
-            self.fill();
+        let mut symbol = codes.short[(self.bits >> (64 - SHORT)) as usize];
+        if symbol.length == 0 {
+            symbol = codes.long((self.bits >> 48) as u32)?;
         }
-        let (length, symbol) = codes.short[(self.bits >> 55) as usize];
-        if length > 0 {
-            self.skip(length.into())?;
-            return Some(symbol);
-        }
-        let next = (self.bits >> 48) as u32;
-        let length = (10..=16).find(|length| next < codes.longer[*length].0)?;
-        let index = (next >> (16 - length)) as i32 + codes.longer[length].1;
-        let symbol = *codes.symbols.get(usize::try_from(index).ok()?)?;
-        self.skip(length as u32)?;
+        self.count = self.count.checked_sub(symbol.length.into())?;
+        self.bits <<= symbol.length;
         Some(symbol)
     }
 
     /// Passes over a block's codes; `None` if they are not there, or are no codes.
     fn skip_block(&mut self, dc: &Codes, ac: &Codes) -> Option<()> {
-        let size = self.symbol(dc)?;
-        self.skip(u32::from(size).min(16))?;
+        self.symbol(dc)?;
         let mut coefficient = 1;
         while coefficient < 64 {
-            let symbol = self.symbol(ac)?;
-            let (run, size) = (symbol >> 4, symbol & 15);
-            if size == 0 && run != 15 {
-                break;
-            }
-            coefficient += usize::from(run) + 1;
-            self.skip(size.into())?;
+            coefficient += usize::from(self.symbol(ac)?.coefficients);
         }
         Some(())
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Pictures,
+    Pictures, Wish,
     layout::{Layout, Place},
     names::Part,
 };
@@ -24,6 +24,7 @@ pub(super) fn assemble(
     root: &Path,
     layout: Layout,
     pictures: Pictures,
+    wish: &Wish,
     path_of: impl Fn(usize) -> PathBuf,
 ) -> Result<Dataset, DataError> {
     let Layout { classes, placed, aside, arrangement, mut notes } = layout;
@@ -44,9 +45,9 @@ pub(super) fn assemble(
         }
     }
     let [train, validation, test] = &parts;
-    let has_training = placed.iter().any(|(_, place)| place.part == Part::Train);
+    let is_for_training = wish.known_classes.is_empty() && placed.iter().any(|(_, place)| place.part == Part::Train);
     let counts = train.counts(classes.len());
-    if has_training && let Some(class) = counts.iter().position(|count| *count == 0) {
+    if is_for_training && let Some(class) = counts.iter().position(|count| *count == 0) {
         let error = first_error.remove(&(Part::Train, class as u32));
         let reason = error.unwrap_or_else(|| "its folder has no image files".to_owned());
         return Err(DataError::EmptyClass { class: classes[class].clone(), path: root.into(), reason });
@@ -59,7 +60,7 @@ pub(super) fn assemble(
             reason,
         }));
     }
-    if has_training {
+    if is_for_training {
         notes.extend(imbalance(&classes, &counts));
     }
     notes.extend(repeated(&parts, &digests, &classes));

@@ -8,7 +8,7 @@ use crate::{
     archive,
     cifar::{self, CIFAR10, CIFAR100, Cifar, Form},
     dataset::Dataset,
-    decode::{Input, Preprocessing},
+    decode::Preprocessing,
     download::{Digest, download},
     error::DataError,
     folder::{self, Wish},

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     dataset::{Dataset, ImageSet, channel_statistics},
+    decode::Input,
     error::DataError,
     found::{LoadReport, SkippedFile, listed},
 };
@@ -28,7 +29,7 @@ pub(super) fn assemble(
     path_of: impl Fn(usize) -> PathBuf,
 ) -> Result<Dataset, DataError> {
     let Layout { classes, placed, aside, arrangement, mut notes } = layout;
-    let Pictures { size, mut pixels, digests, outcomes } = pictures;
+    let Pictures { input: Input { size, .. }, mut pixels, digests, outcomes } = pictures;
     let mut parts: [Members; 3] = Default::default();
     let (mut skipped, mut first_error) = (vec![], BTreeMap::new());
     for ((file, Place { part, class }), outcome) in placed.iter().zip(outcomes) {

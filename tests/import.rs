@@ -26,7 +26,8 @@ fn a_checkpoint_becomes_a_bundle_that_says_what_was_assumed() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("net.pth"), checkpoint(Stem::Imagenet)).unwrap();
     let printed = succeeds(&run(folder.path(), &["import", "net.pth", "--classes", "cat, dog, crane"]));
-    for words in ["net.pth (PyTorch)", "ResNet-18 of width 2", "3: cat, dog, crane", "224 x 224", "accuracy not known"] {
+    for words in ["net.pth (PyTorch)", "ResNet-18 of width 2", "3: cat, dog, crane", "224 x 224", "accuracy not known"]
+    {
         assert!(printed.contains(words), "'{words}' is not in: {printed}");
     }
     assert!(printed.contains("note     Resize(256), CenterCrop(224)"), "{printed}");
@@ -58,7 +59,11 @@ fn what_a_file_cannot_say_is_asked_for_with_its_flag() {
     fs::write(folder.path().join("names.txt"), "cat\ndog\nfox\n").unwrap();
     succeeds(&run(folder.path(), &[&["import", "net.pth"], &values[..]].concat()));
     fails(&run(folder.path(), &[&["import", "net.pth"], &values[..]].concat()), 1, &["already exists", "--force"]);
-    fails(&run(folder.path(), &["import", "net.safetensors", "-o", "x.safetensors"]), 1, &["a bundle of Kiln's already"]);
+    fails(
+        &run(folder.path(), &["import", "net.safetensors", "-o", "x.safetensors"]),
+        1,
+        &["a bundle of Kiln's already"],
+    );
     fails(&run(folder.path(), &["import", "net.pth", "--preprocess", "mnist"]), 2, &["choose imagenet"]);
     fails(&run(folder.path(), &["import", "net.pth", "--mean", "1,2", "--std", "1,1,1"]), 2, &["three numbers"]);
     fails(&run(folder.path(), &["import", "nowhere.pth"]), 1, &["cannot read nowhere.pth"]);
@@ -83,7 +88,11 @@ fn training_starts_from_a_checkpoint_and_another_stem_is_explained() {
     fs::write(folder.path().join("cifar.pth"), checkpoint(Stem::Cifar)).unwrap();
     fs::write(folder.path().join("imagenet.pth"), checkpoint(Stem::Imagenet)).unwrap();
     let init = |file: &'static str| [&TINY[..], &["--epochs", "1", "--out", "run", "--init", file]].concat();
-    fails(&train(folder.path(), &init("imagenet.pth")), 1, &["imagenet.pth: give the recipe", "--set model.stem=imagenet"]);
+    fails(
+        &train(folder.path(), &init("imagenet.pth")),
+        1,
+        &["imagenet.pth: give the recipe", "--set model.stem=imagenet"],
+    );
     let printed = succeeds(&train(folder.path(), &init("cifar.pth")));
     assert!(printed.contains("weights of cifar.pth, with a new head"), "{printed}");
 }
@@ -117,6 +126,10 @@ fn a_bundle_goes_out_to_onnx_and_pytorch_and_comes_back() {
 fn a_file_that_is_no_model_is_said_to_be_none() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("picture.bmp"), bitmap(90, 40)).unwrap();
-    fails(&run(folder.path(), &["import", "picture.bmp"]), 1, &["neither a safetensors file, nor a PyTorch checkpoint"]);
+    fails(
+        &run(folder.path(), &["import", "picture.bmp"]),
+        1,
+        &["neither a safetensors file, nor a PyTorch checkpoint"],
+    );
     fails(&run(folder.path(), &["predict", "--model", "picture.bmp", "picture.bmp"]), 1, &["not a usable bundle"]);
 }

@@ -144,8 +144,9 @@ mod tests {
     #[test]
     fn a_tensor_that_does_not_fit_is_named() {
         let tensors = Architecture::from(ResNetConfig { width: 4, ..ResNetConfig::new(18, 7) }).tensors();
-        let refused = |change: &dyn Fn(&mut BTreeMap<String, Vec<usize>>)| {
-            let mut tensors = tensors.iter().cloned().collect();
+        type Tensors = BTreeMap<String, Vec<usize>>;
+        let refused = |change: &dyn Fn(&mut Tensors)| {
+            let mut tensors: Tensors = tensors.iter().cloned().collect();
             change(&mut tensors);
             let shapes = tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
             detect(&shapes, Hints::default()).unwrap_err().to_string()

@@ -1,6 +1,7 @@
 //! What the head sees of the training images, computed once where it never changes: all but the head is frozen, and
 //! images are not augmented.
 
+use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use kiln_model::Frozen;
 

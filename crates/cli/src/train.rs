@@ -17,7 +17,6 @@ use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;
 use kiln_model::{Frozen, Summary};
 use kiln_report::{duration, grouped};
-use kiln_train::Header;
 use kiln_train::recipe::Model;
 use serde_json::json;
 
@@ -252,12 +251,7 @@ fn describe(run: &Run, session: &Session) {
         };
         let parameters = grouped(parameters);
         let lines = [
-            format!(
-                "model    {} at width {}, {parameters} parameters{}",
-                model.preset(),
-                model.width(),
-                trained(header)
-            ),
+            format!("model    {} at width {}, {parameters} parameters{}", model.preset(), model.width(), trained(run)),
             format!(
                 "data     {}: {train} to train, {validation} to validate{}, {test} to test; {} classes: {}",
                 printable(&data.name),
@@ -272,7 +266,8 @@ fn describe(run: &Run, session: &Session) {
 }
 
 /// How many parameters train, where some are frozen.
-fn trained(header: &Header) -> String {
+fn trained(run: &Run) -> String {
+    let header = run.header();
     let freeze = header.recipe.training.freeze;
     if freeze == Frozen::Nothing {
         return String::new();
@@ -280,7 +275,8 @@ fn trained(header: &Header) -> String {
     let summary = Summary::new(&header.architecture, header.image_size);
     let moves = |name: &str| !freeze.has(&header.architecture, &format!("{name}.weight"));
     let count = summary.layers.iter().filter(|layer| moves(&layer.name)).map(|layer| layer.parameters).sum();
-    format!(", of which {} train", grouped(count))
+    let once = if run.trainer().keeps_features() { "; features are computed once, before the first step" } else { "" };
+    format!(", of which {} train{once}", grouped(count))
 }
 
 /// The first classes, and how many more there are.

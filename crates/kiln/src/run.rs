@@ -180,7 +180,8 @@ impl<'a> Run<'a> {
                 .map_err(|source| Error::InitialWeights { architecture, source: Box::new(source) })?;
         }
         let mut measured = None;
-        if options.measure || options.budget.is_some() {
+        // Where only the head trains, measuring would compute all features first, which takes longer than the steps.
+        if options.budget.is_some() || options.measure && !trainer.keeps_features() {
             measured = Some(plan(&mut trainer, data, options.budget).await?);
         }
         // Only now, so that nothing that fails before leaves an empty folder.

@@ -36,8 +36,8 @@ impl FeatureCache {
 }
 
 impl Trainer<'_> {
-    /// Whether a training image gives the head the same in every step.
-    pub(super) fn keeps_features(&self) -> bool {
+    /// Whether a training image gives the head the same in every step, so that its features are computed once.
+    pub fn keeps_features(&self) -> bool {
         let recipe = &self.header.recipe;
         recipe.training.freeze == Frozen::Backbone && recipe.augment.is_off()
     }

@@ -306,7 +306,7 @@ fn memory_stays_flat_over_many_inferences() {
     is_flat(&memory, &format!("{inferences} inferences"));
 }
 
-/// Whether the last quarter of the measurements, KiB each, is at most 2 % above the second, or two of the pieces of
+/// Whether the last quarter of the measurements, KiB each, is at most 2 % above the second, or three of the pieces of
 /// 2 MiB that the allocator takes; `crates/train/tests/memory.rs` counts to the byte.
 fn is_flat(memory: &[usize], what: &str) {
     let quarter = memory.len() / 4;
@@ -315,5 +315,5 @@ fn is_flat(memory: &[usize], what: &str) {
     let (early, late) = (greatest(&memory[quarter..2 * quarter]), greatest(&memory[3 * quarter..]));
     let growth = late as f64 / early as f64 - 1.0;
     println!("{what}: {early} KiB in the second quarter at most, {late} in the last, {:+.2} %", 100.0 * growth);
-    assert!(growth < 0.02 || late - early <= 2 * 2048, "memory grew from {early} to {late} KiB over {what}");
+    assert!(growth < 0.02 || late - early <= 3 * 2048, "memory grew from {early} to {late} KiB over {what}");
 }

@@ -13,25 +13,28 @@ pub enum FeatureCache {
     Empty,
     /// Being computed, a batch at a time.
     Filling(Box<Pass>),
-    Full {
-        /// `[N, F]`, on the run's device without autodiff.
-        features: Tensor<2>,
-        /// The row of each image of the set; of those not trained on, any.
-        rows: Vec<i32>,
-    },
+    Full(Box<Features>),
+}
+
+/// What the head sees of each training image.
+pub struct Features {
+    /// `[N, F]`, on the run's device without autodiff.
+    values: Tensor<2>,
+    /// The row of each image of the set; of those not trained on, any.
+    rows: Vec<i32>,
 }
 
 impl FeatureCache {
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        matches!(self, Self::Full(_))
     }
 
     /// Those of the images at `indices`, `[n, F]`, if they are there.
     pub fn of(&self, indices: &[u32]) -> Option<Tensor<2>> {
-        let Self::Full { features, rows } = self else { return None };
-        let rows: Vec<i32> = indices.iter().map(|index| rows[*index as usize]).collect();
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [indices.len()]), &features.device());
-        Some(Tensor::from_inner(features.clone().select(0, rows)))
+        let Self::Full(features) = self else { return None };
+        let rows: Vec<i32> = indices.iter().map(|index| features.rows[*index as usize]).collect();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [indices.len()]), &features.values.device());
+        Some(Tensor::from_inner(features.values.clone().select(0, rows)))
     }
 }
 
@@ -47,18 +50,18 @@ impl Trainer<'_> {
         let mut pass = match std::mem::replace(&mut self.features, FeatureCache::Empty) {
             FeatureCache::Empty => Box::new(self.classifier(self.model.valid()).pass(self.split.train.clone(), true)),
             FeatureCache::Filling(pass) => pass,
-            full @ FeatureCache::Full { .. } => return self.features = full,
+            full @ FeatureCache::Full(_) => return self.features = full,
         };
         if !pass.advance(&self.data.train).await {
             return self.features = FeatureCache::Filling(pass);
         }
         let features = pass.finish(&self.data.train).await.features;
         let shape = [self.split.train.len(), features.len() / self.split.train.len().max(1)];
-        let features = Tensor::from_data(TensorData::new(features, shape), &self.device.clone().inner());
+        let values = Tensor::from_data(TensorData::new(features, shape), &self.device.clone().inner());
         let mut rows = vec![0; self.data.train.len()];
         for (row, index) in self.split.train.iter().enumerate() {
             rows[*index as usize] = row as i32;
         }
-        self.features = FeatureCache::Full { features, rows };
+        self.features = FeatureCache::Full(Box::new(Features { values, rows }));
     }
 }

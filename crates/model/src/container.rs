@@ -127,7 +127,7 @@ pub fn write<H: Serialize>(header: &H, state: &StateDict, storage: Storage) -> R
     Ok(bytes)
 }
 
-/// Writes [`write`]'s bytes, tensor by tensor.
+/// Writes [`write()`]'s bytes, tensor by tensor.
 pub fn write_to<H: Serialize>(
     header: &H,
     state: &StateDict,

@@ -81,7 +81,8 @@ pub fn predictions(shown: &[Shown], classes: &[String]) -> Figure {
     let panel = |shown: &Shown| {
         let mut drawing = Drawing::default();
         draw(&mut drawing, &shown.image, [0.0, 0.0], SHOWN);
-        let label = title(&mut drawing, shown, classes, SHOWN + 10.0, 72.0);
+        // Leaves room for " 100 %" beside the name.
+        let label = title(&mut drawing, shown, classes, SHOWN + 10.0, 62.0);
         Panel { label, size: [SHOWN + 24.0, SHOWN + 34.0], drawing }
     };
     Figure {

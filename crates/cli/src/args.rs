@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod import;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,12 +10,12 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
-use kiln_convert::Preset;
 use kiln_kernels::device::{DeviceError, DeviceRequest};
 use kiln_model::container::Storage;
 
 pub use self::bench::{Bench, BenchArgs};
 pub use self::data::{Columns, DataArgs, DatasetName};
+pub use self::import::ImportArgs;
 
 /// Images in a report's embedding by default: four seconds on two cores, where 10,000 take fifteen.
 pub const EMBEDDED: usize = 2000;
@@ -75,6 +76,17 @@ pub struct CompletionsArgs {
 pub struct ManArgs {
     /// Folder for kiln.1 and a page for each command
     pub folder: PathBuf,
+}
+
+/// How a network is run over a dataset.
+#[derive(clap::Args)]
+pub struct ScoringArgs {
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceRequest,
+    /// Batch size
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
 }
 
 #[derive(clap::Args)]
@@ -143,12 +155,8 @@ pub struct EvalArgs {
     pub seed: u64,
     #[command(flatten)]
     pub data: DataArgs,
-    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceRequest,
-    /// Batch size
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
-    pub batch_size: u16,
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -206,12 +214,8 @@ pub struct ReportArgs {
     /// Most test images in the embedding (t-SNE); 0 for no embedding
     #[arg(long, value_name = "N", default_value_t = EMBEDDED)]
     pub embed: usize,
-    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceRequest,
-    /// Batch size
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
-    pub batch_size: u16,
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -254,61 +258,6 @@ pub struct PredictArgs {
 }
 
 #[derive(clap::Args)]
-#[command(
-    after_help = "Depth, width, stem and number of classes are found from the weights. Whatever is assumed is said, \
-    and a tensor that the network lacks is an error. Nothing in the file is executed. docs/import.md says more."
-)]
-pub struct ImportArgs {
-    /// Weights as .safetensors, .pt, .pth or .onnx
-    pub file: PathBuf,
-    /// Bundle to write [default: <name>-kiln.safetensors beside the file]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Names of the classes in the order of the logits: a file with one a line or a JSON array, or a list with commas
-    #[arg(long, value_name = "FILE|LIST")]
-    pub classes: Option<String>,
-    /// How a picture becomes the network's input: imagenet (Resize(256), CenterCrop(224)), imagenet-v2 (Resize(232)),
-    /// cifar10, cifar100, or parts such as resize=256,crop=224,interpolation=bicubic [default: imagenet for its stem]
-    #[arg(long, value_name = "WAY")]
-    pub preprocess: Option<Preset>,
-    /// Mean of red, green and blue, pixels scaled to 0..1, such as 0.485,0.456,0.406
-    #[arg(long, value_name = "R,G,B", requires = "std")]
-    pub mean: Option<Channels>,
-    /// Standard deviation of the same, such as 0.229,0.224,0.225
-    #[arg(long, value_name = "R,G,B", requires = "mean")]
-    pub std: Option<Channels>,
-    /// Height and width of the network's images in pixels [default: the model's or those of --preprocess]
-    #[arg(long, value_name = "PIXELS")]
-    pub image_size: Option<usize>,
-    /// Groups of a network's group normalization, which its weights do not show
-    #[arg(long, value_name = "N")]
-    pub groups: Option<usize>,
-    /// Heads of a transformer, which its weights do not show
-    #[arg(long, value_name = "N")]
-    pub heads: Option<usize>,
-    /// Replace an existing file
-    #[arg(long)]
-    pub force: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// A number for each channel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Channels(pub [f32; 3]);
-
-impl FromStr for Channels {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split(',').map(|number| number.trim().parse::<f32>()).collect::<Result<Vec<_>, _>>();
-        let numbers = numbers.ok().and_then(|numbers| <[f32; 3]>::try_from(numbers).ok());
-        numbers.map(Self).ok_or_else(|| format!("'{text}' is not three numbers with commas between them"))
-    }
-}
-
-#[derive(clap::Args)]
 #[command(after_help = "Measures the accuracy before and after, on the images that the network was trained on or on \
     those that --data or --dataset name: here, auto is the set that the bundle names.")]
 pub struct ExportArgs {
@@ -336,12 +285,8 @@ pub struct ExportArgs {
     pub no_accuracy: bool,
     #[command(flatten)]
     pub data: DataArgs,
-    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceRequest,
-    /// Batch size
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
-    pub batch_size: u16,
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

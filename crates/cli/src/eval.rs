@@ -17,9 +17,9 @@ use crate::model::open;
 
 pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let (path, bundle) = open(&args.model)?;
-    let chosen = choose(args.device)?;
+    let chosen = choose(args.scoring.device)?;
     let data = data::to_score(&args.data, &bundle.metadata)?;
-    let network = Evaluator::new(&bundle, &data, args.batch_size.into(), &chosen.device)?;
+    let network = Evaluator::new(&bundle, &data, args.scoring.batch_size.into(), &chosen.device)?;
     let (_, set) = test_images(&data);
     let set = &*set;
 

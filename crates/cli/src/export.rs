@@ -166,8 +166,8 @@ fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Meas
     let exported = Bundle::from_bytes(&exported.to_bytes()?)?;
     let data = data::of_training(&args.data, &bundle.metadata, "leave the accuracy unmeasured with --no-accuracy")
         .context("the accuracy cannot be measured")?;
-    let device = choose(args.device)?.device;
-    let batch_size = args.batch_size.into();
+    let device = choose(args.scoring.device)?.device;
+    let batch_size = args.scoring.batch_size.into();
     Ok(Measured {
         dataset: data.name.clone(),
         split: test_images(&data).0,

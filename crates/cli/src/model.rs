@@ -40,7 +40,7 @@ fn find(path: &Path, choices: Choices, says: bool) -> Result<(PathBuf, Bundle)> 
     Ok((path.to_owned(), bundle))
 }
 
-/// Whether a file that is no bundle holds weights of another program.
+/// Whether a file that is not a bundle holds weights of another program.
 fn is_foreign(error: &kiln::Error, path: &Path) -> bool {
     let kiln::Error::NoBundle { source: BundleError::Container(error), .. } = error else { return false };
     match error {

@@ -32,8 +32,8 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
     let mut evidence = Evidence::default();
     match finished(args, run) {
         Ok((bundle, data)) => {
-            let device = choose(args.device)?.device;
-            let network = Evaluator::new(&bundle, &data, args.batch_size.into(), &device)?;
+            let device = choose(args.scoring.device)?.device;
+            let network = Evaluator::new(&bundle, &data, args.scoring.batch_size.into(), &device)?;
             let (_, set) = test_images(&data);
             let set = &*set;
             let predictions = network.predict(set, true);

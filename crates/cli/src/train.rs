@@ -13,6 +13,7 @@ use kiln::{
     Bundle, Dataset, Recipe, ResumeOptions, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice,
     choose,
 };
+use kiln_data::listed;
 use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;
 use kiln_model::{Frozen, Summary};
@@ -27,9 +28,6 @@ use crate::args::{Columns, DataArgs, DatasetName, TrainArgs};
 use crate::printable::printable;
 use crate::signals::Signals;
 use crate::{data, environment, hints, model, recipes};
-
-/// Classes that are named when a run starts.
-const MOST_CLASSES: usize = 20;
 
 /// What is said of a run should its GPU fail: its folder, once it can be resumed.
 #[derive(Default)]
@@ -257,7 +255,7 @@ fn describe(run: &Run, session: &Session) {
                 printable(&data.name),
                 if data.validation.is_some() { " (the data's own)" } else { "" },
                 data.classes.len(),
-                printable(shortened(&data.classes))
+                printable(listed(data.classes.iter().cloned()))
             ),
             format!("run      {}{resumed}\n", folder.display()),
         ];
@@ -277,13 +275,6 @@ fn trained(run: &Run) -> String {
     let count = summary.layers.iter().filter(|layer| moves(&layer.name)).map(|layer| layer.parameters).sum();
     let once = if run.trainer().keeps_features() { "; features are computed once, before the first step" } else { "" };
     format!(", of which {} train{once}", grouped(count))
-}
-
-/// The first classes, and how many more there are.
-fn shortened(classes: &[String]) -> String {
-    let shown = classes.len().min(MOST_CLASSES);
-    let more = if shown < classes.len() { format!(" and {} more", classes.len() - shown) } else { String::new() };
-    classes[..shown].join(", ") + &more
 }
 
 /// How the user named the data, to be typed again.

@@ -62,7 +62,7 @@ pub enum ConvertError {
     NeedsHeads,
     #[error("the file does not say how pictures are normalized: mean and standard deviation of each channel")]
     NeedsNormalization,
-    #[error("'{text}' is no preprocessing: {fault}")]
+    #[error("invalid preprocessing '{text}': {fault}")]
     Preprocess { text: String, fault: String },
     #[error("the list of classes is not an array of names: {0}")]
     Classes(serde_json::Error),

@@ -166,9 +166,9 @@ pub struct Decoded {
 /// Decodes an image file (of an animation its first frame) into planar RGB `[3, size, size]`, 0 to 255: JPEG, PNG, BMP,
 /// WebP and GIF, and natively also TIFF, PPM, PGM, PBM, TGA, ICO and QOI.
 ///
-/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and what is transparent is composed over white. Without a
-/// [`Preprocessing`] an image of another size is cropped to its center square, which is then resized with a triangle filter. An opaque image of
-/// `size` x `size` pixels is not changed.
+/// The EXIF orientation is applied; gray becomes RGB, 16 bits become 8, and what is transparent is composed over white.
+/// Without a [`Preprocessing`] an image of another size is cropped to its center square, which is then resized with a
+/// triangle filter. An opaque image of `size` x `size` pixels is not changed.
 ///
 /// # Errors
 ///

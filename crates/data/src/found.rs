@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use crate::decode::DecodeError;
 
 /// Most names in a list of them.
-#[cfg(not(target_family = "wasm"))]
 const MOST_LISTED: usize = 12;
 
 /// What was found while loading. [`Display`](fmt::Display) gives a paragraph on one line.
@@ -134,9 +133,8 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Names with commas between them, not too many.
-#[cfg(not(target_family = "wasm"))]
-pub(crate) fn listed(names: impl Iterator<Item = String>) -> String {
+/// The first twelve names with commas between them, and how many more there are.
+pub fn listed(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
     let shown = &names[..names.len().min(MOST_LISTED)];
     let more = names.len() - shown.len();

@@ -61,7 +61,7 @@ pub use decode::{
     crop_rgba, decode_damaged, decode_image, dimensions,
 };
 pub use error::DataError;
-pub use found::{Aside, LeftAside, LoadReport, SkippedFile};
+pub use found::{Aside, LeftAside, LoadReport, SkippedFile, listed};
 pub use sampling::{balanced_order, balanced_weights};
 pub use split::{Split, Validation, balanced_subset, split};
 pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};

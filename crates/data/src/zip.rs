@@ -1,6 +1,7 @@
 //! Reads zip archives without trusting them: stored and deflated files, also beyond 4 GiB (APPNOTE.TXT 6.3.10).
 //!
-//! The central directory is read a member at a time, so that memory does not grow with what it claims.
+//! The central directory is read a member at a time, so that memory does not grow with it. The crate `zip` keeps every entry
+//! before the first is read, and of two entries of one name only the last, which nobody would be told.
 
 use std::{
     fs::File,

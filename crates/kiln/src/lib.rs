@@ -22,7 +22,8 @@
 //! A [`Run`] trains, saves, resumes, tests and writes the network as a [`Bundle`]; dropping it stops the run, and
 //! [`Run::resume`] continues it. Below it are the crates that do the work, for whoever wants a part of it:
 //! [`train::Trainer`] for a loop of your own, [`convert`] for weights from elsewhere and to elsewhere, [`model`] for
-//! networks, [`data`] for pictures, [`infer`] to run networks without burn, [`kernels`] for operators on burn's tensors, and [`report`](crate::write_report) for pages about runs.
+//! networks, [`data`] for pictures, [`infer`] to run networks without burn, [`kernels`] for operators on burn's tensors,
+//! and [`report`](crate::write_report) for pages about runs.
 //!
 //! Errors state facts, and name no flag of the `kiln` command.
 

@@ -248,7 +248,7 @@ impl<'a> Walk<'a> {
         let same = |name: &str, default: Option<i64>| match graph.ints(index, name) {
             None => default.ok_or_else(|| graph.fault(index, format!("it has no {name}"))),
             Some([first, rest @ ..]) if rest.iter().all(|value| value == first) => Ok(*first),
-            Some(values) => Err(graph.fault(index, format!("its {name} are {values:?}, not all the same"))),
+            Some(values) => Err(graph.fault(index, format!("its {name} are {values:?} and must be equal"))),
         };
         let padding = graph.attribute(index, "auto_pad").and_then(|attribute| attribute.s.as_deref());
         if !matches!(padding, None | Some("NOTSET")) || same("dilations", Some(1))? != 1 {
@@ -256,7 +256,7 @@ impl<'a> Walk<'a> {
         }
         let found = same("kernel_shape", kernel)?;
         match kernel.is_some_and(|kernel| kernel != found) {
-            true => Err(graph.fault(index, "its kernel is not that of its weights")),
+            true => Err(graph.fault(index, "its kernel has another size than its weights")),
             false => Ok([found, same("strides", Some(1))?, same("pads", Some(0))?]),
         }
     }

@@ -11,7 +11,7 @@ use kiln_data::balanced_subset;
 use kiln_train::Recipe;
 use kiln_train::run_dir::write_whole;
 
-use crate::args::{AugmentArgs, DataArgs};
+use crate::args::AugmentArgs;
 use crate::{data, recipes};
 
 /// Pixels between two images.
@@ -21,15 +21,19 @@ const SHOWN: u32 = 96;
 
 pub fn run(args: AugmentArgs) -> Result<ExitCode> {
     let recipe = Recipe::parse(&recipes::text(&args.recipe)?, &args.overrides)?;
-    let size = args.data.image_size.unwrap_or(recipe.training.image_size);
-    let data_args = DataArgs { image_size: Some(size), ..args.data };
-    let data = data::dataset(&data_args, recipe.training.seed)?;
+    // With `every` there is a row of crops of the originals.
+    let mut wanted = recipe.clone();
+    if args.every && !wanted.augment.resized_crop.is_on() {
+        wanted.augment.resized_crop.min_area = 0.25;
+    }
+    let data = data::for_training(&args.data, &mut wanted, None)?;
+    let size = wanted.training.image_size;
     let indices = balanced_subset(&data.train.labels, args.samples.into(), recipe.training.seed);
 
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let mut strips = vec![];
     for (row, (name, augment)) in augmentation_rows(&recipe.augment, args.every, size).into_iter().enumerate() {
-        let strip = strip(&augmented_images(&data, &indices, &augment, recipe.training.seed));
+        let strip = strip(&augmented_images(&data, &indices, &augment, recipe.training.seed)?);
         let path = args.out.join(format!("{row}-{name}.png"));
         write_whole(&path, &png(&strip)?)?;
         println!("row {row:>2}  {name:<12}  {}", path.display());

@@ -6,56 +6,65 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_data::{Dataset, LabelTable, LoadOptions, LoadProgress, Matched, Preprocessing, Source, load};
-
+use kiln_data::{Dataset, LabelTable, LoadOptions, LoadProgress, Matched, Source, load};
 use kiln_model::Metadata;
+use kiln_train::Recipe;
 
 use crate::args::{DataArgs, DatasetName};
 use crate::printable::message;
 
-/// Loads what the arguments name and says what a user should know of it on stderr.
-pub fn dataset(args: &DataArgs, seed: u64) -> Result<Dataset> {
-    load_images(args, seed, &[], None)
+/// Loads what the arguments name as a recipe wants it, and says what a user should know of it on stderr. Pictures are brought to
+/// their size in the way that weights to start with were trained, if these are of that size. The recipe gets the size.
+pub fn for_training(args: &DataArgs, recipe: &mut Recipe, initial: Option<&Metadata>) -> Result<Dataset> {
+    let size = &mut recipe.training.image_size;
+    *size = args.image_size.unwrap_or(*size);
+    let mut options = recipe.load_options(source(args)?)?;
+    recipe.training.image_size = options.image_size.unwrap_or(recipe.training.image_size);
+    if let Some(trained) = initial.filter(|trained| trained.image_size == recipe.training.image_size) {
+        options.preprocessing = trained.preprocessing.or(options.preprocessing);
+    }
+    load_images(args, options)
 }
 
 /// Loads what the arguments name to score a network on it: pictures are brought to its size as it wants them, and classes to
 /// its own by their names.
 pub fn to_score(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
-    Ok(of_known_classes(for_network(args, trained)?, trained))
+    Ok(of_known_classes(for_network(args, trained, false)?, trained))
 }
 
-fn for_network(args: &DataArgs, trained: &Metadata) -> Result<Dataset> {
-    let mut args = args.clone();
-    let size = *args.image_size.get_or_insert(trained.image_size);
-    let preprocessing = trained.preprocessing.filter(|_| size == trained.image_size);
-    load_images(&args, trained.seed, &trained.classes, preprocessing)
+fn for_network(args: &DataArgs, trained: &Metadata, originals: bool) -> Result<Dataset> {
+    let size = args.image_size.unwrap_or(trained.image_size);
+    let options = LoadOptions {
+        source: source(args)?,
+        known_classes: trained.classes.clone(),
+        image_size: Some(size),
+        preprocessing: trained.preprocessing.filter(|_| size == trained.image_size),
+        originals,
+        seed: trained.seed,
+        ..LoadOptions::default()
+    };
+    load_images(args, options)
 }
 
-fn load_images(
-    args: &DataArgs,
-    seed: u64,
-    known_classes: &[String],
-    preprocessing: Option<Preprocessing>,
-) -> Result<Dataset> {
-    let source = match (&args.data, args.dataset) {
+fn source(args: &DataArgs) -> Result<Source> {
+    Ok(match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
         (None, DatasetName::Auto) => Source::Auto,
         (None, DatasetName::Cifar10) => Source::Cifar(&CIFAR10),
         (None, DatasetName::Cifar100) => Source::Cifar(&CIFAR100),
         (None, DatasetName::Cifar100Coarse) => Source::Cifar(&CIFAR100_COARSE),
         (None, DatasetName::Synthetic) => Source::Synthetic,
-    };
+    })
+}
+
+/// Loads with what the arguments say beside the options.
+fn load_images(args: &DataArgs, options: LoadOptions) -> Result<Dataset> {
     let options = LoadOptions {
-        source,
         data_dir: args.data_dir.clone(),
         labels: args.labels.clone().map(|path| LabelTable { path, columns: args.label_columns.clone().map(|it| it.0) }),
-        known_classes: known_classes.to_vec(),
-        image_size: args.image_size,
-        preprocessing,
         offline: args.offline,
         limit: args.limit,
-        seed,
-        ..LoadOptions::default()
+        ..options
     };
     let bar = ProgressBar::hidden();
     if std::io::stderr().is_terminal() {
@@ -87,7 +96,8 @@ fn load_images(
     if !report.arrangement.is_empty() {
         let aside = if report.aside.is_empty() { String::new() } else { format!("; left aside: {}", report.aside) };
         let images = report.files - report.skipped.len();
-        eprintln!("found    {}", message(format!("{name}: {}; {images} images{aside}", report.arrangement)));
+        let streamed = if report.is_streamed { ", decoded anew whenever they are needed" } else { "" };
+        eprintln!("found    {}", message(format!("{name}: {}; {images} images{streamed}{aside}", report.arrangement)));
     }
     let skipped = (!report.skipped.is_empty()).then(|| report.skipped_files());
     for warning in skipped.iter().chain(&report.notes) {
@@ -122,8 +132,8 @@ fn of_known_classes(mut data: Dataset, trained: &Metadata) -> Dataset {
 }
 
 /// The images that the user names, or else those that a network was trained on: never another set that
-/// happens to be at hand. `otherwise` is what the user can do without them.
-pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Result<Dataset> {
+/// happens to be at hand; for crops with their `originals`. `otherwise` is what the user can do without them.
+pub fn of_training(args: &DataArgs, trained: &Metadata, originals: bool, otherwise: &str) -> Result<Dataset> {
     let mut args = args.clone();
     let named = args.is_named();
     if !named {
@@ -137,8 +147,8 @@ pub fn of_training(args: &DataArgs, trained: &Metadata, otherwise: &str) -> Resu
             ),
         };
     }
-    let data = for_network(&args, trained)?;
-    if data.digest() == trained.dataset_digest {
+    let data = for_network(&args, trained, originals)?;
+    if data.has_digest(&trained.dataset_digest) {
         return Ok(data);
     }
     ensure!(

@@ -23,11 +23,11 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let (_, set) = test_images(&data);
     let set = &*set;
 
-    let predictions = network.predict(set, args.tta);
+    let predictions = network.predict(set, args.tta)?;
     let run = args.model.is_dir().then(|| RunDir::open(&args.model));
     let mut report = evaluate(&network, run.as_ref(), &path, &data, &predictions, args.seed)?;
     if args.tta {
-        report.flip_tta = Some(Metrics::of(&network.predict_flipped(set, &predictions))?);
+        report.flip_tta = Some(Metrics::of(&network.predict_flipped(set, &predictions)?)?);
     }
     if args.corruptions {
         report.corruptions = corruptions(&network, set, args.seed)?;
@@ -54,7 +54,7 @@ fn corruptions(network: &Evaluator, set: &ImageSet, seed: u64) -> Result<Vec<Cor
     let mut results = vec![];
     for corruption in Corruption::ALL {
         for severity in 1..=SEVERITIES {
-            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false))?;
+            let metrics = Metrics::of(&network.predict(&corrupt(set, corruption, severity, seed), false)?)?;
             let corruption = corruption.name().to_owned();
             results.push(Corrupted { corruption, severity, accuracy: metrics.accuracy, loss: metrics.loss });
             bar.inc(1);

@@ -164,8 +164,9 @@ struct Measured {
 /// Scores a network as it is and as it comes out of the exported file.
 fn measure(args: &ExportArgs, bundle: &Bundle, exported: &Bundle) -> Result<Measured> {
     let exported = Bundle::from_bytes(&exported.to_bytes()?)?;
-    let data = data::of_training(&args.data, &bundle.metadata, "leave the accuracy unmeasured with --no-accuracy")
-        .context("the accuracy cannot be measured")?;
+    let data =
+        data::of_training(&args.data, &bundle.metadata, false, "leave the accuracy unmeasured with --no-accuracy")
+            .context("the accuracy cannot be measured")?;
     let device = choose(args.scoring.device)?.device;
     let batch_size = args.scoring.batch_size.into();
     Ok(Measured {

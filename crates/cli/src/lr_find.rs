@@ -9,7 +9,7 @@ use kiln_kernels::device::choose;
 use kiln_train::run_dir::write_whole;
 use kiln_train::{LrFind, RangeTest, Recipe, Trainer};
 
-use crate::args::{DataArgs, LrFindArgs};
+use crate::args::LrFindArgs;
 use crate::signals::Signals;
 use crate::{data, recipes};
 
@@ -27,9 +27,7 @@ pub fn run(args: LrFindArgs) -> Result<ExitCode> {
     let chosen = choose(args.device)?;
     let name = args.recipe.as_deref().unwrap_or(recipes::default_name(chosen.is_gpu));
     let mut recipe = Recipe::parse(&recipes::text(name)?, &args.overrides)?;
-    let size = args.data.image_size.unwrap_or(recipe.training.image_size);
-    recipe.training.image_size = size;
-    let data = data::dataset(&DataArgs { image_size: Some(size), ..args.data }, recipe.training.seed)?;
+    let data = data::for_training(&args.data, &mut recipe, None)?;
     let signals = Signals::listen()?;
     let mut trainer = Trainer::new(recipe, &data, Some(test.steps), &chosen.device)?.with_max_pending(0);
 
@@ -39,7 +37,7 @@ pub fn run(args: LrFindArgs) -> Result<ExitCode> {
     let found = pollster::block_on(test.run(&mut trainer, &mut || {
         bar.inc(1);
         signals.stop()
-    }));
+    }))?;
     bar.finish_and_clear();
     if signals.stop() {
         return Ok(signals.exit_code());

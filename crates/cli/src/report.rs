@@ -36,7 +36,7 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
             let network = Evaluator::new(&bundle, &data, args.scoring.batch_size.into(), &device)?;
             let (_, set) = test_images(&data);
             let set = &*set;
-            let predictions = network.predict(set, true);
+            let predictions = network.predict(set, true)?;
             refresh_evaluation(run, &network, &data, &predictions)?;
             evidence = gather_evidence(run, &bundle, &data, predictions, args.embed)?;
         }
@@ -65,7 +65,8 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
 fn finished(args: &ReportArgs, run: &RunDir) -> Result<(Bundle, Dataset)> {
     ensure!(run.bundle().is_file(), "the run has no bundle, since it did not reach its end");
     let (_, bundle) = open_bundle(run.path())?;
-    let data = of_training(&args.data, &bundle.metadata, "go without the pictures of them")?;
+    let originals = RunRecord::read(run.path())?.recipe.augment.resized_crop.is_on();
+    let data = of_training(&args.data, &bundle.metadata, originals, "go without the pictures of them")?;
     Ok((bundle, data))
 }
 

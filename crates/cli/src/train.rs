@@ -74,18 +74,17 @@ fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) ->
     if let Some(warning) = saved.as_mut().and_then(SavedRun::take_warning) {
         eprintln!("warning: {warning}");
     }
-    let recipe = resolve_recipe(args, saved.as_ref(), selected.is_gpu)?;
+    let mut recipe = resolve_recipe(args, saved.as_ref(), selected.is_gpu)?;
     stand.borrow_mut().micro_batches = recipe.training.micro_batches;
     let screen = Screen::new(args.json);
     screen.say(json!({"event": "device", "device": selected.name, "reason": selected.reason}), || {
         format!("device   {}: {}", selected.name, selected.reason)
     });
 
-    let data_args = DataArgs { image_size: Some(recipe.training.image_size), ..args.data.clone() };
-    let data = data::dataset(&data_args, recipe.training.seed)?;
+    let initial = args.init.as_deref().map(model::open_weights).transpose()?;
+    let data = data::for_training(&args.data, &mut recipe, initial.as_ref().map(|(_, bundle)| &bundle.metadata))?;
     // Until here a signal simply ends the program: a download continues where it was cut.
     let signals = Signals::listen()?;
-    let initial = args.init.as_deref().map(model::open_weights).transpose()?;
     let session = Session { args, data: &data, screen: &screen, signals: &signals };
     let mut run = match saved {
         Some(saved) => {
@@ -247,9 +246,14 @@ fn describe(run: &Run, session: &Session) {
             0 => String::new(),
             step => format!(", resumed after step {step} of {}", header.total_steps),
         };
-        let parameters = grouped(parameters);
+        let (parameters, size) = (grouped(parameters), header.image_size);
         let lines = [
-            format!("model    {} at width {}, {parameters} parameters{}", model.preset(), model.width(), trained(run)),
+            format!(
+                "model    {} at width {}, {parameters} parameters, for images of {size} x {size} pixels{}",
+                model.preset(),
+                model.width(),
+                trained(run)
+            ),
             format!(
                 "data     {}: {train} to train, {validation} to validate{}, {test} to test; {} classes: {}",
                 printable(&data.name),

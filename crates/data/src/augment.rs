@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::random::KeyedRng;
+use crate::{random::KeyedRng, resized_crop::ResizedCrop};
 
 /// Augmentation of training images. The default is the usual one for CIFAR-10 (He et al. 2015): random crops
 /// with a border of 4 pixels, and mirroring with probability 0.5.
@@ -22,6 +22,8 @@ pub struct Augment {
     pub final_share: f64,
     /// What stays on in the final part of the run.
     pub final_keeps: FinalKeeps,
+    /// A random part of the picture, brought to the network's size; before everything else.
+    pub resized_crop: ResizedCrop,
     /// Rotation, translation, scale and shear.
     pub affine: Affine,
     /// Brightness, contrast and saturation.
@@ -40,6 +42,7 @@ impl Default for Augment {
             cutout: 0,
             final_share: 0.0,
             final_keeps: FinalKeeps::Nothing,
+            resized_crop: ResizedCrop::default(),
             affine: Affine::default(),
             color: Color::default(),
             mix: Mix::default(),
@@ -258,7 +261,7 @@ impl Augment {
 
     /// Whether images stay as they are.
     pub fn is_off(&self) -> bool {
-        let Self { crop_padding, flip, flip_chance, cutout, affine, color, mix, .. } = self;
+        let Self { resized_crop, crop_padding, flip, flip_chance, cutout, affine, color, mix, .. } = self;
         let flips = match flip {
             Flip::None => false,
             Flip::Random => *flip_chance > 0.0,
@@ -266,7 +269,8 @@ impl Augment {
         };
         let colors = [color.brightness, color.contrast, color.saturation].iter().any(|factor| *factor > 0.0);
         let mixes = mix.mixup_chance > 0.0 || mix.cutmix_chance > 0.0;
-        *crop_padding == 0 && !flips && *cutout == 0 && affine.chance == 0.0 && !colors && !mixes
+        let crops = *crop_padding > 0 || resized_crop.is_on();
+        !crops && !flips && *cutout == 0 && affine.chance == 0.0 && !colors && !mixes
     }
 
     /// The augmentation in the final part of a run.
@@ -275,8 +279,8 @@ impl Augment {
         match self.final_keeps {
             FinalKeeps::Nothing => plain,
             FinalKeeps::CropAndFlip => {
-                let Self { crop_padding, flip, flip_chance, .. } = *self;
-                Self { crop_padding, flip, flip_chance, ..plain }
+                let Self { resized_crop, crop_padding, flip, flip_chance, .. } = *self;
+                Self { resized_crop, crop_padding, flip, flip_chance, ..plain }
             }
         }
     }

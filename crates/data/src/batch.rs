@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use crate::{
     augment::{Augment, MixDraw},
-    dataset::ImageSet,
+    error::DataError,
+    images::{ImageSet, Images},
     pixels,
     random::KeyedRng,
 };
@@ -55,6 +56,25 @@ impl Augmentation<'_> {
     }
 }
 
+/// Starts to read the images that [`fill_batch`] will be asked for next, in the background; those of an earlier call that it
+/// was not asked for are forgotten. A set in memory needs none of this.
+///
+/// # Panics
+///
+/// If an index is not below `set.len()`.
+pub fn prefetch(set: &ImageSet, indices: &[u32], augmentation: Option<&Augmentation>) {
+    let Images::Streamed(stream) = &set.images else { return };
+    let with_partner = |&index: &u32| {
+        let partner = augmentation.and_then(|augmentation| augmentation.mix(set, index)).map(|mix| mix.partner);
+        [Some(index), partner]
+    };
+    let crop = |index: u32| {
+        augmentation
+            .and_then(|&Augmentation { augment, seed, epoch, .. }| augment.resized_crop.draw(seed, epoch, index))
+    };
+    stream.prefetch(indices.iter().flat_map(with_partner).flatten().map(|index| (index, crop(index))));
+}
+
 /// The targets of the images at `indices`, as [`fill_batch`] mixes them.
 ///
 /// # Panics
@@ -78,6 +98,10 @@ pub fn targets(set: &ImageSet, indices: &[u32], augmentation: Option<&Augmentati
 /// index in `set`), not on its batch. The border of a crop is black, that is 0 before normalization, like that
 /// of torchvision's `RandomCrop`.
 ///
+/// # Errors
+///
+/// [`DataError`] if a source cannot read an image any more.
+///
 /// # Panics
 ///
 /// If an index is not below `set.len()`.
@@ -88,25 +112,24 @@ pub fn fill_batch(
     mean: [f32; 3],
     std: [f32; 3],
     out: &mut Vec<f32>,
-) {
+) -> Result<(), DataError> {
     let tables = tables(mean, std);
-    let fill = |buffers: &mut Buffers, (image, &index): (&mut [f32], &u32)| match augmentation {
-        Some(augmentation) => {
-            fill_image(set, index, augmentation, &tables, buffers, image);
-            if let Some(mix) = augmentation.mix(set, index) {
-                blend(set, &mix, augmentation, &tables, buffers, image);
-            }
+    let fill = |buffers: &mut Buffers, (image, &index): (&mut [f32], &u32)| {
+        let Some(augmentation) = augmentation else { return fill_plain(set, index, &tables, image) };
+        fill_image(set, index, augmentation, &tables, buffers, image)?;
+        match augmentation.mix(set, index) {
+            Some(mix) => blend(set, &mix, augmentation, &tables, buffers, image),
+            None => Ok(()),
         }
-        None => fill_plain(set, index, &tables, image),
     };
     let image_len = set.image_len().max(1);
     out.resize(indices.len() * set.image_len(), 0.0);
     #[cfg(not(target_family = "wasm"))]
-    out.par_chunks_exact_mut(image_len).zip(indices).for_each_init(Buffers::default, fill);
+    return out.par_chunks_exact_mut(image_len).zip(indices).try_for_each_init(Buffers::default, fill);
     #[cfg(target_family = "wasm")]
     {
         let mut buffers = Buffers::default();
-        out.chunks_exact_mut(image_len).zip(indices).for_each(|image| fill(&mut buffers, image));
+        out.chunks_exact_mut(image_len).zip(indices).try_for_each(|image| fill(&mut buffers, image))
     }
 }
 
@@ -133,14 +156,16 @@ struct Buffers {
     partner: Vec<f32>,
 }
 
-fn fill_plain(set: &ImageSet, index: u32, tables: &Tables, image: &mut [f32]) {
+fn fill_plain(set: &ImageSet, index: u32, tables: &Tables, image: &mut [f32]) -> Result<(), DataError> {
     let plane = set.height * set.width;
-    let planes = image.chunks_exact_mut(plane).zip(set.image(index as usize).chunks_exact(plane));
+    let original = set.image(index as usize)?;
+    let planes = image.chunks_exact_mut(plane).zip(original.chunks_exact(plane));
     for ((out, pixels), table) in planes.zip(tables) {
         for (value, &pixel) in out.iter_mut().zip(pixels) {
             *value = table[usize::from(pixel)];
         }
     }
+    Ok(())
 }
 
 /// Overwrites `image` with one image, augmented but not mixed.
@@ -151,12 +176,13 @@ fn fill_image(
     tables: &Tables,
     buffers: &mut Buffers,
     image: &mut [f32],
-) {
+) -> Result<(), DataError> {
     let transform = augment.draw(seed, epoch, index);
     let size = [set.height, set.width];
     let Buffers { pixels: changed, bordered, .. } = buffers;
     changed.clear();
-    let original = set.image(index as usize);
+    let crop = augment.resized_crop.draw(seed, epoch, index);
+    let original = &*set.view(index as usize, crop.as_ref())?;
     if let Some(draw) = &transform.affine {
         pixels::warp(original, size, draw, bordered, changed);
     }
@@ -174,6 +200,7 @@ fn fill_image(
     if let Some(centre) = transform.cutout {
         pixels::cutout(image, size, augment.cutout, centre);
     }
+    Ok(())
 }
 
 /// Mixes `image` with its partner, which is augmented as in the same epoch.
@@ -184,10 +211,10 @@ fn blend(
     tables: &Tables,
     buffers: &mut Buffers,
     image: &mut [f32],
-) {
+) -> Result<(), DataError> {
     let mut partner = std::mem::take(&mut buffers.partner);
     partner.resize(image.len(), 0.0);
-    fill_image(set, mix.partner, augmentation, tables, buffers, &mut partner);
+    fill_image(set, mix.partner, augmentation, tables, buffers, &mut partner)?;
     match mix.patch {
         None => {
             for (value, other) in image.iter_mut().zip(&partner) {
@@ -204,6 +231,7 @@ fn blend(
         }
     }
     buffers.partner = partner;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -211,7 +239,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::{Affine, Color, Flip, Mix, Transform, dataset::hex, synthetic};
+    use crate::{Affine, Color, Flip, Mix, Transform, digest::hex, synthetic};
 
     const MEAN: [f32; 3] = [0.5, 0.25, 0.0];
     const STD: [f32; 3] = [0.5, 0.25, 1.0];
@@ -219,7 +247,7 @@ mod tests {
     /// Three images of 4 x 5 in which each pixel differs from its neighbors.
     fn small() -> ImageSet {
         let images = (0..3 * 3 * 4 * 5).map(|i| (i * 37 % 255 + 1) as u8).collect();
-        ImageSet { height: 4, width: 5, images, labels: vec![0, 1, 2] }
+        ImageSet { height: 4, width: 5, images: Images::InMemory(images), labels: vec![0, 1, 2] }
     }
 
     fn batch(set: &ImageSet, indices: &[u32], augment: Option<(&Augment, u64, u64)>) -> Vec<f32> {
@@ -228,7 +256,7 @@ mod tests {
         let partners: Vec<u32> = (0..set.len() as u32).collect();
         let augmentation =
             augment.map(|(augment, seed, epoch)| Augmentation { augment, seed, epoch, partners: &partners });
-        fill_batch(set, indices, augmentation.as_ref(), MEAN, STD, &mut out);
+        fill_batch(set, indices, augmentation.as_ref(), MEAN, STD, &mut out).unwrap();
         out
     }
 
@@ -243,7 +271,7 @@ mod tests {
                     let column = (x + transform.column).checked_sub(padding).filter(|&v| v < set.width);
                     let value = match (row, column) {
                         (Some(row), Some(column)) => {
-                            set.image(index as usize)[(channel * set.height + row) * set.width + column]
+                            set.image(index as usize).unwrap()[(channel * set.height + row) * set.width + column]
                         }
                         _ => 0,
                     };
@@ -328,7 +356,7 @@ mod tests {
             (augment.mix.mixup_chance, augment.mix.cutmix_chance) = (mixup, cutmix);
             let augmentation = Augmentation { augment: &augment, seed: 1, epoch: 0, partners: &[7] };
             let mut mixed = vec![];
-            fill_batch(&set, &all, Some(&augmentation), MEAN, STD, &mut mixed);
+            fill_batch(&set, &all, Some(&augmentation), MEAN, STD, &mut mixed).unwrap();
             let own = batch(&set, &all, Some((&plain, 1, 0)));
             let partner = batch(&set, &[7], Some((&plain, 1, 0)));
             let targets = targets(&set, &all, Some(&augmentation));

@@ -9,11 +9,7 @@ use std::path::Path;
 
 #[cfg(not(target_family = "wasm"))]
 use crate::pickle::{Pickle, PickleError};
-use crate::{
-    dataset::{Dataset, ImageSet},
-    error::DataError,
-    found::LoadReport,
-};
+use crate::{dataset::Dataset, error::DataError, found::LoadReport, images::ImageSet};
 
 /// Pixels per side.
 pub const SIDE: usize = 32;
@@ -227,6 +223,7 @@ impl Cifar {
             test: Some(test),
             mean: self.mean,
             std: self.std,
+            preprocessing: None,
             report: LoadReport { files: files.len(), notes, ..LoadReport::default() },
         })
     }
@@ -282,7 +279,7 @@ impl Cifar {
         if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
             return Err(DataError::PartialRecord { path: path.into(), bytes: bytes.len(), record, set: self.title });
         }
-        set.images.reserve(bytes.len() / record * PIXELS);
+        set.pixels_mut().reserve(bytes.len() / record * PIXELS);
         for (number, record) in bytes.chunks_exact(record).enumerate() {
             let (labels, pixels) = record.split_at(self.label_bytes);
             let label = labels[self.label_at];
@@ -290,8 +287,7 @@ impl Cifar {
                 let last = self.classes.len() - 1;
                 return Err(DataError::Label { path: path.into(), record: number, label, last });
             }
-            set.labels.push(u32::from(label));
-            set.images.extend_from_slice(pixels);
+            set.push(pixels, u32::from(label));
         }
         Ok(())
     }
@@ -313,8 +309,8 @@ mod tests {
         let bytes = [record(&[3], 1), second].concat();
         CIFAR10.parse(Path::new("data_batch_1.bin"), &bytes, &mut set).unwrap();
         assert_eq!(set.labels, [3, 9]);
-        assert_eq!(set.image(0), [1; 3072]);
-        assert_eq!(set.image(1)[1024], 200, "the first green pixel");
+        assert_eq!(*set.image(0).unwrap(), [1; 3072]);
+        assert_eq!(set.image(1).unwrap()[1024], 200, "the first green pixel");
     }
 
     #[test]
@@ -324,7 +320,7 @@ mod tests {
         let parsed = |cifar: &Cifar| {
             let mut set = ImageSet::empty(SIDE, SIDE);
             cifar.parse(Path::new("train.bin"), &bytes, &mut set).unwrap();
-            assert_eq!((set.image(0), set.image(1)), (&[1; 3072][..], &[2; 3072][..]));
+            assert_eq!(set.images.in_memory().unwrap(), [[1; 3072], [2; 3072]].concat());
             set.labels.iter().map(|&label| cifar.classes[label as usize]).collect::<Vec<_>>()
         };
         assert_eq!(parsed(&CIFAR100), ["apple", "worm"]);

@@ -4,10 +4,19 @@
 //! The strengths are meant for images of 32 x 32 pixels; larger images are corrupted by the same amounts. Noise
 //! is drawn from [`random`](crate::random) and does not depend on other images or threads.
 
+use std::sync::Arc;
+
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 use rayon::prelude::*;
 
-use crate::{dataset::ImageSet, decode::decode_image, random::KeyedRng};
+use crate::{
+    decode::decode_image,
+    digest,
+    error::DataError,
+    images::{ImageSet, ImageSource, Images, Stream},
+    random::KeyedRng,
+    resized_crop::CropDraw,
+};
 
 /// A kind of corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,32 +64,73 @@ impl Corruption {
 /// Number of severities; they count from 1.
 pub const SEVERITIES: usize = 5;
 
-/// Returns the set with every image corrupted. Noise is a function of (seed, severity, index of the image).
+/// Returns the set with every image corrupted; the images of a stream are corrupted when they are asked for. Noise is a
+/// function of (seed, severity, index of the image).
 ///
 /// # Panics
 ///
 /// If `severity` is not 1 to 5.
 pub fn corrupt(set: &ImageSet, corruption: Corruption, severity: usize, seed: u64) -> ImageSet {
-    let strength = corruption.strengths()[severity - 1];
-    let size = [set.height, set.width];
+    assert!((1..=SEVERITIES).contains(&severity), "severities are 1 to {SEVERITIES}, not {severity}");
     let mut corrupted = set.clone();
-    corrupted.images.par_chunks_exact_mut(set.image_len().max(1)).enumerate().for_each(
-        |(index, image)| match corruption {
-            Corruption::GaussianNoise => {
-                let rng = KeyedRng::new(b"corrupt.", seed, severity as u64, index as u64);
-                add_noise(image, 255.0 * strength, rng);
-            }
-            Corruption::GaussianBlur => image.chunks_exact_mut(size[0] * size[1]).for_each(|plane| {
-                blur(plane, size, strength);
-            }),
-            Corruption::Brightness => brighten(image, 255.0 * strength),
-            Corruption::Contrast => {
-                image.chunks_exact_mut(size[0] * size[1]).for_each(|plane| flatten(plane, strength));
-            }
-            Corruption::Jpeg => compress(image, size, strength as u8),
-        },
-    );
+    match &mut corrupted.images {
+        Images::InMemory(pixels) => {
+            let size = [set.height, set.width];
+            pixels
+                .par_chunks_exact_mut(set.image_len().max(1))
+                .enumerate()
+                .for_each(|(index, image)| change(image, size, corruption, severity, seed, index));
+        }
+        images => {
+            let source = Corrupted { set: set.clone(), corruption, severity, seed };
+            *images = Images::Streamed(Stream::new(Arc::new(source), (0..set.len() as u32).collect()));
+        }
+    }
     corrupted
+}
+
+/// The images of a set, corrupted.
+#[derive(Debug)]
+struct Corrupted {
+    set: ImageSet,
+    corruption: Corruption,
+    severity: usize,
+    seed: u64,
+}
+
+impl ImageSource for Corrupted {
+    fn image(&self, index: u32, crop: Option<&CropDraw>) -> Result<Vec<u8>, DataError> {
+        let Self { set, corruption, severity, seed } = self;
+        let mut image = set.view(index as usize, crop)?.into_owned();
+        change(&mut image, [set.height, set.width], *corruption, *severity, *seed, index as usize);
+        Ok(image)
+    }
+
+    /// Corrupted images are the same where the images are.
+    fn digest(&self, index: u32) -> u128 {
+        let Self { set, corruption, severity, seed } = self;
+        let image = set.select(&[index]).digests().next();
+        digest::short(format!("{image:?} {corruption:?} {severity} {seed} {index}").as_bytes())
+    }
+}
+
+/// Corrupts one image `[3, H, W]` of `[height, width]`.
+fn change(image: &mut [u8], size: [usize; 2], corruption: Corruption, severity: usize, seed: u64, index: usize) {
+    let strength = corruption.strengths()[severity - 1];
+    match corruption {
+        Corruption::GaussianNoise => {
+            let rng = KeyedRng::new(b"corrupt.", seed, severity as u64, index as u64);
+            add_noise(image, 255.0 * strength, rng);
+        }
+        Corruption::GaussianBlur => image.chunks_exact_mut(size[0] * size[1]).for_each(|plane| {
+            blur(plane, size, strength);
+        }),
+        Corruption::Brightness => brighten(image, 255.0 * strength),
+        Corruption::Contrast => {
+            image.chunks_exact_mut(size[0] * size[1]).for_each(|plane| flatten(plane, strength));
+        }
+        Corruption::Jpeg => compress(image, size, strength as u8),
+    }
 }
 
 /// Adds normal noise with this standard deviation.
@@ -162,9 +212,13 @@ mod tests {
     use crate::synthetic;
 
     /// Root mean square difference of all pixels.
+    fn pixels_of(set: &ImageSet) -> &[u8] {
+        set.images.in_memory().unwrap()
+    }
+
     fn distance(a: &ImageSet, b: &ImageSet) -> f64 {
-        let squares = a.images.iter().zip(&b.images).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
-        (squares.sum::<f64>() / a.images.len() as f64).sqrt()
+        let squares = pixels_of(a).iter().zip(pixels_of(b)).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+        (squares.sum::<f64>() / pixels_of(a).len() as f64).sqrt()
     }
 
     #[test]
@@ -173,7 +227,7 @@ mod tests {
         for corruption in Corruption::ALL {
             let changed = (1..=SEVERITIES).map(|severity| {
                 let corrupted = corrupt(&set, corruption, severity, 0);
-                assert_eq!((&corrupted.labels, corrupted.images.len()), (&set.labels, set.images.len()));
+                assert_eq!((&corrupted.labels, pixels_of(&corrupted).len()), (&set.labels, pixels_of(&set).len()));
                 distance(&set, &corrupted)
             });
             let changed: Vec<f64> = changed.collect();
@@ -183,10 +237,10 @@ mod tests {
 
     #[test]
     fn noise_is_normal_and_depends_on_seed_severity_and_image_alone() {
-        let grey = ImageSet { height: 64, width: 64, images: vec![128; 4 * 3 * 64 * 64], labels: vec![0; 4] };
+        let grey = ImageSet { height: 64, width: 64, images: vec![128; 4 * 3 * 64 * 64].into(), labels: vec![0; 4] };
         let noisy = corrupt(&grey, Corruption::GaussianNoise, 5, 7);
-        let differences = || noisy.images.iter().map(|value| f64::from(*value) - 128.0);
-        let count = noisy.images.len() as f64;
+        let differences = || pixels_of(&noisy).iter().map(|value| f64::from(*value) - 128.0);
+        let count = pixels_of(&noisy).len() as f64;
         let mean = differences().sum::<f64>() / count;
         let deviation = (differences().map(|d| (d - mean).powi(2)).sum::<f64>() / count).sqrt();
         // Truncation lowers the mean by half a level.
@@ -194,10 +248,11 @@ mod tests {
         let beyond = differences().filter(|d| (d - mean).abs() > 2.0 * deviation).count() as f64 / count;
         assert!((beyond - 0.0455).abs() < 0.005, "{beyond} of it beyond two deviations");
 
-        assert_eq!(corrupt(&grey, Corruption::GaussianNoise, 5, 7), noisy);
-        assert_ne!(corrupt(&grey, Corruption::GaussianNoise, 5, 8), noisy);
-        let fewer = ImageSet { images: grey.images[..3 * 64 * 64].to_vec(), labels: vec![0], ..grey };
-        assert_eq!(corrupt(&fewer, Corruption::GaussianNoise, 5, 7).images, noisy.image(0));
+        let again = |seed| corrupt(&grey, Corruption::GaussianNoise, 5, seed);
+        assert_eq!(pixels_of(&again(7)), pixels_of(&noisy));
+        assert_ne!(pixels_of(&again(8)), pixels_of(&noisy));
+        let fewer = ImageSet { images: pixels_of(&grey)[..3 * 64 * 64].to_vec().into(), labels: vec![0], ..grey };
+        assert_eq!(*pixels_of(&corrupt(&fewer, Corruption::GaussianNoise, 5, 7)), *noisy.image(0).unwrap());
     }
 
     /// Compares with what scikit-image and Pillow, which CIFAR-10-C's authors use, make of one picture.
@@ -207,14 +262,14 @@ mod tests {
         let fixture: serde_json::Value = serde_json::from_slice(&std::fs::read(fixture).unwrap()).unwrap();
         let pixels = |value: &serde_json::Value| -> Vec<u8> { serde_json::from_value(value.clone()).unwrap() };
         let side = fixture["side"].as_u64().unwrap() as usize;
-        let set = ImageSet { height: side, width: side, images: pixels(&fixture["image"]), labels: vec![0] };
+        let set = ImageSet { height: side, width: side, images: pixels(&fixture["image"]).into(), labels: vec![0] };
         for corruption in Corruption::ALL {
             let Some(expected) = fixture[corruption.name()].as_array() else { continue };
             assert_eq!(expected.len(), SEVERITIES);
             for (severity, expected) in (1..).zip(expected) {
-                let expected = ImageSet { images: pixels(expected), ..set.clone() };
+                let expected = ImageSet { images: pixels(expected).into(), ..set.clone() };
                 let corrupted = corrupt(&set, corruption, severity, 0);
-                let pairs = corrupted.images.iter().zip(&expected.images);
+                let pairs = pixels_of(&corrupted).iter().zip(pixels_of(&expected));
                 let largest = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
                 let (off, changed) = (distance(&corrupted, &expected), distance(&set, &expected));
                 // JPEG decoders use different filters for colors; the others differ where a value is at the edge of a

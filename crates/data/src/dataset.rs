@@ -1,4 +1,4 @@
-//! Images in memory as bytes, with labels and statistics.
+//! Images with what is known of them: classes, parts, statistics, a digest.
 
 #[cfg(not(target_family = "wasm"))]
 use std::collections::HashMap;
@@ -6,70 +6,16 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    decode::Preprocessing,
+    digest::hex,
     error::DataError,
     found::LoadReport,
+    images::{ImageSet, Images},
     split::{Split, Validation, balanced_subset, split},
 };
 
-/// RGB images of one size with their labels.
-///
-/// `images.len() == labels.len() * 3 * height * width` holds for every set that this crate makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageSet {
-    /// Height of each image in pixels.
-    pub height: usize,
-    /// Width of each image in pixels.
-    pub width: usize,
-    /// Pixels `[N, 3, H, W]`, 0 to 255, channels in the order red, green, blue.
-    pub images: Vec<u8>,
-    /// Class of each image `[N]`, an index into [`Dataset::classes`].
-    pub labels: Vec<u32>,
-}
-
-impl ImageSet {
-    /// A set without images.
-    pub fn empty(height: usize, width: usize) -> Self {
-        Self { height, width, images: Vec::new(), labels: Vec::new() }
-    }
-
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Whether the set has no images.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// Bytes of one image, `3 * height * width`.
-    pub fn image_len(&self) -> usize {
-        3 * self.height * self.width
-    }
-
-    /// Pixels of one image `[3, H, W]`.
-    ///
-    /// # Panics
-    ///
-    /// If `index` is not below [`len`](Self::len).
-    pub fn image(&self, index: usize) -> &[u8] {
-        &self.images[index * self.image_len()..][..self.image_len()]
-    }
-
-    /// The images at `indices`, in that order.
-    ///
-    /// # Panics
-    ///
-    /// If an index is not below [`len`](Self::len).
-    pub fn select(&self, indices: &[u32]) -> Self {
-        let mut images = Vec::with_capacity(indices.len() * self.image_len());
-        for &index in indices {
-            images.extend_from_slice(self.image(index as usize));
-        }
-        let labels = indices.iter().map(|&index| self.labels[index as usize]).collect();
-        Self { height: self.height, width: self.width, images, labels }
-    }
-}
+/// How the digest of a stream begins.
+const OF_IMAGES: &str = "images-";
 
 /// Named training images, optionally with test images.
 #[derive(Clone, Debug)]
@@ -89,6 +35,8 @@ pub struct Dataset {
     pub mean: [f32; 3],
     /// Standard deviation of red, green and blue, scaled like [`mean`](Self::mean); never 0.
     pub std: [f32; 3],
+    /// How pictures were brought to this size, for whoever brings others to it; `None` for Kiln's own way.
+    pub preprocessing: Option<Preprocessing>,
     /// Files that were not used.
     pub report: LoadReport,
 }
@@ -97,10 +45,46 @@ impl Dataset {
     /// SHA-256, in hexadecimal, of the class names, shapes, labels and pixels of train and test.
     ///
     /// Two datasets with the same digest train the same model. Name, statistics and report are not included; which images
-    /// to validate on are, if the data says so.
+    /// to validate on are, if the data says so. Of a stream, where all pixels cannot be read again, it is made of the digests
+    /// of the images, and begins with `images-`; [`has_digest`](Self::has_digest) compares with either form.
     pub fn digest(&self) -> String {
+        if self.is_streamed() { self.digest_of_images() } else { self.digest_of_pixels() }
+    }
+
+    /// Whether this is the digest of this dataset, be it in memory or streamed. Of a dataset in memory that is streamed
+    /// elsewhere, or the other way around, too, but for a stream that is asked for the digest of pixels.
+    pub fn has_digest(&self, digest: &str) -> bool {
+        let is_of_images = digest.starts_with(OF_IMAGES);
+        let found = if is_of_images || self.is_streamed() { self.digest_of_images() } else { self.digest_of_pixels() };
+        found == digest
+    }
+
+    /// Whether images are read whenever they are asked for.
+    pub fn is_streamed(&self) -> bool {
+        [Some(&self.train), self.test.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|set| matches!(set.images, Images::Streamed(_)))
+    }
+
+    fn digest_of_pixels(&self) -> String {
+        self.digest_with("kiln dataset 1", |hash, set| {
+            if let Images::InMemory(pixels) = &set.images {
+                hash.update(pixels);
+            }
+        })
+    }
+
+    fn digest_of_images(&self) -> String {
+        let digest = self.digest_with("kiln dataset 2", |hash, set| {
+            set.digests().for_each(|image| hash.update(image.to_le_bytes()));
+        });
+        OF_IMAGES.to_owned() + &digest
+    }
+
+    fn digest_with(&self, version: &str, add_images: impl Fn(&mut Sha256, &ImageSet)) -> String {
         // Lengths come before contents, so that different datasets never give the same stream of bytes.
-        let mut hash = Sha256::new_with_prefix(b"kiln dataset 1");
+        let mut hash = Sha256::new_with_prefix(version);
         hash.update((self.classes.len() as u64).to_le_bytes());
         for class in &self.classes {
             hash.update((class.len() as u64).to_le_bytes());
@@ -115,7 +99,7 @@ impl Dataset {
             for label in &set.labels {
                 hash.update(label.to_le_bytes());
             }
-            hash.update(&set.images);
+            add_images(&mut hash, set);
         }
         if let Some(indices) = &self.validation {
             hash.update((indices.len() as u64).to_le_bytes());
@@ -213,32 +197,50 @@ pub struct Matched {
 /// Computed from a histogram, so the result does not depend on the order of the images and is exact up to the
 /// final rounding. A deviation below one gray level (images of one color, or no images) is raised to 1/255, so
 /// that dividing by it is safe.
-pub fn channel_statistics(set: &ImageSet) -> ([f32; 3], [f32; 3]) {
-    let mut histogram = [[0u64; 256]; 3];
-    if !set.is_empty() {
-        for (plane, pixels) in set.images.chunks_exact(set.height * set.width).enumerate() {
-            for &pixel in pixels {
-                histogram[plane % 3][usize::from(pixel)] += 1;
-            }
-        }
+///
+/// # Errors
+///
+/// [`DataError`] if a source cannot read an image any more.
+pub fn channel_statistics(set: &ImageSet) -> Result<([f32; 3], [f32; 3]), DataError> {
+    let mut histogram = Histogram::default();
+    for index in 0..set.len() {
+        histogram.add(&set.image(index)?);
     }
-    let (mut mean, mut std) = ([0.0; 3], [0.0; 3]);
-    for (channel, counts) in histogram.iter().enumerate() {
-        let expectation = |value: &dyn Fn(f64) -> f64| {
-            let sum: f64 = (0..).zip(counts).map(|(v, &n)| value(f64::from(v)) * n as f64).sum();
-            sum / counts.iter().sum::<u64>().max(1) as f64
-        };
-        let average = expectation(&|v| v);
-        let variance = expectation(&|v| (v - average).powi(2));
-        mean[channel] = (average / 255.0) as f32;
-        std[channel] = (variance.sqrt().max(1.0) / 255.0) as f32;
-    }
-    (mean, std)
+    Ok(histogram.statistics())
 }
 
-/// Bytes as lowercase hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// How often each of the 256 values occurs in each channel.
+pub(crate) struct Histogram([[u64; 256]; 3]);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self([[0; 256]; 3])
+    }
+}
+
+impl Histogram {
+    /// Counts an image `[3, H, W]`.
+    pub fn add(&mut self, image: &[u8]) {
+        for (counts, plane) in self.0.iter_mut().zip(image.chunks_exact((image.len() / 3).max(1))) {
+            plane.iter().for_each(|value| counts[usize::from(*value)] += 1);
+        }
+    }
+
+    /// As [`channel_statistics`].
+    pub fn statistics(&self) -> ([f32; 3], [f32; 3]) {
+        let (mut mean, mut std) = ([0.0; 3], [0.0; 3]);
+        for (channel, counts) in self.0.iter().enumerate() {
+            let expectation = |value: &dyn Fn(f64) -> f64| {
+                let sum: f64 = (0..).zip(counts).map(|(v, &n)| value(f64::from(v)) * n as f64).sum();
+                sum / counts.iter().sum::<u64>().max(1) as f64
+            };
+            let average = expectation(&|v| v);
+            let variance = expectation(&|v| (v - average).powi(2));
+            mean[channel] = (average / 255.0) as f32;
+            std[channel] = (variance.sqrt().max(1.0) / 255.0) as f32;
+        }
+        (mean, std)
+    }
 }
 
 #[cfg(test)]
@@ -254,7 +256,7 @@ mod tests {
             |d| d.validation = Some(vec![3]),
             |d| d.classes[0].push('s'),
             |d| d.train.labels.swap(0, 1),
-            |d| d.train.images[100] ^= 1,
+            |d| d.train.pixels_mut()[100] ^= 1,
             |d| (d.train.height, d.train.width) = (16, 64),
             |d| d.test = None,
             |d| d.test = Some(ImageSet::empty(32, 32)),
@@ -275,17 +277,17 @@ mod tests {
         let set = ImageSet {
             height: 1,
             width: 2,
-            images: vec![0, 255, 51, 51, 0, 0, /* second image */ 0, 255, 51, 51, 102, 102],
+            images: Images::InMemory(vec![0, 255, 51, 51, 0, 0, /* second image */ 0, 255, 51, 51, 102, 102]),
             labels: vec![0, 0],
         };
-        let (mean, std) = channel_statistics(&set);
+        let (mean, std) = channel_statistics(&set).unwrap();
         assert_eq!(mean, [0.5, 0.2, 0.2]);
         assert_eq!(std, [0.5, 1.0 / 255.0, 0.2]);
     }
 
     #[test]
     fn statistics_of_no_images_are_finite() {
-        let (mean, std) = channel_statistics(&ImageSet::empty(32, 32));
+        let (mean, std) = channel_statistics(&ImageSet::empty(32, 32)).unwrap();
         assert_eq!(mean, [0.0; 3]);
         assert!(std.iter().all(|&s| s > 0.0));
     }
@@ -298,7 +300,7 @@ mod tests {
         for class in 0..10 {
             assert_eq!(dataset.train.labels.iter().filter(|&&label| label == class).count(), 4);
         }
-        assert_eq!(dataset.train.images.len(), 40 * dataset.train.image_len());
+        assert_eq!(dataset.train.pixels_mut().len(), 40 * dataset.train.image_len());
     }
 
     #[test]
@@ -314,7 +316,7 @@ mod tests {
             (vec!["disc".into(), before.classes[2].clone()], 8, 24)
         );
         assert_eq!((dataset.classes, &dataset.train.labels[..]), (known, &[2, 1, 2, 1][..]));
-        assert_eq!(dataset.train.image(1), before.train.image(2));
+        assert_eq!(dataset.train.image(1).unwrap(), before.train.image(2).unwrap());
         assert_eq!(dataset.validation, Some(vec![0, 3]));
         assert_eq!(dataset.test.unwrap().labels, [2, 1]);
     }

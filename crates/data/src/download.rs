@@ -15,7 +15,7 @@ use ureq::{
     http::{Response, StatusCode, Uri, header},
 };
 
-use crate::{dataset::hex, progress::LoadProgress};
+use crate::{digest::hex, progress::LoadProgress};
 
 /// Maximum size of a download: 1 GiB.
 pub const MAX_BYTES: u64 = 1 << 30;

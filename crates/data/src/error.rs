@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::decode::DecodeError;
+
 /// Why a dataset could not be loaded. Each message says what failed and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -14,6 +16,22 @@ pub enum DataError {
         path: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+
+    /// An image that could be read at the start can no longer be.
+    #[error("{} could be read when the data was loaded, and now it cannot: {error}; put it back", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: DecodeError,
+    },
+
+    /// An image is another one than at the start.
+    #[error("{} has changed since the data was loaded: put it back as it was", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
 
     /// The path is neither a folder nor an archive.

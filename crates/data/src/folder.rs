@@ -8,24 +8,27 @@ mod assemble;
 mod disk;
 mod layout;
 mod names;
+mod pictures;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use names::{is_image, normalized, text};
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
-use self::{assemble::assemble, layout::Layout};
+use self::{assemble::assemble, layout::Layout, pictures::Pictures};
 use crate::{
     dataset::Dataset,
-    decode::{DecodeError, Input, MAX_IMAGE_SIZE, Preprocessing, decode_image, decode_image_file},
+    decode::{DecodeError, Input, MAX_IMAGE_SIZE, Preprocessing, dimensions, with_file},
     error::DataError,
     labels::Labels,
     progress::LoadProgress,
 };
 
 /// Files decoded between two progress reports.
-const CHUNK_FILES: usize = 1024;
+const CHUNK_FILES: usize = 256;
+
+/// Bytes of pixels that are kept in memory; larger sets are read whenever an image is asked for. The same on every machine,
+/// so that the same data gives the same run.
+const MOST_IN_MEMORY: usize = 2 << 30;
 
 /// How images are to be loaded.
 #[derive(Clone, Copy, Default)]
@@ -38,11 +41,18 @@ pub(crate) struct Wish<'a> {
     pub labels: Option<&'a Labels>,
     /// Classes of a network that the images are to be scored with; none for training.
     pub known_classes: &'a [String],
+    /// Whether crops of the originals will be wanted.
+    pub originals: bool,
 }
 
 impl Wish<'_> {
     fn input(&self) -> Input {
         Input { size: self.size, preprocessing: self.preprocessing }
+    }
+
+    /// Whether so many images are read whenever they are asked for, instead of being kept in memory.
+    fn streams(&self, images: usize) -> bool {
+        self.originals || images.saturating_mul(3 * self.size * self.size) > MOST_IN_MEMORY
     }
 }
 
@@ -76,54 +86,6 @@ struct Candidate {
     contents: Contents,
 }
 
-/// Decoded images.
-struct Pictures {
-    /// What each image is brought to.
-    input: Input,
-    /// `[N, 3, size, size]`: one buffer, which becomes the dataset's, so that no image is held twice.
-    pixels: Vec<u8>,
-    /// The start of the SHA-256 of each image's pixels `[N]`.
-    digests: Vec<u128>,
-    /// Which image each candidate became, by its position.
-    outcomes: Vec<Option<Result<usize, DecodeError>>>,
-}
-
-impl Pictures {
-    fn new(input: Input, candidates: usize) -> Self {
-        Self { input, pixels: vec![], digests: vec![], outcomes: vec![None; candidates] }
-    }
-
-    /// Decodes on all threads, and adds the images in the order given.
-    fn decode(&mut self, candidates: Vec<Candidate>) {
-        let input = self.input;
-        let decode = |Candidate { position, contents }| {
-            let pixels = match contents {
-                Contents::OnDisk(path) => decode_image_file(&path, input),
-                Contents::InMemory(bytes) => decode_image(&bytes, input),
-                Contents::Refused(error) => Err(error),
-            };
-            (position, pixels.map(|pixels| (digest(&pixels), pixels)))
-        };
-        for (position, image) in candidates.into_par_iter().map(decode).collect::<Vec<_>>() {
-            self.outcomes[position] = Some(image.map(|(digest, pixels)| {
-                self.pixels.extend_from_slice(&pixels);
-                self.digests.push(digest);
-                self.digests.len() - 1
-            }));
-        }
-    }
-
-    /// Number of files that could not be decoded so far.
-    fn useless(&self) -> usize {
-        self.outcomes.iter().flatten().filter(|outcome| outcome.is_err()).count()
-    }
-}
-
-fn digest(pixels: &[u8]) -> u128 {
-    let digest = Sha256::digest(pixels);
-    u128::from_le_bytes(std::array::from_fn(|at| digest[at]))
-}
-
 /// # Errors
 ///
 /// [`DataError::ImageSize`] if images cannot be resized to `size` x `size` pixels.
@@ -141,7 +103,7 @@ pub(crate) fn load_folder(
     let disk::Listing { files, paths, folders } = disk::list(root)?;
     let layout = Layout::of(root, &files, &folders, wish)?;
     let total = layout.placed.len();
-    let mut pictures = Pictures::new(wish.input(), total);
+    let mut pictures = Pictures::new(wish, &layout);
     for (chunk, placed) in layout.placed.chunks(CHUNK_FILES).enumerate() {
         let candidate = |(at, (file, _)): (usize, &(usize, _))| {
             let contents = match &files[*file].kind {
@@ -165,9 +127,32 @@ pub(crate) fn load_archive(
     check_size(wish.size)?;
     let files = archive::list(path)?;
     let layout = Layout::of(path, &files, &[], wish)?;
-    let mut pictures = Pictures::new(wish.input(), layout.placed.len());
+    let mut pictures = Pictures::new(wish, &layout);
     archive::decode(path, &files, &layout, &mut pictures, progress)?;
     assemble(path, layout, pictures, wish, |file| PathBuf::from(&files[file].name))
+}
+
+/// Images that are looked at to find out how large they are.
+const MOST_MEASURED: usize = 64;
+
+/// The image size that suits most of a folder's images: 224, 128, 64 or 32, the largest that is not above the median of
+/// their shorter sides.
+pub(crate) fn usual_size(root: &Path) -> Result<usize, DataError> {
+    let files = image_files(root)?;
+    let some = (0..files.len().min(MOST_MEASURED)).map(|at| &files[at * files.len() / files.len().min(MOST_MEASURED)]);
+    let sides = some.filter_map(|path| with_file(path, |bytes| dimensions(bytes)).ok());
+    Ok(suitable(sides.map(|[width, height]| width.min(height)).collect()))
+}
+
+/// The same of an archive, by its first images.
+pub(crate) fn usual_size_in(path: &Path) -> Result<usize, DataError> {
+    Ok(suitable(archive::shorter_sides(path, MOST_MEASURED)?))
+}
+
+fn suitable(mut shorter_sides: Vec<u32>) -> usize {
+    shorter_sides.sort_unstable();
+    let median = shorter_sides.get(shorter_sides.len() / 2).copied().unwrap_or(0);
+    [224, 128, 64].into_iter().find(|size| median >= *size).unwrap_or(32) as usize
 }
 
 /// The image files below a folder, by their paths, without hidden ones and what operating systems leave.

@@ -20,6 +20,8 @@ pub struct LoadReport {
     pub aside: LeftAside,
     /// What looks like a mistake, a sentence each.
     pub notes: Vec<String>,
+    /// Whether the images are not kept in memory, but decoded whenever they are asked for.
+    pub is_streamed: bool,
 }
 
 /// An image file that could not be used.

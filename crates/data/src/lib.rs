@@ -8,6 +8,9 @@
 //!                    synthetic ─┘
 //! ```
 //!
+//! Where a folder has more images than memory should hold, or random crops of the originals are wanted, the set keeps the
+//! files' names instead of pixels, and decodes whenever an image is asked for ([`ImageSource`]).
+//!
 //! Two promises hold everywhere:
 //!
 //! * **Every random draw is a function of (seed, epoch, sample index)**, see [`random`]. The order of
@@ -19,15 +22,20 @@
 //! The crate has no models and no tensors, and it never prints. Modules that need files, threads or
 //! the network are not compiled for wasm.
 
+#[cfg(not(target_family = "wasm"))]
+mod ahead;
 mod augment;
 mod batch;
 pub mod cifar;
 mod dataset;
 mod decode;
+mod digest;
 mod error;
 mod found;
+mod images;
 mod pixels;
 pub mod random;
+mod resized_crop;
 mod sampling;
 mod split;
 mod synthetic;
@@ -54,14 +62,16 @@ mod progress;
 mod zip;
 
 pub use augment::{Affine, AffineDraw, Augment, Color, FinalKeeps, Flip, Mix, MixDraw, Patch, Transform};
-pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, targets};
-pub use dataset::{Dataset, ImageSet, Matched, channel_statistics};
+pub use batch::{Augmentation, Target, epoch_order, fill_batch, normalize, prefetch, targets};
+pub use dataset::{Dataset, Matched, channel_statistics};
 pub use decode::{
     DecodeError, Decoded, EXTENSIONS, Input, Interpolation, MAX_MEMORY, MAX_PIXELS, MAX_SIDE, Preprocessing, crop_rgb,
     crop_rgba, decode_damaged, decode_image, dimensions,
 };
 pub use error::DataError;
 pub use found::{Aside, LeftAside, LoadReport, SkippedFile, listed};
+pub use images::{ImageSet, ImageSource, Images, Stream};
+pub use resized_crop::{CropDraw, ResizedCrop};
 pub use sampling::{balanced_order, balanced_weights};
 pub use split::{Split, Validation, balanced_subset, split};
 pub use synthetic::{SYNTHETIC_CLASSES, synthetic, synthetic_image};
@@ -74,6 +84,6 @@ pub use {
     download::{Digest, DownloadError, download},
     folder::image_files,
     labels::LabelTable,
-    load::{LoadOptions, Loaded, Mirror, Source, load},
+    load::{LoadOptions, Loaded, Mirror, Source, load, usual_image_size},
     progress::LoadProgress,
 };

@@ -85,6 +85,9 @@ pub struct LoadOptions {
     pub image_size: Option<usize>,
     /// How a folder's images are brought to that size; `None` for the center square.
     pub preprocessing: Option<Preprocessing>,
+    /// Random crops of the originals are wanted: a folder's pictures are then not brought to that size once, but decoded
+    /// anew whenever an image is asked for, as large sets are.
+    pub originals: bool,
     /// Download nothing.
     pub offline: bool,
     /// Use only this many training images and a fifth as many test images, see [`Dataset::limit`].
@@ -113,6 +116,7 @@ impl Default for LoadOptions {
             known_classes: vec![],
             image_size: None,
             preprocessing: None,
+            originals: false,
             offline: false,
             limit: None,
             seed: 0,
@@ -150,6 +154,7 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
         preprocessing: options.preprocessing,
         labels: labels.as_ref(),
         known_classes: &options.known_classes,
+        originals: options.originals,
     };
     let mut note = None;
     let mut dataset = match &options.source {
@@ -179,6 +184,23 @@ pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Re
         dataset.limit(limit, options.seed);
     }
     Ok(Loaded { dataset, note })
+}
+
+/// The image size that suits a dataset: 32 for CIFAR and the synthetic set; for pictures in folders 224, 128, 64 or 32, the
+/// largest that is not above the median of the shorter sides of some of them.
+///
+/// # Errors
+///
+/// [`DataError::Io`] and the like if the folder or archive cannot be read.
+pub fn usual_image_size(source: &Source) -> Result<usize, DataError> {
+    match source {
+        Source::Folder(path) => folder::usual_size(path),
+        Source::Archive(path) => match archive_kind(path)? {
+            ArchiveKind::Cifar(..) => Ok(cifar::SIDE),
+            ArchiveKind::Images => folder::usual_size_in(path),
+        },
+        _ => Ok(cifar::SIDE),
+    }
 }
 
 impl Dataset {

@@ -8,8 +8,9 @@
 //! last bit (no sine, no logarithm).
 
 use crate::{
-    dataset::{Dataset, ImageSet, channel_statistics},
+    dataset::{Dataset, channel_statistics},
     found::LoadReport,
+    images::{ImageSet, Images},
     random::KeyedRng,
 };
 
@@ -36,7 +37,7 @@ const SIDE: usize = 32;
 /// longer set starts with the shorter one. If `test` is 0, there is no test set.
 pub fn synthetic(train: usize, test: usize, seed: u64) -> Dataset {
     let train = draw_set(b"synth.tr", train, seed);
-    let (mean, std) = channel_statistics(&train);
+    let (mean, std) = channel_statistics(&train).expect("in memory");
     Dataset {
         name: "synthetic".into(),
         classes: SYNTHETIC_CLASSES.map(String::from).to_vec(),
@@ -45,6 +46,7 @@ pub fn synthetic(train: usize, test: usize, seed: u64) -> Dataset {
         validation: None,
         mean,
         std,
+        preprocessing: None,
         report: LoadReport::default(),
     }
 }
@@ -69,7 +71,7 @@ fn draw_set(domain: &[u8; 8], count: usize, seed: u64) -> ImageSet {
         draw_picture(class, &mut KeyedRng::new(domain, seed, 0, index as u64), SIDE, pixels);
         labels.push(class as u32);
     }
-    ImageSet { height: SIDE, width: SIDE, images, labels }
+    ImageSet { height: SIDE, width: SIDE, images: Images::InMemory(images), labels }
 }
 
 /// A point or direction in the picture, whose sides have length 1; x points right, y down.
@@ -249,8 +251,9 @@ mod tests {
     #[test]
     fn a_longer_set_begins_with_the_shorter_one() {
         let (short, long) = (synthetic(10, 10, 5), synthetic(30, 0, 5));
-        assert_eq!(long.train.images[..short.train.images.len()], short.train.images);
-        assert_ne!(short.test.unwrap().images, short.train.images);
+        let pixels = |set: &ImageSet| set.images.in_memory().unwrap().to_vec();
+        assert!(pixels(&long.train).starts_with(&pixels(&short.train)));
+        assert_ne!(pixels(&short.test.unwrap()), pixels(&short.train));
         assert!(long.test.is_none());
     }
 
@@ -274,14 +277,15 @@ mod tests {
         let dataset = synthetic(2000, 1000, 0);
         let mut centres = [[0.0; 3]; 10];
         for (index, &label) in dataset.train.labels.iter().enumerate() {
-            for (sum, value) in centres[label as usize].iter_mut().zip(mean_color(dataset.train.image(index))) {
+            for (sum, value) in centres[label as usize].iter_mut().zip(mean_color(&dataset.train.image(index).unwrap()))
+            {
                 *sum += value / 200.0;
             }
         }
         let test = dataset.test.unwrap();
         let right = (0..test.len())
             .filter(|&index| {
-                let color = mean_color(test.image(index));
+                let color = mean_color(&test.image(index).unwrap());
                 let distance =
                     |centre: &[f32; 3]| -> f32 { centre.iter().zip(color).map(|(a, b)| (a - b) * (a - b)).sum() };
                 let nearest = (0..10).min_by(|&a, &b| distance(&centres[a]).total_cmp(&distance(&centres[b])));

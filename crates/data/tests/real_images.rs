@@ -49,7 +49,8 @@ fn all_of_cifar10_decodes_in_seconds() {
         let start = Instant::now();
         for (epoch, batch_indices) in (0..).zip(indices.chunks(512)) {
             let augmentation = Augmentation { augment: &augment, seed: 0, epoch, partners: &indices };
-            fill_batch(&dataset.train, batch_indices, Some(&augmentation), dataset.mean, dataset.std, &mut batch);
+            let (mean, std) = (dataset.mean, dataset.std);
+            fill_batch(&dataset.train, batch_indices, Some(&augmentation), mean, std, &mut batch).unwrap();
         }
         start.elapsed() / 50_000
     });

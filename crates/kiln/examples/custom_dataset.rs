@@ -1,4 +1,4 @@
-//! Pictures from anywhere: a dataset is bytes and labels.
+//! Pictures from anywhere: a dataset is bytes and labels. For more than memory holds, implement `kiln::data::ImageSource`.
 //!
 //!     cargo run --release --example custom_dataset
 
@@ -17,14 +17,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut train = ImageSet::empty(SIZE, SIZE);
     for index in 0..400 {
         let label = index % 2;
-        train.images.extend(stripes(label, index as usize * 7 % 8));
-        train.labels.push(label);
+        train.push(&stripes(label, index as usize * 7 % 8), label);
     }
-    let (mean, std) = channel_statistics(&train);
+    let (mean, std) = channel_statistics(&train)?;
     let classes = ["upright".to_owned(), "level".to_owned()].to_vec();
     let report = LoadReport::default();
     let name = "stripes".to_owned();
-    let data = Dataset { name, classes, train, validation: None, test: None, mean, std, report };
+    let data = Dataset { name, classes, train, validation: None, test: None, mean, std, preprocessing: None, report };
 
     let mut recipe = Recipe::named("quick")?;
     recipe.training.image_size = SIZE;

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (mut sum, mut steps) = (0.0, 0);
         for batch in epoch_order(&indices, 0, epoch).chunks_exact(BATCH) {
             let mut pixels = vec![];
-            fill_batch(&data.train, batch, Some(&augmentation), data.mean, data.std, &mut pixels);
+            fill_batch(&data.train, batch, Some(&augmentation), data.mean, data.std, &mut pixels)?;
             let shape = [BATCH, 3, data.train.height, data.train.width];
             let images = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
             let targets = targets(&data.train, batch, Some(&augmentation));

@@ -5,7 +5,7 @@
 //! BUNDLE is a `model.safetensors` of an earlier run, or one of `web/models`.
 
 use kiln::train::recipe::Model;
-use kiln::{Bundle, Dataset, Recipe, Run, RunEvent, RunOptions};
+use kiln::{Bundle, Recipe, Run, RunEvent, RunOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [bundle, photos] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "BUNDLE PHOTOS")?;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     recipe.training.epochs = 5;
     recipe.optimizer.lr /= 10.0;
 
-    let data = Dataset::open(&photos, recipe.training.image_size)?;
+    let data = recipe.open(&photos)?;
     let mut run = Run::start(recipe, &data, RunOptions { initial: Some(bundle), ..RunOptions::default() })?;
     while let Some(event) = run.next()? {
         match event {

@@ -4,12 +4,12 @@
 //!
 //! PHOTOS holds `train/<class>/*.jpg` and, if you have them, `test/<class>/*.jpg`.
 
-use kiln::{Dataset, Predictor, Recipe, Run, RunEvent, RunOptions};
+use kiln::{Predictor, Recipe, Run, RunEvent, RunOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [photos, picture] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "PHOTOS PICTURE")?;
     let recipe = Recipe::named("image-folder")?;
-    let data = Dataset::open(&photos, recipe.training.image_size)?;
+    let data = recipe.open(&photos)?;
     let mut run = Run::start(recipe, &data, RunOptions::default())?;
     while let Some(event) = run.next()? {
         if let RunEvent::Epoch { metrics, .. } = event {

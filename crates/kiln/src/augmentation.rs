@@ -1,7 +1,7 @@
 //! Pictures of what a recipe's augmentation does to images.
 
 use image::{Rgb, RgbImage};
-use kiln_data::{Affine, Augment, Augmentation, Color, Dataset, Flip, Mix, fill_batch};
+use kiln_data::{Affine, Augment, Augmentation, Color, DataError, Dataset, Flip, Mix, ResizedCrop, fill_batch};
 
 /// Names and settings of the rows: images as they are, each augmentation that is on alone and for
 /// every image, and all together as they are trained on. With `every`, those that are off come too, with
@@ -12,6 +12,11 @@ pub fn augmentation_rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'s
     let pixels = |value: usize, usual: usize| if every && value == 0 { usual } else { value };
     let mut rows = vec![("original", none.clone())];
 
+    let min_area = if every && !recipe.resized_crop.is_on() { 0.25 } else { recipe.resized_crop.min_area };
+    let resized_crop = ResizedCrop { min_area, ..recipe.resized_crop };
+    if resized_crop.is_on() {
+        rows.push(("resized crop", Augment { resized_crop, ..none.clone() }));
+    }
     let crop_padding = pixels(recipe.crop_padding, size.div_ceil(8));
     if crop_padding > 0 {
         rows.push(("crop", Augment { crop_padding, ..none.clone() }));
@@ -48,12 +53,21 @@ pub fn augmentation_rows(recipe: &Augment, every: bool, size: usize) -> Vec<(&'s
 }
 
 /// Training images as the network gets them in the first epoch.
-pub fn augmented_images(data: &Dataset, indices: &[u32], augment: &Augment, seed: u64) -> Vec<RgbImage> {
+///
+/// # Errors
+///
+/// If an image cannot be read any more.
+pub fn augmented_images(
+    data: &Dataset,
+    indices: &[u32],
+    augment: &Augment,
+    seed: u64,
+) -> Result<Vec<RgbImage>, DataError> {
     let set = &data.train;
     let partners: Vec<u32> = (0..set.len() as u32).collect();
     let augmentation = Augmentation { augment, seed, epoch: 0, partners: &partners };
     let mut pixels = vec![];
-    fill_batch(set, indices, Some(&augmentation), data.mean, data.std, &mut pixels);
+    fill_batch(set, indices, Some(&augmentation), data.mean, data.std, &mut pixels)?;
 
     let (height, width) = (set.height as u32, set.width as u32);
     let image = |image: &[f32]| {
@@ -63,5 +77,5 @@ pub fn augmented_images(data: &Dataset, indices: &[u32], augment: &Augment, seed
             Rgb([0, 1, 2].map(|c| ((value(c) * data.std[c] + data.mean[c]) * 255.0 + 0.5) as u8))
         })
     };
-    pixels.chunks_exact(set.image_len()).map(image).collect()
+    Ok(pixels.chunks_exact(set.image_len()).map(image).collect())
 }

@@ -32,7 +32,7 @@ pub fn evaluate(
         metrics: Metrics::of(predictions).map_err(failed)?,
         intervals: Intervals::of(predictions, seed).map_err(failed)?,
         flip_tta: None,
-        temperature: fit_temperature(network, run, data, predictions),
+        temperature: fit_temperature(network, run, data, predictions)?,
         corruptions: vec![],
     })
 }
@@ -75,47 +75,59 @@ impl<'a> Evaluator<'a> {
         self.bundle
     }
 
-    pub fn predict(&self, set: &ImageSet, features: bool) -> Predictions {
+    /// What the network says of every image; with `features` also what its head saw.
+    ///
+    /// # Errors
+    /// If an image cannot be read any more.
+    pub fn predict(&self, set: &ImageSet, features: bool) -> Result<Predictions, Error> {
         let indices: Vec<u32> = (0..set.len() as u32).collect();
         self.predict_some(set, &indices, features)
     }
 
-    fn predict_some(&self, set: &ImageSet, indices: &[u32], features: bool) -> Predictions {
-        block_on(self.classifier.predict(set, indices, features))
+    fn predict_some(&self, set: &ImageSet, indices: &[u32], features: bool) -> Result<Predictions, Error> {
+        Ok(block_on(self.classifier.predict(set, indices, features))?)
     }
 
     /// Averaged over mirror images, for which `plain` needs its features.
-    pub fn predict_flipped(&self, set: &ImageSet, plain: &Predictions) -> Predictions {
+    ///
+    /// # Errors
+    /// If an image cannot be read any more.
+    pub fn predict_flipped(&self, set: &ImageSet, plain: &Predictions) -> Result<Predictions, Error> {
         let indices: Vec<u32> = (0..set.len() as u32).collect();
-        block_on(self.classifier.predict_flipped(set, &indices, plain))
+        Ok(block_on(self.classifier.predict_flipped(set, &indices, plain))?)
     }
 }
 
 /// Scores a bundle on the images to test on.
 pub fn score(bundle: &Bundle, data: &Dataset, batch_size: usize, device: &Device) -> Result<Evaluation, Error> {
     let network = Evaluator::new(bundle, data, batch_size, device)?;
-    Ok(network.predict(&test_images(data).1, false).evaluation())
+    Ok(network.predict(&test_images(data).1, false)?.evaluation())
 }
 
 /// A temperature from the images that the run's training kept for validation, if these are known.
-fn fit_temperature(network: &Evaluator, run: Option<&RunDir>, data: &Dataset, tested: &Predictions) -> Temperature {
-    let skipped = |reason: &str| Temperature::Skipped(reason.to_owned());
+fn fit_temperature(
+    network: &Evaluator,
+    run: Option<&RunDir>,
+    data: &Dataset,
+    tested: &Predictions,
+) -> Result<Temperature, Error> {
+    let skipped = |reason: &str| Ok(Temperature::Skipped(reason.to_owned()));
     let Some(run) = run else {
         return skipped("a bundle alone does not say which images were kept for validation");
     };
     if data.test.is_none() {
         return skipped("there are no test images apart from those of the training");
     }
-    if data.digest() != network.bundle.metadata.dataset_digest {
+    if !data.has_digest(&network.bundle.metadata.dataset_digest) {
         return skipped("by their digest, these are not the images of the run's training");
     }
     let validation = match validation_images(run, data) {
         Ok(indices) if indices.is_empty() => return skipped("the recipe keeps no images for validation"),
-        Ok(indices) => network.predict_some(&data.train, &indices, false),
+        Ok(indices) => network.predict_some(&data.train, &indices, false)?,
         Err(error) => return skipped(&error),
     };
     match TemperatureScaling::fit(&validation, tested) {
-        Ok(fitted) => Temperature::Fitted(fitted),
+        Ok(fitted) => Ok(Temperature::Fitted(fitted)),
         Err(error) => skipped(&error.to_string()),
     }
 }

@@ -1,11 +1,11 @@
 //! Kiln as a library: train a residual network on your own pictures, save it, classify with it.
 //!
 //! ```no_run
-//! use kiln::{Dataset, Predictor, Recipe, Run, RunEvent, RunOptions};
+//! use kiln::{Predictor, Recipe, Run, RunEvent, RunOptions};
 //!
 //! # fn main() -> Result<(), kiln::Error> {
 //! let recipe = Recipe::named("image-folder")?;
-//! let data = Dataset::open("photos", recipe.training.image_size)?;
+//! let data = recipe.open("photos")?;
 //! let mut run = Run::start(recipe, &data, RunOptions::default())?;
 //! while let Some(event) = run.next()? {
 //!     if let RunEvent::Epoch { metrics, .. } = event {

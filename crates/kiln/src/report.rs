@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use image::RgbImage;
-use kiln_data::{Augment, Dataset, ImageSet, balanced_subset, bounded_read};
+use kiln_data::{Augment, DataError, Dataset, ImageSet, balanced_subset, bounded_read};
 use kiln_model::{Bundle, PredictError, Predictor, Summary};
 use kiln_report::{
     About, AugmentedRow, CellImage, ConfusedPair, Embedding, Evidence, Filters, Report, RunRecord, Shown,
@@ -80,7 +80,8 @@ pub fn gather_evidence(
     });
     let confused = confused.collect::<Result<_, Error>>()?;
     let cells = cell_examples(&predictions, CellImage::most(set.width, set.height));
-    let cells = cells.into_iter().map(|index| CellImage::new(&picture(set, index), &predictions, index)).collect();
+    let cell = |index| Ok(CellImage::new(&picture(set, index)?, &predictions, index));
+    let cells = cells.into_iter().map(cell).collect::<Result<_, DataError>>()?;
     Ok(Evidence {
         some: shown(balanced_subset(&set.labels, GALLERY, 0).into_iter().map(|index| index as usize).collect())?,
         errors: shown(confident_errors(&predictions, ERRORS))?,
@@ -96,9 +97,9 @@ pub fn gather_evidence(
 
 /// An image as it was loaded, what the network says about it, and where in it the evidence lies.
 fn shown(predictor: &mut Predictor, set: &ImageSet, index: usize, predictions: &Predictions) -> Result<Shown, Error> {
-    let prediction = pollster::block_on(predictor.predict(set.image(index))).map_err(PredictError::from)?;
+    let prediction = pollster::block_on(predictor.predict(&set.image(index)?)).map_err(PredictError::from)?;
     Ok(Shown {
-        image: picture(set, index),
+        image: picture(set, index)?,
         label: predictions.labels[index],
         probabilities: predictions.probabilities(index),
         activation: predictor.activation(&prediction, predictions.predicted(index)),
@@ -107,12 +108,12 @@ fn shown(predictor: &mut Predictor, set: &ImageSet, index: usize, predictions: &
 }
 
 /// An image as it was loaded, or brought to the network's size.
-fn picture(set: &ImageSet, index: usize) -> RgbImage {
-    let (planes, plane) = (set.image(index), set.height * set.width);
-    RgbImage::from_fn(set.width as u32, set.height as u32, |x, y| {
+fn picture(set: &ImageSet, index: usize) -> Result<RgbImage, DataError> {
+    let (planes, plane) = (set.image(index)?, set.height * set.width);
+    Ok(RgbImage::from_fn(set.width as u32, set.height as u32, |x, y| {
         let at = y as usize * set.width + x as usize;
         image::Rgb([0, 1, 2].map(|channel| planes[channel * plane + at]))
-    })
+    }))
 }
 
 fn augmented(data: &Dataset, recipe: &Recipe) -> Result<Vec<AugmentedRow>, Error> {
@@ -121,11 +122,11 @@ fn augmented(data: &Dataset, recipe: &Recipe) -> Result<Vec<AugmentedRow>, Error
     let labels: Vec<u32> = split.train.iter().map(|index| data.train.labels[*index as usize]).collect();
     let some = balanced_subset(&labels, AUGMENTED, recipe.training.seed);
     let indices: Vec<u32> = some.into_iter().map(|index| split.train[index as usize]).collect();
-    let row = |(name, augment): (&str, Augment)| AugmentedRow {
-        name: name.to_owned(),
-        images: augmented_images(data, &indices, &augment, recipe.training.seed),
+    let row = |(name, augment): (&str, Augment)| {
+        let images = augmented_images(data, &indices, &augment, recipe.training.seed)?;
+        Ok(AugmentedRow { name: name.to_owned(), images })
     };
-    Ok(augmentation_rows(&recipe.augment, false, data.train.height).into_iter().map(row).collect())
+    augmentation_rows(&recipe.augment, false, data.train.height).into_iter().map(row).collect()
 }
 
 fn filters(bundle: &Bundle) -> Option<Filters> {

@@ -10,7 +10,7 @@ use kiln_model::Bundle;
 use kiln_train::recipe::Recipe;
 use kiln_train::run_dir::{Latest, RunDir, RunLock, write_whole};
 use kiln_train::tensorboard::{self, EventFile};
-use kiln_train::{Checkpoint, EpochMetrics, Event, Header, SkippedStep, StepMetrics, Trainer};
+use kiln_train::{Checkpoint, EpochMetrics, Event, Header, SkippedStep, StepMetrics, TrainError, Trainer};
 use pollster::block_on;
 
 use crate::evaluate::{Evaluator, evaluate, save_evaluation, test_images};
@@ -33,7 +33,8 @@ pub struct RunOptions {
     pub budget: Option<Duration>,
     /// Measures the rate before a new run starts ([`Run::plan`]), as a budget does too. Takes up to three seconds.
     pub measure: bool,
-    /// Trained weights to start with. Where the classes are others, the head starts anew.
+    /// Trained weights to start with, and the normalization that they were trained with. Where the classes are others, the head
+    /// starts anew.
     pub initial: Option<Bundle>,
     /// Writes an event file for TensorBoard into the folder.
     pub tensorboard: bool,
@@ -177,7 +178,8 @@ impl<'a> Run<'a> {
             let architecture = metadata.architecture.to_string();
             trainer = trainer
                 .with_weights(state.clone(), metadata.classes == data.classes)
-                .map_err(|source| Error::InitialWeights { architecture, source: Box::new(source) })?;
+                .map_err(|source| Error::InitialWeights { architecture, source: Box::new(source) })?
+                .with_normalization(metadata.mean, metadata.std);
         }
         let mut measured = None;
         // Where only the head trains, measuring would compute all features first, which takes longer than the steps.
@@ -257,7 +259,15 @@ impl<'a> Run<'a> {
     }
 
     async fn train(&mut self) -> Result<RunEvent, Error> {
-        Ok(match self.trainer.next().await? {
+        let event = match self.trainer.next().await {
+            // An image file is gone: with it back, the run continues from here.
+            Err(error @ TrainError::Data(_)) => {
+                self.save_async().await?;
+                return Err(error.into());
+            }
+            event => event?,
+        };
+        Ok(match event {
             Some(Event::Step(metrics)) => {
                 if self.saver.is_due() {
                     let checkpoint = self.trainer.checkpoint().await;
@@ -338,7 +348,7 @@ impl<'a> Run<'a> {
         let best = finished.tested.first();
         let predictions = match best {
             Some(tested) => tested.plain.clone(),
-            None => evaluator.predict(&test_images(self.data).1, true),
+            None => evaluator.predict(&test_images(self.data).1, true)?,
         };
         let run = &self.folder;
         let mut evaluation = evaluate(&evaluator, Some(run), &run.bundle(), self.data, &predictions, 0)?;

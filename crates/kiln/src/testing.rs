@@ -79,14 +79,14 @@ impl Testing {
                 Current { weights, pass, plain: None, classifier }
             }
         };
-        let is_last = current.pass.advance(set).await;
+        let is_last = current.pass.advance(set).await?;
         let progress = current.pass.progress();
         if !is_last {
             self.current = Some(current);
             return Ok(Some(progress));
         }
         let Current { weights, pass, plain, classifier } = current;
-        let predictions = pass.finish(set).await;
+        let predictions = pass.finish(set).await?;
         match plain {
             None if training.flip_tta => {
                 let pass = classifier.clone().flipped_pass(self.indices.clone(), predictions.clone());
@@ -130,7 +130,7 @@ fn bundle(best: &Checkpoint, epoch: &EpochMetrics, split: &Split, test: Option<&
         recipe: header.recipe.name.clone(),
         seed: header.recipe.training.seed,
         kiln_version: env!("CARGO_PKG_VERSION").to_owned(),
-        preprocessing: None,
+        preprocessing: header.preprocessing,
         quantisation: None,
     };
     Bundle { metadata, state: best.weights().clone() }

@@ -92,6 +92,46 @@ fn a_run_that_was_dropped_resumes_to_the_same_weights() {
 }
 
 #[test]
+fn a_run_of_crops_of_the_originals_resumes_to_the_same_weights_and_says_which_file_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let mut recipe = recipe();
+    (recipe.training.crop_pct, recipe.augment.resized_crop.min_area) = (0.875, 0.3);
+    let data = recipe.open(folder.path()).unwrap();
+    assert!(data.is_streamed());
+    let bundle = |run: &mut Run| {
+        while run.next().unwrap().is_some() {}
+        std::fs::read(run.folder().bundle()).unwrap()
+    };
+    let whole = bundle(&mut Run::start(recipe.clone(), &data, options(&folder.path().join("whole"))).unwrap());
+    let kept = Bundle::from_bytes(&whole).unwrap().metadata.preprocessing.unwrap();
+    assert_eq!(kept.resize, 18);
+
+    let stopped = folder.path().join("stopped");
+    let mut run = Run::start(recipe.clone(), &data, options(&stopped)).unwrap();
+    let (file, aside) = (folder.path().join("train/light/7.png"), folder.path().join("7.png"));
+    std::fs::rename(&file, &aside).unwrap();
+    let error = loop {
+        match run.next() {
+            Ok(event) => assert!(event.is_some(), "an image is missing"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("7.png could be read when the data was loaded"), "{error}");
+    assert_eq!(run.saved_step(), run.header().step, "nothing is lost");
+    std::fs::rename(&aside, &file).unwrap();
+    drop(run);
+    assert!(whole == bundle(&mut Run::resume(&stopped, &data, on_cpu()).unwrap()), "other bytes");
+
+    // Without the crops the pictures fit into memory; they are still those of the run.
+    recipe.augment.resized_crop.min_area = 1.0;
+    let in_memory = recipe.open(folder.path()).unwrap();
+    assert!(!in_memory.is_streamed());
+    let change = ResumeOptions { allow_change: vec!["augment.resized_crop.min_area".to_owned()], ..on_cpu() };
+    SavedRun::open(&stopped).unwrap().resume(recipe, &in_memory, change).unwrap();
+}
+
+#[test]
 fn a_run_started_under_a_recipes_old_name_resumes_under_its_new_one() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kiln_data::Preprocessing;
 use kiln_model::container::{self, ContainerError, Storage};
 use kiln_model::{Architecture, StateDict};
 use serde::de::Error;
@@ -32,6 +33,9 @@ pub struct Header {
     pub image_size: usize,
     pub mean: [f32; 3],
     pub std: [f32; 3],
+    /// How the data's pictures were brought to that size, for whoever asks the network about others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
     pub dataset: String,
     pub dataset_digest: String,
     /// Steps done, and steps of the whole run.

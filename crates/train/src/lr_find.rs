@@ -29,7 +29,7 @@ pub struct LrPoint {
 #[cfg(feature = "burn")]
 mod range_test {
     use super::{LrFind, LrPoint};
-    use crate::Trainer;
+    use crate::{TrainError, Trainer};
 
     /// How the rate grows.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,14 @@ mod range_test {
     impl RangeTest {
         /// Trains `trainer`, which is of no use afterwards, until the last rate, until the loss diverges, or until
         /// `stop` says so.
-        pub async fn run(&self, trainer: &mut Trainer<'_>, stop: &mut dyn FnMut() -> bool) -> LrFind {
+        ///
+        /// # Errors
+        /// If an image cannot be read any more.
+        pub async fn run(
+            &self,
+            trainer: &mut Trainer<'_>,
+            stop: &mut dyn FnMut() -> bool,
+        ) -> Result<LrFind, TrainError> {
             let mut points: Vec<LrPoint> = vec![];
             let (mut average, mut least) = (0.0, f64::INFINITY);
             for step in 0..self.steps {
@@ -57,7 +64,7 @@ mod range_test {
                     break;
                 }
                 let learning_rate = self.rate(step);
-                let loss = trainer.step_at(learning_rate).await;
+                let loss = trainer.step_at(learning_rate).await?;
                 average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
                 let smoothed = average / (1.0 - SMOOTHING.powi(step as i32 + 1));
                 if !smoothed.is_finite() {
@@ -69,7 +76,7 @@ mod range_test {
                     break;
                 }
             }
-            LrFind::of(points)
+            Ok(LrFind::of(points))
         }
 
         fn rate(&self, step: usize) -> f64 {

@@ -67,6 +67,7 @@ impl Header {
         }
         validate::check_classes(&self.classes, &self.architecture)?;
         validate::check_normalization(self.mean, self.std)?;
+        validate::check_preprocessing(self.preprocessing, self.image_size)?;
         validate::check_name("dataset", &self.dataset)?;
         validate::check_name("dataset digest", &self.dataset_digest)?;
         let (step, total_steps) = (self.step, self.total_steps);

@@ -1,4 +1,4 @@
-//! `Resize` and `CenterCrop` of torchvision on PIL images.
+//! `Resize`, `CenterCrop` and the resize of a crop, of torchvision on PIL images.
 //!
 //! The numbers are those of Pillow's resize: coefficients in 22-bit fixed point, rows first, and both passes rounded to
 //! 8 bits. Only the pixels of the crop are computed.
@@ -8,6 +8,7 @@ use std::ops::Range;
 use image::RgbImage;
 
 use super::{Interpolation, Preprocessing};
+use crate::resized_crop::Rectangle;
 
 /// Bits behind the point of a coefficient: 32 without the 8 of a pixel and 2 for sums that overshoot.
 const PRECISION: u32 = 22;
@@ -19,7 +20,7 @@ pub(super) fn resize_and_crop(
     preprocessing: Preprocessing,
     size: u32,
     is_reversed: [bool; 2],
-    mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
+    row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
 ) -> RgbImage {
     let Preprocessing { resize, interpolation } = preprocessing;
     let (shorter, resize) = (u64::from(width.min(height)), (resize as u64).max(u64::from(size)));
@@ -30,23 +31,49 @@ pub(super) fn resize_and_crop(
         let start = crop_start(resized - size, is_reversed);
         (start..start + size).map(|at| Taps::new(at, side, resized, interpolation)).collect::<Vec<_>>()
     };
-    let (columns, rows) = (axis(width, is_reversed[0]), axis(height, is_reversed[1]));
-    let (used_columns, used_rows) = (used(&columns), used(&rows));
+    filtered(&axis(width, is_reversed[0]), &axis(height, is_reversed[1]), row)
+}
 
+/// Cuts out a rectangle and resizes it to `[width, height]`, as `crop` and then `resize` of Pillow. Where Pillow 13 takes the
+/// columns first, because that is less work, values can differ by one. `row` as in [`fit`](super::fit).
+pub(super) fn crop_and_resize(
+    rectangle: Rectangle,
+    [width, height]: [u32; 2],
+    interpolation: Interpolation,
+    mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
+) -> RgbImage {
+    let axis = |side: u32, size: u32| (0..size).map(|at| Taps::new(at, side, size, interpolation)).collect::<Vec<_>>();
+    let Rectangle { left, top, width: from_width, height: from_height } = rectangle;
+    filtered(&axis(from_width, width), &axis(from_height, height), |y, start, len, out| {
+        row(top + y, left + start, len, out);
+    })
+}
+
+/// The picture whose columns and rows these are made of.
+fn filtered(columns: &[Taps], rows: &[Taps], mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>)) -> RgbImage {
+    let (used_columns, used_rows) = (used(columns), used(rows));
     let mut source = vec![];
-    let mut narrow = Vec::with_capacity(3 * columns.len() * used_rows.len());
+    let width = 3 * columns.len();
+    let mut narrow = Vec::with_capacity(width * used_rows.len());
     for y in used_rows.clone() {
         source.clear();
         row(y, used_columns.start, used_columns.end - used_columns.start, &mut source);
         let pixels = source.as_chunks::<3>().0;
-        narrow.extend(columns.iter().flat_map(|taps| taps.sum(used_columns.start, |at| pixels[at])));
+        narrow
+            .extend(columns.iter().flat_map(|taps| taps.pixel(&pixels[(taps.start - used_columns.start) as usize..])));
     }
-    let narrow = narrow.as_chunks::<3>().0;
-    let mut made = Vec::with_capacity(3 * columns.len() * rows.len());
-    for taps in &rows {
-        made.extend((0..columns.len()).flat_map(|x| taps.sum(used_rows.start, |at| narrow[at * columns.len() + x])));
+    let mut made = Vec::with_capacity(width * rows.len());
+    let mut sums = vec![0; width];
+    for taps in rows {
+        // Row by row, so that the sums of many pixels are computed at once.
+        sums.fill(ROUND);
+        let from = narrow[(taps.start - used_rows.start) as usize * width..].chunks_exact(width);
+        for (values, weight) in from.zip(&taps.weights) {
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += i32::from(*value) * weight);
+        }
+        made.extend(sums.iter().copied().map(byte));
     }
-    RgbImage::from_raw(size, size, made).expect("size rows of size pixels")
+    RgbImage::from_raw(columns.len() as u32, rows.len() as u32, made).expect("rows of columns")
 }
 
 /// Where a crop starts that leaves `rest` pixels out: at half of them, a tie to the even number, as Python rounds.
@@ -84,15 +111,21 @@ impl Taps {
         Self { start, weights: weights.into_iter().map(fixed).collect() }
     }
 
-    /// The output pixel. `pixel` counts the source's pixels from `first` on.
-    fn sum(&self, first: u32, pixel: impl Fn(usize) -> [u8; 3]) -> [u8; 3] {
-        let mut sums = [1 << (PRECISION - 1); 3];
-        for (at, weight) in ((self.start - first) as usize..).zip(&self.weights) {
-            let pixel = pixel(at);
-            sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += i32::from(value) * weight);
+    /// The output pixel, of the source's pixels from the first that it is made of.
+    fn pixel(&self, pixels: &[[u8; 3]]) -> [u8; 3] {
+        let mut sums = [ROUND; 3];
+        for (pixel, weight) in pixels.iter().zip(&self.weights) {
+            sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += i32::from(*value) * weight);
         }
-        sums.map(|sum: i32| (sum >> PRECISION).clamp(0, 255) as u8)
+        sums.map(byte)
     }
+}
+
+/// What a sum starts with, so that cutting it off rounds it.
+const ROUND: i32 = 1 << (PRECISION - 1);
+
+fn byte(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
 }
 
 /// The filter's value at a distance in output pixels.
@@ -154,6 +187,29 @@ mod tests {
         for ([width, height, resize, size], interpolation, sum) in expected {
             let found = cut(&picture(width, height), resize as usize, interpolation, size);
             assert_eq!(checksum(&found), sum, "{width} x {height} to {resize}, {size} of it, {interpolation:?}");
+        }
+    }
+
+    #[test]
+    fn crops_are_pillows() {
+        // Made with Pillow 13: `crop`, then `resize`, of shapes for which it takes the rows first.
+        use Interpolation::{Bicubic, Bilinear};
+        let expected = [
+            ([480, 320], [37, 11, 301, 222], [224, 224], Bilinear, 1439915996210),
+            ([480, 320], [37, 11, 301, 222], [224, 224], Bicubic, 1439900261600),
+            ([480, 320], [0, 0, 480, 320], [224, 224], Bilinear, 1435497701288),
+            ([480, 320], [0, 0, 480, 320], [224, 224], Bicubic, 1434325556022),
+            ([33, 20], [5, 5, 20, 9], [40, 24], Bilinear, 341373598),
+            ([33, 20], [5, 5, 20, 9], [40, 24], Bicubic, 341565334),
+        ];
+        for (size, [left, top, width, height], to, interpolation, sum) in expected {
+            let image = picture(size[0], size[1]);
+            let row = |y: u32, left: u32, len: u32, out: &mut Vec<u8>| {
+                let start = 3 * (y * image.width() + left) as usize;
+                out.extend(&image.as_raw()[start..][..3 * len as usize]);
+            };
+            let found = crop_and_resize(Rectangle { left, top, width, height }, to, interpolation, row);
+            assert_eq!(checksum(&found), sum, "{width} x {height} of {size:?} to {to:?}, {interpolation:?}");
         }
     }
 

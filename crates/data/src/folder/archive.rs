@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, io::Read, ops::ControlFlow, path::Path};
 
-use super::{CHUNK_FILES, Candidate, Contents, Found, Kind, Pictures, layout::Layout, names};
+use super::{CHUNK_FILES, Candidate, Contents, Found, Kind, layout::Layout, names, pictures::Pictures};
 use crate::{
     archive::{self, Member, MemberKind, inner_name},
-    decode::{DecodeError, MAX_FILE_BYTES, SIGNATURE_BYTES, is_image},
+    decode::{DecodeError, MAX_FILE_BYTES, SIGNATURE_BYTES, dimensions, is_image},
     error::DataError,
     progress::LoadProgress,
 };
@@ -108,6 +108,21 @@ pub(super) fn decode(
     pictures.decode(chunk);
     progress(LoadProgress::Decoding { done, total: Some(total) });
     Ok(())
+}
+
+/// The shorter side of so many images, the first in the archive.
+pub(super) fn shorter_sides(path: &Path, most: usize) -> Result<Vec<u32>, DataError> {
+    let mut sides = vec![];
+    visit_files(path, |_, name, member| {
+        let is_used = names::is_image(&name) && !names::is_leftover(&name) && member.size <= MAX_FILE_BYTES;
+        if matches!(member.kind, MemberKind::File) && is_used {
+            let mut bytes = vec![];
+            member.contents.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
+            sides.extend(dimensions(&bytes).map(|[width, height]| width.min(height)));
+        }
+        Ok(if sides.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(sides)
 }
 
 /// Gives up on an archive that is mostly unusable files: a small archive can contain millions of them.

@@ -3,19 +3,24 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
-    Pictures, Wish,
+    Wish,
     layout::{Layout, Place},
     names::Part,
+    pictures::{Files, Kept, Pictures},
 };
 use crate::{
-    dataset::{Dataset, ImageSet, channel_statistics},
-    decode::Input,
+    dataset::Dataset,
     error::DataError,
     found::{LoadReport, SkippedFile, listed},
+    images::{ImageSet, ImageSource, Images, Stream},
 };
+
+/// Bytes of an archive's pictures that are held in memory without a word.
+const MOST_ARCHIVE: usize = 2 << 30;
 
 /// A class with fewer training images is said to be nearly empty.
 const FEW_IMAGES: usize = 5;
@@ -29,7 +34,7 @@ pub(super) fn assemble(
     path_of: impl Fn(usize) -> PathBuf,
 ) -> Result<Dataset, DataError> {
     let Layout { classes, placed, aside, arrangement, mut notes } = layout;
-    let Pictures { input: Input { size, .. }, mut pixels, digests, outcomes } = pictures;
+    let Pictures { input, kept, digests, histogram, outcomes, .. } = pictures;
     let mut parts: [Members; 3] = Default::default();
     let (mut skipped, mut first_error) = (vec![], BTreeMap::new());
     for ((file, Place { part, class }), outcome) in placed.iter().zip(outcomes) {
@@ -66,33 +71,52 @@ pub(super) fn assemble(
     }
     notes.extend(repeated(&parts, &digests, &classes));
 
-    let image_len = 3 * size * size;
-    arrange(&mut pixels, image_len, &[&train.slots[..], &validation.slots, &test.slots].concat());
-    let empty = || ImageSet::empty(size, size);
-    let images = pixels.split_off((train.slots.len() + validation.slots.len()) * image_len);
-    let test = (!test.slots.is_empty()).then(|| ImageSet { images, labels: test.labels.clone(), ..empty() });
-    let held_out = pixels.split_off(train.slots.len() * image_len);
-    let mut set = ImageSet { images: pixels, labels: train.labels.clone(), ..empty() };
-    let (mean, std) = channel_statistics(&set);
-    let (first, last) = (set.len() as u32, (set.len() + validation.slots.len()) as u32);
-    set.images.extend_from_slice(&held_out);
-    set.labels.extend_from_slice(&validation.labels);
-    set.images.shrink_to_fit();
+    let (mean, std) = histogram.statistics();
+    let [first, last] = [train.slots.len(), train.slots.len() + validation.slots.len()].map(|at| at as u32);
+    let labels = [&train.labels[..], &validation.labels].concat();
+    let has_test = !test.slots.is_empty();
+    let mut is_streamed = false;
+    let [train_images, test_images] = match kept {
+        Kept::Pixels(mut pixels) => {
+            let image_len = 3 * input.size * input.size;
+            arrange(&mut pixels, image_len, &[&train.slots[..], &validation.slots, &test.slots].concat());
+            let test = pixels.split_off(last as usize * image_len);
+            pixels.shrink_to_fit();
+            [pixels, test].map(Images::InMemory)
+        }
+        Kept::Files(files) => {
+            is_streamed = true;
+            let files = Files::new(files, digests, input);
+            let bytes = files.bytes_in_memory();
+            if bytes > MOST_ARCHIVE {
+                let gigabytes = bytes as f64 / 1e9;
+                notes.push(format!(
+                    "the archive's {gigabytes:.1} GB of pictures are held in memory: unpacked, they are read from disk"
+                ));
+            }
+            let source: Arc<dyn ImageSource> = Arc::new(files);
+            let of = |slots: &[&[u32]]| Images::Streamed(Stream::new(source.clone(), slots.concat()));
+            [of(&[&train.slots, &validation.slots]), of(&[&test.slots])]
+        }
+    };
+    let set = |images, labels| ImageSet { height: input.size, width: input.size, images, labels };
+    let test = has_test.then(|| set(test_images, test.labels.clone()));
     let validation = (first < last).then(|| (first..last).collect());
-    let report = LoadReport { arrangement, files: placed.len(), skipped, aside, notes };
-    Ok(Dataset { name: name_of(root), classes, train: set, validation, test, mean, std, report })
+    let report = LoadReport { arrangement, files: placed.len(), skipped, aside, notes, is_streamed };
+    let (train, preprocessing) = (set(train_images, labels), input.preprocessing);
+    Ok(Dataset { name: name_of(root), classes, train, validation, test, mean, std, preprocessing, report })
 }
 
 /// The images of a part: where they are, and their labels.
 #[derive(Default)]
 struct Members {
-    slots: Vec<usize>,
+    slots: Vec<u32>,
     labels: Vec<u32>,
 }
 
 impl Members {
     fn push(&mut self, slot: usize, label: u32) {
-        self.slots.push(slot);
+        self.slots.push(slot as u32);
         self.labels.push(label);
     }
 
@@ -127,7 +151,7 @@ fn repeated(parts: &[Members; 3], digests: &[u128], classes: &[String]) -> Vec<S
     let mut known: HashMap<u128, u32> = HashMap::new();
     let mut labelled_twice: Vec<[u32; 2]> = vec![];
     for (slot, label) in train.slots.iter().zip(&train.labels) {
-        let first = *known.entry(digests[*slot]).or_insert(*label);
+        let first = *known.entry(digests[*slot as usize]).or_insert(*label);
         if first != *label {
             labelled_twice.push([first, *label]);
         }
@@ -139,7 +163,7 @@ fn repeated(parts: &[Members; 3], digests: &[u128], classes: &[String]) -> Vec<S
     }
     for part in [Part::Validation, Part::Test] {
         let members = &parts[part as usize];
-        let count = members.slots.iter().filter(|slot| known.contains_key(&digests[**slot])).count();
+        let count = members.slots.iter().filter(|slot| known.contains_key(&digests[**slot as usize])).count();
         if count > 0 {
             let (all, name) = (members.slots.len(), part.name());
             notes.push(format!("{count} of {all} {name} images are also training images, pixel by pixel"));
@@ -149,10 +173,10 @@ fn repeated(parts: &[Members; 3], digests: &[u128], classes: &[String]) -> Vec<S
 }
 
 /// Brings the images at these different slots to the front, in that order and in place, and drops the others.
-pub(super) fn arrange(pixels: &mut Vec<u8>, image_len: usize, slots: &[usize]) {
+pub(super) fn arrange(pixels: &mut Vec<u8>, image_len: usize, slots: &[u32]) {
     let count = pixels.len() / image_len;
     let [mut slot_of, mut image_at]: [Vec<usize>; 2] = [(0..count).collect(), (0..count).collect()];
-    for (to, &image) in slots.iter().enumerate() {
+    for (to, image) in slots.iter().map(|slot| *slot as usize).enumerate() {
         let from = slot_of[image];
         if from != to {
             // The slots before `to` are final, so this one lies behind it.

@@ -54,7 +54,7 @@ fn load(root: &TempDir) -> Result<Dataset, DataError> {
 
 /// First pixel of each image.
 fn greys(set: &ImageSet) -> Vec<u8> {
-    (0..set.len()).map(|index| set.image(index)[0]).collect()
+    (0..set.len()).map(|index| set.image(index).unwrap()[0]).collect()
 }
 
 fn two_parts() -> Vec<(&'static str, Vec<u8>)> {

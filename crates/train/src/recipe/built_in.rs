@@ -5,12 +5,13 @@ use toml::{Table, Value};
 use super::{RecipeError, VIT, is_vit};
 
 /// The recipes in this program, by name.
-pub const BUILT_IN: [(&str, &str); 15] = [
+pub const BUILT_IN: [(&str, &str); 16] = [
     ("quick", include_str!("../../recipes/quick.toml")),
     ("resnet18", include_str!("../../recipes/resnet18.toml")),
     ("speedrun-94", include_str!("../../recipes/speedrun-94.toml")),
     ("speedrun-96", include_str!("../../recipes/speedrun-96.toml")),
     ("image-folder", include_str!("../../recipes/image-folder.toml")),
+    ("finetune", include_str!("../../recipes/finetune.toml")),
     ("compact-plain", include_str!("../../recipes/compact-plain.toml")),
     ("compact-mixup", include_str!("../../recipes/compact-mixup.toml")),
     ("compact-cutmix", include_str!("../../recipes/compact-cutmix.toml")),

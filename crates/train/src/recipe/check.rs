@@ -8,6 +8,9 @@ use kiln_model::{Frozen, Stem};
 
 use super::{COMPACT, Model, Recipe, RecipeError, ResNetModel};
 
+/// The smallest size that suits any images, see [`kiln_data::usual_image_size`].
+const SMALLEST_USUAL: usize = 32;
+
 impl Recipe {
     pub(crate) fn validate(&self) -> Result<(), RecipeError> {
         let (training, optimizer, schedule) = (&self.training, &self.optimizer, &self.schedule);
@@ -36,7 +39,8 @@ impl Recipe {
         integer("training.epochs", training.epochs, 1..=100_000)?;
         integer("training.batch_size", training.batch_size, 1..=65_536)?;
         integer("training.micro_batches", training.micro_batches, 1..=training.batch_size)?;
-        integer("training.image_size", training.image_size, 1..=1024)?;
+        integer("training.image_size", training.image_size, 0..=1024)?;
+        real("training.crop_pct", training.crop_pct, 0.1..=1.0)?;
         real("training.validation", training.validation.into(), 0.0..=0.9)?;
         real("training.label_smoothing", training.label_smoothing.into(), 0.0..=0.99)?;
         real("training.clip_norm", training.clip_norm, 0.0..=1e6)?;
@@ -54,7 +58,9 @@ impl Recipe {
             real("schedule.milestones", *milestone, 0.0..=1.0)?;
         }
         validate_augment(&self.augment)?;
-        let architecture = self.architecture(10, training.image_size)?;
+        // A size that is left to the images is at least this.
+        let image_size = if training.image_size == 0 { SMALLEST_USUAL } else { training.image_size };
+        let architecture = self.architecture(10, image_size)?;
         match training.freeze {
             Frozen::Stages(stages) => integer("training.freeze", stages, 0..=architecture.stages()),
             Frozen::Nothing | Frozen::Backbone => Ok(()),
@@ -70,6 +76,8 @@ fn is_plain(name: &str) -> bool {
 
 fn validate_augment(augment: &Augment) -> Result<(), RecipeError> {
     let Augment { affine, color, mix, .. } = augment;
+    real("augment.resized_crop.min_area", augment.resized_crop.min_area, 0.01..=1.0)?;
+    real("augment.resized_crop.max_aspect", augment.resized_crop.max_aspect, 1.0..=10.0)?;
     integer("augment.crop_padding", augment.crop_padding, 0..=64)?;
     real("augment.flip_chance", augment.flip_chance, 0.0..=1.0)?;
     integer("augment.cutout", augment.cutout, 0..=1024)?;
@@ -79,9 +87,9 @@ fn validate_augment(augment: &Augment) -> Result<(), RecipeError> {
     real("augment.affine.translation", affine.translation, 0.0..=1.0)?;
     real("augment.affine.scale", affine.scale, 0.0..=0.9)?;
     real("augment.affine.shear", affine.shear, 0.0..=60.0)?;
-    real("augment.colour.brightness", color.brightness, 0.0..=1.0)?;
-    real("augment.colour.contrast", color.contrast, 0.0..=1.0)?;
-    real("augment.colour.saturation", color.saturation, 0.0..=1.0)?;
+    real("augment.color.brightness", color.brightness, 0.0..=1.0)?;
+    real("augment.color.contrast", color.contrast, 0.0..=1.0)?;
+    real("augment.color.saturation", color.saturation, 0.0..=1.0)?;
     real("augment.mix.mixup_chance", mix.mixup_chance, 0.0..=1.0)?;
     // Beta's numbers are drawn by a method that takes long beyond that.
     real("augment.mix.mixup_alpha", mix.mixup_alpha, 0.05..=4.0)?;

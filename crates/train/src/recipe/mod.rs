@@ -8,7 +8,9 @@ mod tests;
 
 use std::borrow::Cow;
 
-use kiln_data::{Augment, DataError, Dataset, Split, Validation};
+use kiln_data::{Augment, DataError, Dataset, Interpolation, Preprocessing, Split, Validation};
+#[cfg(not(target_family = "wasm"))]
+use kiln_data::{LoadOptions, Source, usual_image_size};
 use kiln_infer::Precision;
 use kiln_model::{Architecture, ConfigError, Frozen, Init, NormKind, Stem};
 use serde::de::Error;
@@ -112,8 +114,13 @@ pub struct Training {
     /// Parts in which a batch is computed, one after the other. Their gradients are summed to those of
     /// the batch's mean loss; a batch norm sees each part alone.
     pub micro_batches: usize,
-    /// Height and width in pixels to which the images of a folder are brought.
+    /// Height and width in pixels to which the images of a folder are brought; 0 for what suits them, by
+    /// [`kiln_data::usual_image_size`].
     pub image_size: usize,
+    /// Share of a picture's shorter side that the square in its middle has which is evaluated; below 1 the picture is resized
+    /// and cut as by torchvision's `Resize` and `CenterCrop`.
+    #[serde(default = "one")]
+    pub crop_pct: f64,
     /// Share of the training images kept for validation.
     pub validation: f32,
     /// Probability mass that the target spreads evenly over all classes.
@@ -364,6 +371,46 @@ impl Recipe {
         Ok(architecture)
     }
 
+    /// How pictures are brought to images of so many pixels a side for evaluation; `None` for Kiln's own way, all of the square
+    /// in the middle.
+    pub fn preprocessing(&self, image_size: usize) -> Option<Preprocessing> {
+        let Training { crop_pct, .. } = self.training;
+        let resize = (image_size as f64 / crop_pct).round() as usize;
+        (crop_pct < 1.0).then_some(Preprocessing { resize, interpolation: Interpolation::Bilinear })
+    }
+
+    /// How to load images for this recipe: their size, and whether crops of the originals are wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the size is to suit the images, and the source cannot be read.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn load_options(&self, source: Source) -> Result<LoadOptions, DataError> {
+        let image_size = match self.training.image_size {
+            0 => usual_image_size(&source)?,
+            size => size,
+        };
+        Ok(LoadOptions {
+            source,
+            image_size: Some(image_size),
+            preprocessing: self.preprocessing(image_size),
+            originals: self.augment.resized_crop.is_on(),
+            seed: self.training.seed,
+            ..LoadOptions::default()
+        })
+    }
+
+    /// Opens a folder or an archive of pictures, as [`Dataset::open`], as this recipe wants them.
+    ///
+    /// # Errors
+    ///
+    /// Any [`DataError`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn open(&self, path: impl AsRef<std::path::Path>) -> Result<Dataset, DataError> {
+        let options = self.load_options(Source::from_path(path.as_ref())?)?;
+        Ok(kiln_data::load(&options, &mut |_| {})?.dataset)
+    }
+
     /// Images to train and to validate on: those that the data itself keeps for it, or the recipe's share.
     ///
     /// # Errors
@@ -381,7 +428,10 @@ impl Recipe {
 }
 
 /// Keys that recipes have had since version 0.2, with the values that a file written before means.
-const NEW_KEYS: [(&str, &str, &str); 5] = [
+const NEW_KEYS: [(&str, &str, &str); 8] = [
+    ("training", "crop_pct", "1.0"),
+    ("augment.resized_crop", "min_area", "1.0"),
+    ("augment.resized_crop", "max_aspect", "1.3333333333333333"),
     ("training", "class_weights", "\"none\""),
     ("training", "sampling", "\"shuffled\""),
     ("training", "freeze", "\"none\""),
@@ -390,9 +440,15 @@ const NEW_KEYS: [(&str, &str, &str); 5] = [
 ];
 
 fn add_new_keys(table: &mut Table) {
+    let empty = || Value::Table(Table::new());
     for (section, key, value) in NEW_KEYS {
         let value = value.parse::<Value>().expect("a TOML value");
-        if let Some(section) = table.get_mut(section).and_then(Value::as_table_mut) {
+        let section = section.split('.').enumerate().try_fold(&mut *table, |table, (depth, name)| {
+            // A table that was always there is missed by name.
+            let section = if depth == 0 { table.get_mut(name) } else { Some(table.entry(name).or_insert_with(empty)) };
+            section.and_then(Value::as_table_mut)
+        });
+        if let Some(section) = section {
             section.entry(key).or_insert(value);
         }
     }

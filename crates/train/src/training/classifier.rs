@@ -1,7 +1,7 @@
 //! Asking a network about images.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{ImageSet, fill_batch};
+use kiln_data::{DataError, ImageSet, fill_batch, prefetch};
 use kiln_kernels::device::awake;
 use kiln_model::Network;
 
@@ -26,21 +26,34 @@ pub struct BatchClassifier {
 impl BatchClassifier {
     /// Predicts the images at `indices`; with `features` also what the head saw.
     ///
+    /// # Errors
+    ///
+    /// If an image cannot be read any more.
+    ///
     /// # Panics
     ///
     /// If an index is not below `set.len()`, or the device is lost.
-    pub async fn predict(&self, set: &ImageSet, indices: &[u32], features: bool) -> Predictions {
+    pub async fn predict(&self, set: &ImageSet, indices: &[u32], features: bool) -> Result<Predictions, DataError> {
         self.clone().pass(indices.to_vec(), features).finish(set).await
     }
 
     /// As [`predict`](Self::predict), with logits averaged over each image and its mirror image (test-time
     /// augmentation). `plain` is what `predict` gave for these images, so that only the mirror images are run.
     ///
+    /// # Errors
+    ///
+    /// If an image cannot be read any more.
+    ///
     /// # Panics
     ///
     /// If an index is not below `set.len()`, `plain` is of other images or was made without its features, or the
     /// device is lost.
-    pub async fn predict_flipped(&self, set: &ImageSet, indices: &[u32], plain: &Predictions) -> Predictions {
+    pub async fn predict_flipped(
+        &self,
+        set: &ImageSet,
+        indices: &[u32],
+        plain: &Predictions,
+    ) -> Result<Predictions, DataError> {
         self.clone().flipped_pass(indices.to_vec(), plain.clone()).finish(set).await
     }
 
@@ -81,14 +94,19 @@ impl Pass {
     }
 
     /// Runs the next batch of images out of `set`. Whether it was the last.
-    pub async fn advance(&mut self, set: &ImageSet) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read any more; the batch can be tried again.
+    pub async fn advance(&mut self, set: &ImageSet) -> Result<bool, DataError> {
         let Self { classifier, indices, plain, with_features, predictions } = self;
         let start = predictions.labels.len();
-        let batch = &indices[start..indices.len().min(start + classifier.batch_size)];
+        let (batch, rest) = indices[start..].split_at(classifier.batch_size.min(indices.len() - start));
         if !batch.is_empty() {
             let _awake = awake(&classifier.device);
             let mut pixels = vec![];
-            fill_batch(set, batch, None, classifier.mean, classifier.std, &mut pixels);
+            fill_batch(set, batch, None, classifier.mean, classifier.std, &mut pixels)?;
+            prefetch(set, &rest[..classifier.batch_size.min(rest.len())], None);
             let shape = [batch.len(), 3, set.height, set.width];
             let images = Tensor::<4>::from_data(TensorData::new(pixels, shape), &classifier.device);
             let features = match plain {
@@ -107,13 +125,17 @@ impl Pass {
             }
             predictions.labels.extend(batch.iter().map(|&index| set.labels[index as usize] as usize));
         }
-        predictions.labels.len() == indices.len()
+        Ok(predictions.labels.len() == indices.len())
     }
 
     /// Runs what is left, and gives the predictions.
-    pub async fn finish(mut self, set: &ImageSet) -> Predictions {
-        while !self.advance(set).await {}
-        self.predictions
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read any more.
+    pub async fn finish(mut self, set: &ImageSet) -> Result<Predictions, DataError> {
+        while !self.advance(set).await? {}
+        Ok(self.predictions)
     }
 }
 
@@ -142,10 +164,11 @@ mod tests {
         let data = synthetic(20, 0, 0);
         let classifier = classifier(&data);
         let mut mirrored = data.train.clone();
-        mirrored.images.chunks_exact_mut(mirrored.width).for_each(<[u8]>::reverse);
+        let width = mirrored.width;
+        mirrored.pixels_mut().chunks_exact_mut(width).for_each(<[u8]>::reverse);
         let indices: Vec<u32> = (0..20).collect();
-        let plain = |set: &ImageSet| block_on(classifier.predict(set, &indices, true));
-        let flipped = |set: &ImageSet| block_on(classifier.predict_flipped(set, &indices, &plain(set)));
+        let plain = |set: &ImageSet| block_on(classifier.predict(set, &indices, true)).unwrap();
+        let flipped = |set: &ImageSet| block_on(classifier.predict_flipped(set, &indices, &plain(set))).unwrap();
         assert!((flipped(&data.train).loss() - flipped(&mirrored).loss()).abs() < 1e-5);
         assert!((plain(&data.train).loss() - plain(&mirrored).loss()).abs() > 1e-4);
     }
@@ -155,13 +178,13 @@ mod tests {
         let data = synthetic(20, 0, 0);
         let classifier = classifier(&data);
         let indices: Vec<u32> = (0..20).rev().collect();
-        let plain = block_on(classifier.predict(&data.train, &indices, true));
-        let flipped = block_on(classifier.predict_flipped(&data.train, &indices, &plain));
+        let plain = block_on(classifier.predict(&data.train, &indices, true)).unwrap();
+        let flipped = block_on(classifier.predict_flipped(&data.train, &indices, &plain)).unwrap();
         let network = &classifier.network;
         let mut logits = vec![];
         for batch in indices.chunks(8) {
             let mut pixels = vec![];
-            fill_batch(&data.train, batch, None, [0.5; 3], [0.25; 3], &mut pixels);
+            fill_batch(&data.train, batch, None, [0.5; 3], [0.25; 3], &mut pixels).unwrap();
             let data = TensorData::new(pixels, [batch.len(), 3, 32, 32]);
             let images = Tensor::<4>::from_data(data, &classifier.device);
             let both = (network.features(images.clone()) + network.features(images.flip([3]))) * 0.5;
@@ -175,7 +198,7 @@ mod tests {
     fn features_are_kept_when_asked_for_and_change_no_logit() {
         let data = synthetic(20, 0, 0);
         let classifier = classifier(&data);
-        let of = |features| block_on(classifier.predict(&data.train, &[3, 1, 19], features));
+        let of = |features| block_on(classifier.predict(&data.train, &[3, 1, 19], features)).unwrap();
         let (without, with) = (of(false), of(true));
         assert_eq!((with.features.len(), without.features.len()), (3 * 32, 0));
         assert_eq!(with.logits, without.logits);

@@ -61,11 +61,14 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// Starts a run on `device` (without autodiff). `total_steps` is the recipe's unless given.
     pub fn new(
-        recipe: Recipe,
+        mut recipe: Recipe,
         data: &'a Dataset,
         total_steps: Option<usize>,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        if recipe.training.image_size == 0 {
+            recipe.training.image_size = data.train.height;
+        }
         let (found, expected) = ([data.train.height, data.train.width], recipe.training.image_size);
         if found != [expected; 2] {
             return Err(TrainError::ImageSize { found, expected });
@@ -89,7 +92,7 @@ impl<'a> Trainer<'a> {
             let mut state = drawn(&architecture, seed)?;
             let conv1 = state.get_mut("conv1.weight").expect("a residual network has a first convolution");
             let (filters, kernel) = (conv1.shape[0], conv1.shape[3]);
-            let filters = whitening(&data.train, &split.train, [data.mean, data.std], kernel, filters);
+            let filters = whitening(&data.train, &split.train, [data.mean, data.std], kernel, filters)?;
             // Channels beyond two for each direction stay as they were drawn.
             conv1.values[..filters.len()].copy_from_slice(&filters);
             model = model.load_state_dict(&state)?;
@@ -103,6 +106,7 @@ impl<'a> Trainer<'a> {
             image_size: data.train.height,
             mean: data.mean,
             std: data.std,
+            preprocessing: data.preprocessing,
             dataset: data.name.clone(),
             dataset_digest: data.digest(),
             step: 0,
@@ -159,6 +163,10 @@ impl<'a> Trainer<'a> {
         let epochs = recipe.training.epochs;
         let total_steps = (epochs == old.recipe.training.epochs).then_some(old.total_steps);
         let mut trainer = Self::new(recipe, data, total_steps, device)?;
+        // The same data in memory and streamed has other digests.
+        if data.has_digest(&old.dataset_digest) {
+            trainer.header.dataset_digest.clone_from(&old.dataset_digest);
+        }
         old.matches(&trainer.header, allowed)?;
         let total = trainer.header.total_steps;
         if old.step > total {
@@ -174,8 +182,8 @@ impl<'a> Trainer<'a> {
         if let Some(average) = &mut trainer.ema {
             average.restore(ema, &trainer.device.clone().inner());
         }
-        let Header { step, seconds, running, recovery, history, .. } = old;
-        trainer.header = Header { step, seconds, running, recovery, history, ..trainer.header };
+        let Header { mean, std, step, seconds, running, recovery, history, .. } = old;
+        trainer.header = Header { mean, std, step, seconds, running, recovery, history, ..trainer.header };
         Ok(trainer)
     }
 
@@ -192,6 +200,14 @@ impl<'a> Trainer<'a> {
         self.model = self.model.load_state_dict(&weights)?;
         self.features = FeatureCache::Empty;
         Ok(self)
+    }
+
+    /// Normalizes images by a mean and a deviation of each channel that are not the data's, such as those that the weights to
+    /// start with were trained with.
+    pub fn with_normalization(mut self, mean: [f32; 3], std: [f32; 3]) -> Self {
+        (self.header.mean, self.header.std) = (mean, std);
+        self.features = FeatureCache::Empty;
+        self
     }
 
     /// Lets the numbers of so many steps stay on the device before they are read: 16 on a GPU, which works ahead, and
@@ -275,7 +291,7 @@ impl<'a> Trainer<'a> {
         }
         let started = Instant::now();
         if self.keeps_features() && !self.features.is_full() {
-            self.compute_features().await;
+            self.compute_features().await?;
             self.header.seconds += started.elapsed().as_secs_f64();
             return Ok(Some(Event::Queued));
         }
@@ -283,7 +299,7 @@ impl<'a> Trainer<'a> {
         let skipped = if self.max_pending == 0 || self.header.step < self.careful_until {
             self.careful_step().await?
         } else {
-            self.step(self.learning_rate(self.header.step));
+            self.step(self.learning_rate(self.header.step))?;
             None
         };
         if self.pending.len() > self.max_pending || self.at_epoch_end() {
@@ -316,13 +332,13 @@ impl<'a> Trainer<'a> {
                 Some(pass) => pass,
                 None => self.classifier(self.model().await).pass(self.split.validation.clone(), false),
             };
-            if !pass.advance(&self.data.train).await {
+            if !pass.advance(&self.data.train).await? {
                 let [images, total] = pass.progress();
                 self.validation = Some(pass);
                 self.header.seconds += started.elapsed().as_secs_f64();
                 return Ok(Event::Validating { images, total });
             }
-            validation = Some(pass.finish(&self.data.train).await.evaluation());
+            validation = Some(pass.finish(&self.data.train).await?.evaluation());
         }
         let StepMetrics { step, epoch, loss, accuracy, learning_rate, .. } = self.step_metrics();
         if let Some(evaluation) = validation.as_ref().filter(|evaluation| !evaluation.loss.is_finite()) {

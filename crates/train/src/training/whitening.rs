@@ -1,6 +1,6 @@
 //! A first convolution that whitens the images' patches: its outputs start uncorrelated and of equal variance.
 
-use kiln_data::{ImageSet, fill_batch};
+use kiln_data::{DataError, ImageSet, fill_batch};
 
 /// Training images whose patches are looked at: some 50,000 of a 3x3 kernel on 32x32 pixels.
 const IMAGES: usize = 500;
@@ -12,19 +12,22 @@ const EPSILON: f64 = 5e-4;
 /// otherwise lose (Jordan 2024, <https://arxiv.org/abs/2404.00498>).
 ///
 /// The patches are those of some of the images at `indices`, normalized by `mean` and `std`.
+///
+/// # Errors
+/// If an image cannot be read any more.
 pub(crate) fn whitening(
     set: &ImageSet,
     indices: &[u32],
     [mean, std]: [[f32; 3]; 2],
     kernel: usize,
     filters: usize,
-) -> Vec<f32> {
+) -> Result<Vec<f32>, DataError> {
     let size = 3 * kernel * kernel;
     let mut covariance = vec![vec![0.0; size]; size];
     let mut patch = vec![0.0; size];
     let (mut pixels, mut patches) = (vec![], 0);
     for index in indices.iter().step_by(indices.len().div_ceil(IMAGES)) {
-        fill_batch(set, &[*index], None, mean, std, &mut pixels);
+        fill_batch(set, &[*index], None, mean, std, &mut pixels)?;
         // Patches side by side: overlapping ones tell little more.
         for top in (0..(set.height + 1).saturating_sub(kernel)).step_by(kernel) {
             for left in (0..(set.width + 1).saturating_sub(kernel)).step_by(kernel) {
@@ -50,7 +53,7 @@ pub(crate) fn whitening(
         let negative = filter.iter().map(|value| -value).collect();
         [filter, negative]
     });
-    pairs.take(filters).flatten().collect()
+    Ok(pairs.take(filters).flatten().collect())
 }
 
 /// Eigenvalues and unit eigenvectors of a symmetric matrix, by cyclic Jacobi rotations (Golub and Van Loan, Matrix
@@ -99,7 +102,7 @@ mod tests {
     fn outputs_are_uncorrelated_and_of_equal_variance() {
         let data = synthetic(200, 0, 0);
         let indices: Vec<u32> = (0..200).collect();
-        let filters = whitening(&data.train, &indices, [data.mean, data.std], 3, 64);
+        let filters = whitening(&data.train, &indices, [data.mean, data.std], 3, 64).unwrap();
         assert_eq!(filters.len(), 54 * 27, "a pair for each of 27 directions");
         let rows: Vec<&[f32]> = filters.chunks_exact(27).collect();
         for pair in rows.chunks_exact(2) {
@@ -108,7 +111,7 @@ mod tests {
         // Over the same patches, the outputs of the strongest directions.
         let (mut products, mut patches, mut pixels) = ([[0.0; 4]; 4], 0, vec![]);
         for index in indices {
-            fill_batch(&data.train, &[index], None, data.mean, data.std, &mut pixels);
+            fill_batch(&data.train, &[index], None, data.mean, data.std, &mut pixels).unwrap();
             for (top, left) in (0..10).flat_map(|top| (0..10).map(move |left| (3 * top, 3 * left))) {
                 let outputs = [0, 1, 2, 3].map(|filter| {
                     let value = |at: usize| pixels[(at / 9 * 32 + top + at / 3 % 3) * 32 + left + at % 3];
@@ -144,7 +147,7 @@ mod tests {
     fn few_channels_get_the_strongest_directions() {
         let data = synthetic(50, 0, 0);
         let indices: Vec<u32> = (0..50).collect();
-        let of = |filters| whitening(&data.train, &indices, [data.mean, data.std], 3, filters);
+        let of = |filters| whitening(&data.train, &indices, [data.mean, data.std], 3, filters).unwrap();
         assert_eq!(of(5), of(54)[..5 * 27]);
     }
 }

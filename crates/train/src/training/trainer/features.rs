@@ -3,6 +3,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
+use kiln_data::DataError;
 use kiln_model::Frozen;
 
 use super::Trainer;
@@ -46,16 +47,23 @@ impl Trainer<'_> {
     }
 
     /// Computes a batch of them.
-    pub(super) async fn compute_features(&mut self) {
+    ///
+    /// # Errors
+    /// If an image cannot be read any more.
+    pub(super) async fn compute_features(&mut self) -> Result<(), DataError> {
         let mut pass = match std::mem::replace(&mut self.features, FeatureCache::Empty) {
             FeatureCache::Empty => Box::new(self.classifier(self.model.valid()).pass(self.split.train.clone(), true)),
             FeatureCache::Filling(pass) => pass,
-            full @ FeatureCache::Full(_) => return self.features = full,
+            full @ FeatureCache::Full(_) => {
+                self.features = full;
+                return Ok(());
+            }
         };
-        if !pass.advance(&self.data.train).await {
-            return self.features = FeatureCache::Filling(pass);
+        if !pass.advance(&self.data.train).await? {
+            self.features = FeatureCache::Filling(pass);
+            return Ok(());
         }
-        let features = pass.finish(&self.data.train).await.features;
+        let features = pass.finish(&self.data.train).await?.features;
         let shape = [self.split.train.len(), features.len() / self.split.train.len().max(1)];
         let values = Tensor::from_data(TensorData::new(features, shape), &self.device.clone().inner());
         let mut rows = vec![0; self.data.train.len()];
@@ -63,5 +71,6 @@ impl Trainer<'_> {
             rows[*index as usize] = row as i32;
         }
         self.features = FeatureCache::Full(Box::new(Features { values, rows }));
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! One step of training: forward, backward, update, and what becomes of steps that are not finite.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use kiln_data::{Augment, Augmentation, balanced_order, epoch_order, fill_batch, targets};
+use kiln_data::{Augment, Augmentation, DataError, balanced_order, epoch_order, fill_batch, prefetch, targets};
 use kiln_model::Network;
 use web_time::Instant;
 
@@ -22,6 +22,14 @@ pub struct Numbers {
     correct: Tensor<1, Int>,
     /// Sum of all gradients `[1]`, which is finite if they are.
     gradients: Tensor<1>,
+}
+
+/// What a step starts from.
+enum Seen {
+    /// `[n, 3, H, W]`
+    Images(Tensor<4>),
+    /// What the head sees of them `[n, F]`, computed before.
+    Features(Tensor<2>),
 }
 
 /// A run at some step. Tensors are shared with it, not copied.
@@ -85,20 +93,25 @@ impl Trainer<'_> {
     }
 
     /// One step at a rate that is not the schedule's, and its loss, whatever that is.
-    pub(crate) async fn step_at(&mut self, learning_rate: f64) -> f64 {
-        self.step(learning_rate);
+    ///
+    /// # Errors
+    /// If an image cannot be read any more.
+    pub(crate) async fn step_at(&mut self, learning_rate: f64) -> Result<f64, DataError> {
+        self.step(learning_rate)?;
         let numbers = self.pending.pop().expect("a step leaves its numbers");
-        scalar::<f32>(numbers.loss).await.into()
+        Ok(scalar::<f32>(numbers.loss).await.into())
     }
 
     /// One step whose numbers stay on the device.
-    pub(super) fn step(&mut self, learning_rate: f64) {
+    pub(super) fn step(&mut self, learning_rate: f64) -> Result<(), DataError> {
+        // Before the forward pass, which changes running statistics.
         if self.pending.is_empty() && self.max_pending > 0 {
             self.before = Some(self.snapshot());
         }
-        let (gradients, numbers) = self.batch();
+        let (gradients, numbers) = self.batch()?;
         self.update(gradients, learning_rate);
         self.pending.push(numbers);
+        Ok(())
     }
 
     /// One step that is left out if its loss or gradient is not finite.
@@ -106,11 +119,11 @@ impl Trainer<'_> {
         let step = self.header.step;
         let learning_rate = self.learning_rate(step);
         let running_statistics = self.model.running_statistics();
-        let (gradients, numbers) = self.batch();
+        let (gradients, numbers) = self.batch()?;
         let Some((loss, correct)) = numbers.read().await else {
             self.model.restore_running_statistics(running_statistics.clone());
             let loss = f64::from(scalar::<f32>(numbers.loss).await);
-            let place = self.place(&gradients).await;
+            let place = self.place(&gradients).await?;
             self.model.restore_running_statistics(running_statistics);
             let recovery = &mut self.header.recovery;
             recovery.skip();
@@ -133,11 +146,11 @@ impl Trainer<'_> {
     }
 
     /// Where a value of the batch at hand was not finite first.
-    async fn place(&self, gradients: &ParameterGradients) -> String {
-        match self.model.first_non_finite(self.images(self.batch_indices(), self.epoch())).await {
+    async fn place(&self, gradients: &ParameterGradients) -> Result<String, DataError> {
+        Ok(match self.model.first_non_finite(self.images(self.batch_indices(), self.epoch())?).await {
             Some(layer) => format!("the output of {layer}"),
             None => format!("the gradient of {}", gradients.first_non_finite().await.unwrap_or("the loss")),
-        }
+        })
     }
 
     pub(super) fn diverged(&self, step: usize, loss: f64, place: String, learning_rate: f64) -> TrainError {
@@ -151,13 +164,25 @@ impl Trainer<'_> {
         (self.header.step / self.steps_per_epoch) as u64
     }
 
+    /// Starts to read the images of the step after this one, which then need not be waited for.
+    fn prefetch_next(&self) {
+        let Header { step, total_steps, ref recipe, .. } = self.header;
+        let next = step + 1;
+        if next % self.steps_per_epoch == 0 || next >= total_steps || self.features.is_full() {
+            return;
+        }
+        let augment = recipe.augment_at(next, total_steps);
+        let indices = &self.order[next % self.steps_per_epoch * self.batch_size..][..self.batch_size];
+        prefetch(&self.data.train, indices, Some(&self.augmentation(&augment, self.epoch())));
+    }
+
     /// The current step's images.
     fn batch_indices(&self) -> &[u32] {
         &self.order[self.header.step % self.steps_per_epoch * self.batch_size..][..self.batch_size]
     }
 
     /// Forward and backward: one batch, in as many parts as the recipe says.
-    fn batch(&mut self) -> (ParameterGradients, Numbers) {
+    fn batch(&mut self) -> Result<(ParameterGradients, Numbers), DataError> {
         let Training { seed, micro_batches, clip_norm, sampling, .. } = self.header.recipe.training;
         if self.header.step.is_multiple_of(self.steps_per_epoch) || self.order.is_empty() {
             self.order = match sampling {
@@ -166,8 +191,16 @@ impl Trainer<'_> {
             };
         }
         let mut total: Option<(ParameterGradients, Tensor<1>, Tensor<1, Int>)> = None;
-        for part in self.batch_indices().chunks(self.batch_size.div_ceil(micro_batches)) {
-            let (gradients, loss, correct) = self.forward_backward(part, self.epoch());
+        let mut parts = self.batch_indices().chunks(self.batch_size.div_ceil(micro_batches)).peekable();
+        while let Some(part) = parts.next() {
+            let seen = match self.features.of(part) {
+                Some(features) => Seen::Features(features),
+                None => Seen::Images(self.images(part, self.epoch())?),
+            };
+            if parts.peek().is_none() {
+                self.prefetch_next();
+            }
+            let (gradients, loss, correct) = self.forward_backward(part, seen);
             total = Some(match total {
                 None => (gradients, loss, correct),
                 Some(sum) => (sum.0.plus(gradients), sum.1 + loss, sum.2 + correct),
@@ -178,7 +211,7 @@ impl Trainer<'_> {
         if clip_norm > 0.0 {
             gradients = gradients.clip(clip_norm);
         }
-        (gradients, numbers)
+        Ok((gradients, numbers))
     }
 
     fn update(&mut self, gradients: ParameterGradients, learning_rate: f64) {
@@ -200,16 +233,14 @@ impl Trainer<'_> {
 
     /// Of some of a batch's images: their part in the gradients and in the loss `[1]`, both means over the
     /// batch, and how many of them scored highest for their class `[1]`, of two mixed ones the greater.
-    fn forward_backward(&self, part: &[u32], epoch: u64) -> (ParameterGradients, Tensor<1>, Tensor<1, Int>) {
+    fn forward_backward(&self, part: &[u32], seen: Seen) -> (ParameterGradients, Tensor<1>, Tensor<1, Int>) {
         let Header { step, total_steps, ref recipe, ref classes, .. } = self.header;
         let (set, device) = (&self.data.train, &self.device);
         let augment = recipe.augment_at(step, total_steps);
-        let augmentation = self.augmentation(&augment, epoch);
-        let targets = targets(set, part, Some(&augmentation));
-
-        let features = match self.features.of(part) {
-            Some(features) => features,
-            None => self.model.features_beyond(self.images(part, epoch), recipe.training.freeze), // [n, F]
+        let targets = targets(set, part, Some(&self.augmentation(&augment, self.epoch())));
+        let features = match seen {
+            Seen::Features(features) => features,
+            Seen::Images(images) => self.model.features_beyond(images, recipe.training.freeze), // [n, F]
         };
         let logits = self.model.classify(features); // [n, classes]
         let mut distributions = mixed_targets(&targets, classes.len(), recipe.training.label_smoothing, device);
@@ -233,13 +264,13 @@ impl Trainer<'_> {
     }
 
     /// What becomes of the images at `indices` at the current step, `[n, 3, H, W]`.
-    fn images(&self, indices: &[u32], epoch: u64) -> Tensor<4> {
+    fn images(&self, indices: &[u32], epoch: u64) -> Result<Tensor<4>, DataError> {
         let Header { step, total_steps, ref recipe, mean, std, .. } = self.header;
         let set = &self.data.train;
         let augment = recipe.augment_at(step, total_steps);
         let mut pixels = vec![];
-        fill_batch(set, indices, Some(&self.augmentation(&augment, epoch)), mean, std, &mut pixels);
-        Tensor::from_data(TensorData::new(pixels, [indices.len(), 3, set.height, set.width]), &self.device)
+        fill_batch(set, indices, Some(&self.augmentation(&augment, epoch)), mean, std, &mut pixels)?;
+        Ok(Tensor::from_data(TensorData::new(pixels, [indices.len(), 3, set.height, set.width]), &self.device))
     }
 
     fn augmentation<'b>(&'b self, augment: &'b Augment, epoch: u64) -> Augmentation<'b> {

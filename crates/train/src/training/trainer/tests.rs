@@ -161,7 +161,7 @@ fn a_run_goes_on_with_another_recipe_only_where_that_is_allowed() {
     let renamed = Dataset { name: "a copy".to_owned(), ..synthetic(60, 0, 0) };
     assert_eq!(resume(&[], &[], &renamed), Ok(12), "the digest decides");
     let mut other = synthetic(60, 0, 0);
-    other.train.images[0] ^= 1;
+    other.train.pixels_mut()[0] ^= 1;
     assert!(resume(&[], &[], &other).unwrap_err().contains("allow dataset to change"));
     assert_eq!(resume(&[], &["dataset"], &other), Ok(12));
     assert!(resume(&[], &["dataset"], &synthetic(80, 0, 0)).unwrap_err().contains("number of steps"));
@@ -285,7 +285,7 @@ fn features_that_are_kept_train_the_head_as_those_computed_anew() {
     let events = run(&mut kept).unwrap();
     assert!(matches!(events[0], Event::Queued), "features come first");
     for _ in 0..3 {
-        block_on(anew.step_at(0.1));
+        block_on(anew.step_at(0.1)).unwrap();
     }
     let (kept, anew) = (checkpoint(&mut kept), checkpoint(&mut anew));
     assert!(difference(&kept, &anew) < 1e-5);

@@ -58,6 +58,38 @@ fn parts_of_any_usual_name_are_found_and_classes_printed() {
 }
 
 #[test]
+fn of_classes_of_different_size_the_balanced_accuracy_is_said() {
+    let folder = TempDir::new().unwrap();
+    part(folder.path(), "photos/train", 20);
+    for index in 3..20 {
+        fs::remove_file(folder.path().join(format!("photos/train/light/{index}.bmp"))).unwrap();
+    }
+    let output = train(folder.path(), &["--data", "photos", "--out", "run", "--set", "training.validation=0.3"]);
+    let printed = succeeds(&output);
+    assert!(printed.contains(" %, balanced ") && printed.contains(" % balanced over the classes"), "{printed}");
+    assert!(text(&output.stderr).contains("not balanced: dark 20, light 3"), "{}", text(&output.stderr));
+    let scored = succeeds(&kiln(folder.path()).args(["eval", "run", "--data", "photos"]).output().unwrap());
+    assert!(scored.contains("balanced accuracy"), "{scored}");
+}
+
+#[test]
+fn image_folder_takes_the_size_that_suits_the_pictures_and_decodes_them_anew() {
+    let folder = TempDir::new().unwrap();
+    part(folder.path(), "photos/train", 10);
+    part(folder.path(), "photos/test", 4);
+    let output = train(folder.path(), &["--data", "photos", "--recipe", "image-folder", "--out", "run"]);
+    assert!(succeeds(&output).contains("for images of 32 x 32 pixels"), "{}", text(&output.stdout));
+    let found = text(&output.stderr);
+    assert!(found.contains("28 images, decoded anew whenever they are needed"), "{found}");
+    // It is known as the run's own data where it fits into memory, too.
+    let report = kiln(folder.path()).args(["report", "run", "--data", "photos"]).output().unwrap();
+    assert!(succeeds(&report).contains("report.html"));
+    assert!(!text(&report.stderr).contains("not what the network was trained on"), "{}", text(&report.stderr));
+    let predicted = kiln(folder.path()).args(["predict", "--model", "run", "photos/test"]).output().unwrap();
+    assert!(succeeds(&predicted).contains("light"));
+}
+
+#[test]
 fn what_a_network_and_a_test_part_both_know_is_scored() {
     let folder = TempDir::new().unwrap();
     part(folder.path(), "photos/test", 5);

@@ -32,7 +32,7 @@ pub fn run(args: CompareArgs) -> Result<ExitCode> {
     }
     if let Some(folder) = &args.out {
         let figures = comparison_figures(&runs);
-        write_figures(folder, figures.iter())?;
+        write_figures(folder, figures.iter(), &[])?;
         let picture = |run: usize, name: &str| {
             let path = args.runs[run].join("figures").join(name).with_extension("svg");
             bounded_read::read(&path, bounded_read::TEXT_BYTES).ok()

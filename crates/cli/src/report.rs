@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use kiln::{Evaluator, choose, gather_evidence, open_bundle, refresh_evaluation, test_images, write_report};
+use kiln::{CLASS_KEY, Evaluator, choose, gather_evidence, open_bundle, refresh_evaluation, test_images, write_report};
 use kiln_data::Dataset;
 use kiln_model::Bundle;
 use kiln_report::{Evidence, History, RunRecord};
@@ -50,6 +50,7 @@ fn report(args: &ReportArgs, run: &RunDir) -> Result<()> {
         }
     }
     let path = write_report(run, &evidence)?;
+    warn_of_letters(run);
     if args.json {
         let analysis = RunRecord::read(run.path()).map(|run| History::of(&run.history).sentences(&run.recipe))?;
         let seconds = started.elapsed().as_secs_f64();
@@ -68,6 +69,18 @@ fn finished(args: &ReportArgs, run: &RunDir) -> Result<(Bundle, Dataset)> {
     let originals = RunRecord::read(run.path())?.recipe.augment.resized_crop.is_on();
     let data = of_training(&args.data, &bundle.metadata, originals, "go without the pictures of them")?;
     Ok((bundle, data))
+}
+
+/// Says that class names of some scripts are not in the PNGs.
+pub fn warn_of_letters(run: &RunDir) {
+    let key = run.figures().join(CLASS_KEY);
+    if key.is_file() {
+        eprintln!(
+            "note: the figures' font lacks letters of some class names: the PNG files have numbers, which {} explains; the \
+             report and the SVG files have the names",
+            key.display()
+        );
+    }
 }
 
 fn print_analysis(run: &RunDir, evidence: &Evidence) -> Result<()> {

@@ -47,7 +47,7 @@ pub use kiln_train as train;
 pub use augmentation::{augmentation_rows, augmented_images};
 pub use error::Error;
 pub use evaluate::{Evaluator, evaluate, open_bundle, save_evaluation, score, test_images};
-pub use figures::write_figures;
+pub use figures::{CLASS_KEY, write_figures};
 pub use kiln_data::{Dataset, ImageSet};
 pub use kiln_kernels::device::{DeviceRequest, SelectedDevice, choose};
 pub use kiln_model::{Bundle, Pixels, Prediction, Predictor};

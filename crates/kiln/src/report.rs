@@ -144,7 +144,9 @@ pub fn write_report(folder: &RunDir, evidence: &Evidence) -> Result<PathBuf, Err
     let sections = report.sections();
     let curves = curves(&[&run]);
     let figures = sections.iter().flat_map(|section| &section.figures).chain([&curves]);
-    write_figures(&folder.figures(), figures)?;
+    let scored = run.evaluation.iter().flat_map(|evaluation| &evaluation.metrics.classes);
+    let classes: Vec<String> = scored.map(|class| class.class.clone()).collect();
+    write_figures(&folder.figures(), figures, &classes)?;
     write_whole(&folder.report(), report.html(&sections).as_bytes())?;
     Ok(folder.report())
 }

@@ -13,6 +13,7 @@ use tiny_skia::{
     StrokeDash, Transform,
 };
 
+use crate::letters::NumberedNames;
 use crate::theme::{FONT, GROUND, INK, LARGE, Shade, advance, font_scale};
 
 /// A point in CSS pixels from the top left corner.
@@ -126,9 +127,9 @@ impl Drawing {
         html! { @for shape in &self.0 { (shape.svg()) } }
     }
 
-    /// Rasterizes the shapes, transformed by `transform`.
-    pub fn paint(&self, pixels: &mut Pixmap, transform: Transform) {
-        self.0.iter().for_each(|shape| shape.paint(pixels, transform));
+    /// Rasterizes the shapes, transformed by `transform`, with numbers in place of `names`.
+    pub fn paint(&self, pixels: &mut Pixmap, transform: Transform, names: &NumberedNames) {
+        self.0.iter().for_each(|shape| shape.paint(pixels, transform, names));
     }
 }
 
@@ -177,7 +178,7 @@ impl Shape {
         }
     }
 
-    fn paint(&self, pixels: &mut Pixmap, transform: Transform) {
+    fn paint(&self, pixels: &mut Pixmap, transform: Transform, names: &NumberedNames) {
         match self {
             Self::Rectangle { at: [x, y], size: [width, height], color, opacity } => {
                 let rect = Rect::from_xywh(*x as f32, *y as f32, *width as f32, *height as f32);
@@ -206,7 +207,7 @@ impl Shape {
                     pixels.stroke_path(&path, &paint(*color, 1.0), &stroke, transform, None);
                 }
             }
-            Self::Text(text) => text.paint(pixels, transform),
+            Self::Text(text) => text.paint(pixels, transform, names),
             Self::Image { at: [x, y], size: [width, height], image } => {
                 let (columns, rows) = image.dimensions();
                 let Some(mut source) = Pixmap::new(columns, rows) else { return };
@@ -243,8 +244,9 @@ impl Text {
         }
     }
 
-    fn paint(&self, pixels: &mut Pixmap, transform: Transform) {
-        let width = advance(&self.words, self.size);
+    fn paint(&self, pixels: &mut Pixmap, transform: Transform, names: &NumberedNames) {
+        let words = names.replaced(&self.words);
+        let width = advance(&words, self.size);
         let start = match self.anchor {
             Anchor::Start => 0.0,
             Anchor::Middle => -width / 2.0,
@@ -254,7 +256,7 @@ impl Text {
         if self.upward {
             placed = placed.pre_rotate(-90.0);
         }
-        let Some(path) = self.outline(start) else { return };
+        let Some(path) = outline(&words, self.size, start) else { return };
         if self.halo {
             let stroke = Stroke {
                 width: 2.0 * HALO as f32,
@@ -266,43 +268,43 @@ impl Text {
         }
         pixels.fill_path(&path, &paint(self.color, 1.0), FillRule::Winding, placed, None);
     }
+}
 
-    /// Outlines of the letters in sequence, starting at `x`.
-    fn outline(&self, mut x: f64) -> Option<Path> {
-        let scale = font_scale(self.size);
-        let mut builder = PathBuilder::new();
-        for letter in self.words.chars() {
-            let glyph = FONT.glyph_id(letter);
-            let mut end = None;
-            for curve in FONT.outline(glyph).map(|outline| outline.curves).unwrap_or_default() {
-                let place = |point: ab_glyph::Point| {
-                    ((x + f64::from(point.x) * scale) as f32, (-f64::from(point.y) * scale) as f32)
-                };
-                let (from, to) = match curve {
-                    OutlineCurve::Line(from, to)
-                    | OutlineCurve::Quad(from, _, to)
-                    | OutlineCurve::Cubic(from, _, _, to) => (place(from), place(to)),
-                };
-                if end != Some(from) {
-                    builder.move_to(from.0, from.1);
-                }
-                match curve {
-                    OutlineCurve::Line(..) => builder.line_to(to.0, to.1),
-                    OutlineCurve::Quad(_, control, _) => {
-                        let control = place(control);
-                        builder.quad_to(control.0, control.1, to.0, to.1);
-                    }
-                    OutlineCurve::Cubic(_, first, second, _) => {
-                        let (first, second) = (place(first), place(second));
-                        builder.cubic_to(first.0, first.1, second.0, second.1, to.0, to.1);
-                    }
-                }
-                end = Some(to);
+/// Outlines of the letters in sequence, starting at `x`.
+fn outline(words: &str, size: f64, mut x: f64) -> Option<Path> {
+    let scale = font_scale(size);
+    let mut builder = PathBuilder::new();
+    for letter in words.chars() {
+        let glyph = FONT.glyph_id(letter);
+        let mut end = None;
+        for curve in FONT.outline(glyph).map(|outline| outline.curves).unwrap_or_default() {
+            let place = |point: ab_glyph::Point| {
+                ((x + f64::from(point.x) * scale) as f32, (-f64::from(point.y) * scale) as f32)
+            };
+            let (from, to) = match curve {
+                OutlineCurve::Line(from, to)
+                | OutlineCurve::Quad(from, _, to)
+                | OutlineCurve::Cubic(from, _, _, to) => (place(from), place(to)),
+            };
+            if end != Some(from) {
+                builder.move_to(from.0, from.1);
             }
-            x += f64::from(FONT.h_advance_unscaled(glyph)) * scale;
+            match curve {
+                OutlineCurve::Line(..) => builder.line_to(to.0, to.1),
+                OutlineCurve::Quad(_, control, _) => {
+                    let control = place(control);
+                    builder.quad_to(control.0, control.1, to.0, to.1);
+                }
+                OutlineCurve::Cubic(_, first, second, _) => {
+                    let (first, second) = (place(first), place(second));
+                    builder.cubic_to(first.0, first.1, second.0, second.1, to.0, to.1);
+                }
+            }
+            end = Some(to);
         }
-        builder.finish()
+        x += f64::from(FONT.h_advance_unscaled(glyph)) * scale;
     }
+    builder.finish()
 }
 
 fn polyline(points: &[Point]) -> Option<Path> {

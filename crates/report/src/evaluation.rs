@@ -25,6 +25,9 @@ fn headline(report: &EvaluationReport) -> String {
     let numbers = |Interval { low, high }: Interval| format!("{low:.4} to {high:.4}");
     let header = line("", "".into(), format!("{:.0} % interval", 100.0 * intervals.level));
     let mut lines = vec![header, line("accuracy", percent(metrics.accuracy), shares(intervals.accuracy))];
+    if let Some(balanced) = metrics.balanced_accuracy() {
+        lines.push(line("balanced accuracy", percent(balanced), "mean over the classes, whose sizes differ".into()));
+    }
     if let Some(averaged) = flip_tta {
         let points = 100.0 * (averaged.accuracy - metrics.accuracy);
         lines.push(line("  over mirror images", percent(averaged.accuracy), format!("{points:+.2} points")));

@@ -8,6 +8,7 @@ use tiny_skia::{Color, Pixmap, Transform};
 
 use crate::ReportError;
 use crate::drawing::{Drawing, Text};
+use crate::letters::NumberedNames;
 use crate::theme::{GROUND, INK, Shade, fitted};
 
 /// A figure.
@@ -90,12 +91,13 @@ impl Figure {
 
     /// The whole figure as a PNG file, with `scale` pixels per CSS pixel.
     ///
-    /// Letters that the built-in font does not have (it has Latin, Greek and Cyrillic) appear as boxes.
+    /// Where class names have letters that the built-in font lacks (it has Latin, Greek and Cyrillic), `names` gives numbers
+    /// instead; other such letters appear as boxes.
     ///
     /// # Errors
     ///
     /// If the figure is too large for memory.
-    pub fn png(&self, scale: f32) -> Result<Vec<u8>, ReportError> {
+    pub fn png(&self, scale: f32, names: &NumberedNames) -> Result<Vec<u8>, ReportError> {
         let (places, [width, height]) = self.layout();
         let [columns, rows] = [width, height].map(|pixels| (pixels as f32 * scale).ceil() as u32);
         let failed = |reason: String| ReportError::Picture { name: self.name, reason };
@@ -104,9 +106,9 @@ impl Figure {
         let Shade(red, green, blue) = GROUND;
         pixels.fill(Color::from_rgba8(red, green, blue, 255));
         let whole = Transform::from_scale(scale, scale);
-        self.heading(width).paint(&mut pixels, whole);
+        self.heading(width).paint(&mut pixels, whole, names);
         for (panel, [x, y]) in self.panels.iter().zip(places) {
-            panel.drawing.paint(&mut pixels, whole.pre_translate(x as f32, y as f32));
+            panel.drawing.paint(&mut pixels, whole.pre_translate(x as f32, y as f32), names);
         }
         // The background is opaque, so premultiplied colors equal plain ones.
         let image = RgbaImage::from_raw(columns, rows, pixels.take()).expect("four bytes a pixel");

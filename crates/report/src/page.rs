@@ -308,6 +308,9 @@ fn scores(evaluation: &EvaluationReport) -> Markup {
     let nats: fn(f64) -> String = |value| format!("{value:.4}");
     let interval = |interval: &kiln_train::Interval, write| within(interval.low, interval.high, write);
     let mut rows = vec![("Accuracy".to_owned(), percent(metrics.accuracy), interval(&intervals.accuracy, percent))];
+    if let Some(balanced) = metrics.balanced_accuracy() {
+        rows.push(("Balanced accuracy (mean over the classes)".to_owned(), percent(balanced), String::new()));
+    }
     if let Some(top) = metrics.top_k_accuracy.last().filter(|_| metrics.top_k_accuracy.len() > 1) {
         let name = format!("Top-{} accuracy", metrics.top_k_accuracy.len());
         rows.push((name, percent(*top), interval(&intervals.top_k_accuracy, percent)));

@@ -37,6 +37,8 @@ struct Line {
     train_accuracy: Option<f64>,
     validation_loss: Option<f64>,
     validation_accuracy: Option<f64>,
+    #[serde(default)]
+    validation_balanced_accuracy: Option<f64>,
     seconds: Option<f64>,
     images_per_second: Option<f64>,
 }
@@ -52,6 +54,7 @@ impl From<Line> for EpochMetrics {
             train_accuracy: number(line.train_accuracy),
             validation_loss: line.validation_loss,
             validation_accuracy: line.validation_accuracy,
+            validation_balanced_accuracy: line.validation_balanced_accuracy,
             seconds: number(line.seconds),
             images_per_second: number(line.images_per_second),
         }

@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kiln_report::{
     About, AugmentedRow, CellImage, Comparison, ConfusedPair, Embedding, Evidence, Figure, Filters, History, Machine,
-    Report, ReportError, RunRecord, Session, Shown, Versions, cell_examples, comparison_figures, comparison_page,
-    confident_errors, confusions, curves, examples, history,
+    NumberedNames, Report, ReportError, RunRecord, Session, Shown, Versions, cell_examples, comparison_figures,
+    comparison_page, confident_errors, confusions, curves, examples, history,
 };
 use kiln_train::{
     Corrupted, EpochMetrics, EvaluationReport, Intervals, LrFind, LrPoint, Metrics, Predictions, Recipe, Temperature,
@@ -27,6 +27,7 @@ fn epoch(epoch: usize) -> EpochMetrics {
         train_accuracy: 1.0 - 0.8 / progress,
         validation_loss: Some(1.8 / progress + 0.1),
         validation_accuracy: Some(0.95 - 0.7 / progress),
+        validation_balanced_accuracy: None,
         seconds: 3.0 * progress,
         images_per_second: 500.0 + progress,
     }
@@ -254,7 +255,7 @@ fn every_picture_comes_out_as_svg_and_as_png_of_the_same_size() {
     for figure in figures {
         let svg = figure.svg();
         let size = |name| attributes(&svg, "svg", name)[0].parse::<f64>().unwrap();
-        let image = image::load_from_memory(&figure.png(2.0).unwrap()).unwrap().to_rgb8();
+        let image = image::load_from_memory(&figure.png(2.0, &NumberedNames::default()).unwrap()).unwrap().to_rgb8();
         let expected = [size("width"), size("height")].map(|pixels| (2.0 * pixels).ceil() as u32);
         assert_eq!([image.width(), image.height()], expected, "{}", figure.name);
         let ground = *image.get_pixel(0, 0);

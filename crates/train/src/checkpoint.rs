@@ -85,6 +85,9 @@ pub struct EpochMetrics {
     pub validation_loss: Option<f64>,
     #[serde(default, deserialize_with = "exact_or_none")]
     pub validation_accuracy: Option<f64>,
+    /// The mean of the classes' own accuracies, where they differ in size by more than 2 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "exact_or_none")]
+    pub validation_balanced_accuracy: Option<f64>,
     /// Training and validation seconds since the start of the run.
     #[serde(deserialize_with = "exact")]
     pub seconds: f64,

@@ -91,6 +91,22 @@ impl Predictions {
     pub fn accuracy(&self) -> f64 {
         self.top_k_accuracy(1)
     }
+
+    /// The mean over the classes of the share of their images whose class scored highest, 0..1 (scikit-learn's
+    /// `balanced_accuracy_score`), where that says something else than the accuracy: one class has more than twice as many
+    /// images as another.
+    pub fn balanced_accuracy(&self) -> Option<f64> {
+        let mut counts = vec![[0_usize; 2]; self.classes.len()];
+        for (label, logits) in self.rows() {
+            let [images, correct] = &mut counts[label];
+            *images += 1;
+            *correct += usize::from(argmax(logits) == label);
+        }
+        counts.retain(|[images, _]| *images > 0);
+        let images = counts.iter().map(|[images, _]| *images);
+        let is_balanced = images.clone().max()? <= 2 * images.min()?;
+        (!is_balanced).then(|| mean(counts.iter().map(|[images, correct]| *correct as f64 / *images as f64)))
+    }
 }
 
 /// Index of the largest value, the first of equals.
@@ -143,6 +159,20 @@ mod tests {
         let logits = [1.0, 3.0, 3.0, 2.0];
         assert_eq!(argmax(&logits), 1);
         assert_eq!([0, 1, 2, 3].map(|label| rank(&logits, label)), [3, 0, 1, 2]);
+    }
+
+    #[test]
+    fn the_balanced_accuracy_is_that_of_classes_whose_sizes_differ() {
+        let of = |labels: &[usize]| {
+            let classes = ["a", "b", "c"].map(String::from).to_vec();
+            // The first class is always the answer.
+            let logits = [1.0, 0.0, 0.0].repeat(labels.len());
+            Predictions { classes, labels: labels.to_vec(), logits, features: vec![] }.balanced_accuracy()
+        };
+        assert_eq!(of(&[0, 0, 0, 0, 0, 1, 1]), Some(0.5), "nothing is known of the third class");
+        assert_eq!(of(&[0, 0, 0, 1, 2, 2]), Some(1.0 / 3.0));
+        assert_eq!(of(&[0, 0, 1, 2]), None);
+        assert_eq!(of(&[]), None);
     }
 
     #[test]

@@ -141,6 +141,7 @@ mod tests {
             train_accuracy: 0.5,
             validation_loss: validation,
             validation_accuracy: validation,
+            validation_balanced_accuracy: None,
             seconds: 60.0 * epoch as f64,
             images_per_second: 500.0,
         }

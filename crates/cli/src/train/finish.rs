@@ -6,10 +6,11 @@ use anyhow::Result;
 use kiln::{Finished, Run, Tested};
 use kiln_model::Metadata;
 use kiln_report::duration;
-use kiln_train::Predictions;
+use kiln_train::{EpochMetrics, Predictions};
 use serde_json::{Value, json};
 
 use super::{Session, data_arguments, program};
+use crate::report::warn_of_letters;
 
 /// Says how good the network is and makes the report.
 pub fn finish(run: &Run, finished: &Finished, session: &Session) -> Result<ExitCode> {
@@ -19,7 +20,8 @@ pub fn finish(run: &Run, finished: &Finished, session: &Session) -> Result<ExitC
     if !args.no_report {
         match run.report() {
             Ok(path) => {
-                screen.say(json!({"event": "report", "report": path}), || format!("report   {}", path.display()))
+                screen.say(json!({"event": "report", "report": path}), || format!("report   {}", path.display()));
+                warn_of_letters(folder);
             }
             // Whatever it is, the network is trained and its bundle written.
             Err(error) => eprintln!(
@@ -46,6 +48,7 @@ fn event(run: &Run, Finished { best_epoch, tested, .. }: &Finished) -> Value {
                 "weights": tested.weights,
                 "accuracy": tested.plain.accuracy(),
                 "loss": tested.plain.loss(),
+                "balanced_accuracy": tested.plain.balanced_accuracy(),
                 "flip_tta_accuracy": tested.flip_tta.as_ref().map(Predictions::accuracy),
             })
         })
@@ -57,6 +60,7 @@ fn event(run: &Run, Finished { best_epoch, tested, .. }: &Finished) -> Value {
         "seconds": header.seconds,
         "best_epoch": best_epoch.epoch,
         "validation_accuracy": best_epoch.validation_accuracy,
+        "validation_balanced_accuracy": best_epoch.validation_balanced_accuracy,
         "last_validation_accuracy": header.history.last().and_then(|last| last.validation_accuracy),
         "test_accuracy": test.as_ref().map(|test| test.accuracy),
         "test_loss": test.as_ref().map(|test| test.loss),
@@ -80,9 +84,11 @@ fn lines(run: &Run, Finished { bundle, best_epoch, tested }: &Finished) -> Vec<S
         format!("{:.2} % {of}{}", 100.0 * accuracy, flipped.unwrap_or_default())
     };
     let accuracy = match bundle.metadata.measured_accuracy() {
-        Some((accuracy, split, images)) => {
-            line(accuracy, &format!("on {images} {split} images of {dataset}"), tested.first())
-        }
+        Some((accuracy, split, images)) => line(
+            accuracy,
+            &format!("on {images} {split} images of {dataset}{}", balanced(best_epoch, tested)),
+            tested.first(),
+        ),
         None => "not known".to_owned(),
     };
     let mut lines = vec![format!("accuracy {accuracy}")];
@@ -97,4 +103,13 @@ fn lines(run: &Run, Finished { bundle, best_epoch, tested }: &Finished) -> Vec<S
         format!("metrics  {}", folder.metrics().display()),
     ]);
     lines
+}
+
+/// The mean of the classes' own accuracies, where their sizes differ much.
+fn balanced(best_epoch: &EpochMetrics, tested: &[Tested]) -> String {
+    let balanced = match tested.first() {
+        Some(tested) => tested.plain.balanced_accuracy(),
+        None => best_epoch.validation_balanced_accuracy,
+    };
+    balanced.map(|balanced| format!(", {:.2} % balanced over the classes", 100.0 * balanced)).unwrap_or_default()
 }

@@ -99,7 +99,10 @@ impl<'a> Progress<'a> {
         }
         let validation = match (metrics.validation_loss, metrics.validation_accuracy) {
             (Some(loss), Some(accuracy)) => {
-                format!("   validation loss {loss:.3} accuracy {:>5.2} %", 100.0 * accuracy)
+                let balanced = metrics.validation_balanced_accuracy;
+                let balanced = balanced.map(|balanced| format!(", balanced {:>5.2} %", 100.0 * balanced));
+                let balanced = balanced.unwrap_or_default();
+                format!("   validation loss {loss:.3} accuracy {:>5.2} %{balanced}", 100.0 * accuracy)
             }
             _ => String::new(),
         };

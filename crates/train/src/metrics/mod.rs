@@ -56,6 +56,14 @@ pub enum MetricsError {
 }
 
 impl Metrics {
+    /// As [`Predictions::balanced_accuracy`]: `None` where no class has more than twice as many images as another.
+    pub fn balanced_accuracy(&self) -> Option<f64> {
+        let images = self.classes.iter().map(|class| class.support).filter(|images| *images > 0);
+        let is_balanced = images.clone().max()? <= 2 * images.min()?;
+        // The mean of the recalls of the classes that have images.
+        (!is_balanced).then_some(self.macro_average.recall)
+    }
+
     /// # Errors
     ///
     /// [`MetricsError`] without images, and where a logit is not finite.

@@ -73,6 +73,11 @@ impl<'a> Trainer<'a> {
         if found != [expected; 2] {
             return Err(TrainError::ImageSize { found, expected });
         }
+        // Batches of black images have next to no variance, by which a batch norm divides.
+        let padding = recipe.augment.crop_padding;
+        if padding >= data.train.height {
+            return Err(TrainError::CropPadding { padding, size: data.train.height });
+        }
         let architecture = recipe.architecture(data.classes.len(), data.train.height)?;
         let seed = recipe.training.seed;
         if data.train.is_empty() {
@@ -326,7 +331,7 @@ impl<'a> Trainer<'a> {
     /// Scores a batch of validation images or, once all are scored, adds the epoch to the history.
     async fn end_epoch(&mut self) -> Result<Event, TrainError> {
         let started = Instant::now();
-        let mut validation = None;
+        let (mut validation, mut balanced) = (None, None);
         if !self.split.validation.is_empty() {
             let mut pass = match self.validation.take() {
                 Some(pass) => pass,
@@ -338,7 +343,9 @@ impl<'a> Trainer<'a> {
                 self.header.seconds += started.elapsed().as_secs_f64();
                 return Ok(Event::Validating { images, total });
             }
-            validation = Some(pass.finish(&self.data.train).await?.evaluation());
+            let predictions = pass.finish(&self.data.train).await?;
+            balanced = predictions.balanced_accuracy();
+            validation = Some(predictions.evaluation());
         }
         let StepMetrics { step, epoch, loss, accuracy, learning_rate, .. } = self.step_metrics();
         if let Some(evaluation) = validation.as_ref().filter(|evaluation| !evaluation.loss.is_finite()) {
@@ -359,6 +366,7 @@ impl<'a> Trainer<'a> {
             train_accuracy: accuracy,
             validation_loss: validation.as_ref().map(|evaluation| evaluation.loss),
             validation_accuracy: validation.as_ref().map(|evaluation| evaluation.accuracy),
+            validation_balanced_accuracy: balanced,
             seconds: self.header.seconds,
             images_per_second: running.images as f64 / running.seconds.max(1e-9),
         };

@@ -76,6 +76,11 @@ pub enum TrainError {
     Precision(Precision),
     #[error("the images have {} x {} pixels and the recipe expects {expected} x {expected} (training.image_size)", found[1], found[0])]
     ImageSize { found: [usize; 2], expected: usize },
+    #[error(
+        "a random crop with a border of {padding} pixels (augment.crop_padding) leaves nothing of most images of {size} x {size}: set \
+         augment.crop_padding = {}, or take larger images", .size / 8
+    )]
+    CropPadding { padding: usize, size: usize },
     #[error("no image is left to train on: of {0}, validation keeps {1}")]
     NoImages(usize, usize),
     #[error(

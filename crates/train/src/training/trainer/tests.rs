@@ -131,6 +131,12 @@ fn images_of_another_size_than_the_recipes_are_refused() {
     let data = synthetic(60, 0, 0);
     let error = Trainer::new(everything(&["training.image_size=64"]), &data, None, &Device::flex()).err().unwrap();
     assert!(error.to_string().contains("32 x 32 pixels and the recipe expects 64 x 64"), "{error}");
+    let border = everything(&["augment.crop_padding=32"]);
+    let error = Trainer::new(border, &data, None, &Device::flex()).err().unwrap();
+    assert!(
+        error.to_string().contains("leaves nothing of most images of 32 x 32: set augment.crop_padding = 4"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -27,8 +27,8 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         Bench::Inference { width, batch, runs, precision, device, json } => {
             inference::run([width, batch], runs, precision, device, json)
         }
-        Bench::Layers { width, batch, runs, precision, device, json } => {
-            layers::run([width, batch], runs, precision, device, json)
+        Bench::Layers { width, batch, image_size, runs, precision, device, json } => {
+            layers::run([width, batch, image_size], runs, precision, device, json)
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct BenchArgs {
 
 #[derive(Subcommand)]
 pub enum Bench {
-    /// Each convolution of a CIFAR ResNet-18, forward and both gradients: Kiln's against burn's own
+    /// Each convolution of a ResNet-18, forward and both gradients: Kiln's against burn's own
     Layers {
         /// Channels of the first stage
         #[arg(long, default_value_t = 64)]
@@ -20,6 +20,9 @@ pub enum Bench {
         /// Batch size
         #[arg(long, default_value_t = 8)]
         batch: usize,
+        /// Pixels a side; from 64 on with ImageNet's stem
+        #[arg(long, default_value_t = 32, value_name = "PIXELS")]
+        image_size: usize,
         /// Timed runs, after one that is not; the median counts
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,

@@ -13,6 +13,9 @@ use serde_json::json;
 
 use super::{check_batch, peak, print_json, print_peak};
 
+/// Smaller images go through CIFAR's stem, which keeps their size.
+const SMALLEST_PHOTO: usize = 64;
+
 /// One convolution of the network, and how often it occurs.
 struct Layer {
     channels: [usize; 2],
@@ -22,15 +25,22 @@ struct Layer {
     count: usize,
 }
 
-/// The convolutions of ResNet-18 for 32x32 images.
-fn layers(width: usize) -> Vec<Layer> {
+/// The convolutions of ResNet-18: with CIFAR's stem for images of up to 63 pixels a side, with ImageNet's for larger ones.
+fn layers(width: usize, image_size: usize) -> Vec<Layer> {
     let layer = |channels, size, kernel, stride, count| Layer { channels, size, kernel, stride, count };
-    let mut layers = vec![layer([3, width], 32, 3, 1, 1), layer([width, width], 32, 3, 1, 4)];
+    let (stem, first) = if image_size < SMALLEST_PHOTO {
+        (layer([3, width], image_size, 3, 1, 1), image_size)
+    } else {
+        (layer([3, width], image_size, 7, 2, 1), image_size.div_ceil(2).div_ceil(2))
+    };
+    let mut layers = vec![stem, layer([width, width], first, 3, 1, 4)];
+    let mut size = first;
     for stage in 1..4 {
-        let (out, size) = (width << stage, 32 >> (stage - 1));
+        let out = width << stage;
         layers.push(layer([out / 2, out], size, 3, 2, 1));
         layers.push(layer([out / 2, out], size, 1, 2, 1));
-        layers.push(layer([out, out], size / 2, 3, 1, 3));
+        size = size.div_ceil(2);
+        layers.push(layer([out, out], size, 3, 1, 3));
     }
     layers
 }
@@ -38,7 +48,7 @@ fn layers(width: usize) -> Vec<Layer> {
 impl Layer {
     /// Floating-point operations of a forward pass, or of either gradient.
     fn operations(&self, batch: usize) -> f64 {
-        let (pixels, patch) = ((self.size / self.stride).pow(2), self.channels[0] * self.kernel * self.kernel);
+        let (pixels, patch) = (self.size.div_ceil(self.stride).pow(2), self.channels[0] * self.kernel * self.kernel);
         2.0 * (batch * pixels * patch * self.channels[1]) as f64
     }
 
@@ -55,7 +65,7 @@ struct Times {
 }
 
 pub fn run(
-    [width, batch]: [usize; 2],
+    [width, batch, image_size]: [usize; 3],
     runs: u32,
     precision: Precision,
     device: DeviceRequest,
@@ -63,12 +73,13 @@ pub fn run(
 ) -> Result<ExitCode> {
     check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "the width is {width}; it must be between 1 and 1024");
+    ensure!((8..=1024).contains(&image_size), "the images have {image_size} pixels a side; 8 to 1024 are possible");
     let chosen = choose(device)?;
     ensure!(multiplies(&chosen.device, precision), "{} does not multiply {precision}", chosen.name);
     let peak = peak(&chosen)?;
     if !json {
         println!(
-            "convolutions of ResNet-18 at width {width}, batch {batch}, in {precision} on {}; GFLOP/s, median of {runs}",
+            "convolutions of ResNet-18 at width {width}, batch {batch}, {image_size} x {image_size} pixels, in {precision} on {}; GFLOP/s, median of {runs}",
             chosen.name
         );
         print_peak(peak);
@@ -79,7 +90,7 @@ pub fn run(
     let mut rows = vec![];
     let mut totals = [0.0; 4];
     let mut forward_operations = 0.0;
-    for layer in layers(width) {
+    for layer in layers(width, image_size) {
         let ours = time(&layer, batch, runs, &chosen.device, |x, weight, stride, padding| {
             conv2d(x, weight, stride, padding, precision)
         })?;
@@ -111,7 +122,7 @@ pub fn run(
         let [a, b, c, d] = rates;
         let gflops = json!({"kiln_forward": a, "burn_forward": b, "kiln_backward": c, "burn_backward": d});
         let fields = json!({
-            "width": width, "batch": batch, "runs": runs, "precision": precision.to_string(), "layers": rows, "gflops": gflops,
+            "width": width, "batch": batch, "image_size": image_size, "runs": runs, "precision": precision.to_string(), "layers": rows, "gflops": gflops,
         });
         print_json(&chosen, peak, fields);
     } else {

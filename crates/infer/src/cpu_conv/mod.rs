@@ -445,3 +445,20 @@ fn store<S: Simd, const V: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// The library behind the vectors has a feature for each width, and goes without vectors where it is off.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn vectors_are_as_wide_as_this_processor_has_them() {
+        let expected = if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+            16
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            8
+        } else {
+            return;
+        };
+        assert_eq!(super::lanes(), expected);
+    }
+}

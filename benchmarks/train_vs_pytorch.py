@@ -1,9 +1,9 @@
 """Times a training step of Kiln and of PyTorch, turn about, in one run on one machine.
 
     python3 benchmarks/train_vs_pytorch.py [--device cpu|cuda] [--compile] [--channels-last] [--tf32] [--bf16]
-        [--output benchmarks/results/NAME.json]
+        [--image-size 224] [--output benchmarks/results/NAME.json]
 
-Both train the same CIFAR ResNet-18 on the same random batch: forward, cross-entropy, backward, SGD
+Both train the same ResNet-18, with CIFAR's stem or, for images of 64 pixels or more, ImageNet's, on the same random batch: forward, cross-entropy, backward, SGD
 with Nesterov momentum, float32, every core. PyTorch runs eagerly, in its default memory format and
 without TF32, unless --compile, --channels-last, --tf32 or --bf16 (autocast) say otherwise. Kiln's figure is what
 
@@ -116,10 +116,11 @@ def report(args, results):
 def pytorch_images_per_second(width, args):
     torch.manual_seed(0)
     layout = memory_format(args)
-    model = ResNet(Architecture(18, width)).to(args.device, memory_format=layout).train()
+    stem = "imagenet" if args.image_size >= 64 else "cifar"  # as `kiln bench` does
+    model = ResNet(Architecture(18, width, stem)).to(args.device, memory_format=layout).train()
     forward = forward_of(model, args)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    images = torch.randn(args.batch, 3, 32, 32).to(args.device, memory_format=layout)
+    images = torch.randn(args.batch, 3, args.image_size, args.image_size).to(args.device, memory_format=layout)
     labels = torch.randint(10, (args.batch,)).to(args.device)
 
     def steps(count):
@@ -151,13 +152,13 @@ def kiln(args, *arguments):
 
 def kiln_bench(width, args):
     """The bench's JSON object."""
-    bench = ("--width", width, "--batch", args.batch, "--steps", args.steps, "--json")
+    bench = ("--width", width, "--batch", args.batch, "--image-size", args.image_size, "--steps", args.steps, "--json")
     return json.loads(kiln(args, "bench", "train-step", *bench, *shlex.split(args.kiln_args)))
 
 
 def compare(width, args):
     rounds = []
-    say(args, f"width {width}, batch {args.batch}, {args.steps} steps: images/s")
+    say(args, f"width {width}, batch {args.batch}, {args.image_size} pixels, {args.steps} steps: images/s")
     for number in range(args.rounds):
         sides = {"kiln": lambda: kiln_bench(width, args), "pytorch": lambda: pytorch_images_per_second(width, args)}
         measured = {side: sides[side]() for side in sorted(sides, reverse=number % 2 == 1)}
@@ -166,13 +167,14 @@ def compare(width, args):
         say(args, f"  round {number + 1}   kiln {ours:9.1f}   pytorch {theirs:9.1f}   ratio {ours / theirs:.3f}")
     median = {key: statistics.median(r[key] for r in rounds) for key in ("kiln", "pytorch", "ratio")}
     say(args, "  median    kiln {kiln:9.1f}   pytorch {pytorch:9.1f}   ratio {ratio:.3f}".format(**median))
-    return {"width": width, "batch": args.batch, "steps": args.steps, "n": args.rounds, "median": median, "rounds": rounds}
+    return {"width": width, "batch": args.batch, "image_size": args.image_size, "steps": args.steps, "n": args.rounds, "median": median, "rounds": rounds}
 
 
 def main():
     parser = argparse.ArgumentParser(description="Times Kiln's and PyTorch's training step side by side.")
     add_options(parser)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args()
     set_up(args)

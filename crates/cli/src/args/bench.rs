@@ -57,7 +57,7 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
-    /// Training steps of a CIFAR ResNet-18: forward, backward and update, against the whole loop
+    /// Training steps of a ResNet-18: forward, backward and update, against the whole loop
     TrainStep {
         /// Channels of the first stage
         #[arg(long, default_value_t = 16)]
@@ -65,6 +65,9 @@ pub enum Bench {
         /// Images a step
         #[arg(long, default_value_t = 64)]
         batch: usize,
+        /// Pixels a side; from 64 on with ImageNet's stem
+        #[arg(long, default_value_t = 32, value_name = "PIXELS")]
+        image_size: usize,
         /// Timed steps, after up to 3 that are not
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,

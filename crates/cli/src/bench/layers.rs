@@ -11,10 +11,7 @@ use kiln_kernels::device::{DeviceRequest, choose, multiplies};
 use kiln_kernels::{Precision, conv2d};
 use serde_json::json;
 
-use super::{check_batch, peak, print_json, print_peak};
-
-/// Smaller images go through CIFAR's stem, which keeps their size.
-const SMALLEST_PHOTO: usize = 64;
+use super::{SMALLEST_PHOTO, check_batch, check_image_size, peak, print_json, print_peak};
 
 /// One convolution of the network, and how often it occurs.
 struct Layer {
@@ -73,7 +70,7 @@ pub fn run(
 ) -> Result<ExitCode> {
     check_batch(batch)?;
     ensure!((1..=1024).contains(&width), "the width is {width}; it must be between 1 and 1024");
-    ensure!((8..=1024).contains(&image_size), "the images have {image_size} pixels a side; 8 to 1024 are possible");
+    check_image_size(image_size)?;
     let chosen = choose(device)?;
     ensure!(multiplies(&chosen.device, precision), "{} does not multiply {precision}", chosen.name);
     let peak = peak(&chosen)?;

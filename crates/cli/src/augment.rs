@@ -34,7 +34,7 @@ pub fn run(args: AugmentArgs) -> Result<ExitCode> {
     let mut strips = vec![];
     for (row, (name, augment)) in augmentation_rows(&recipe.augment, args.every, size).into_iter().enumerate() {
         let strip = strip(&augmented_images(&data, &indices, &augment, recipe.training.seed)?);
-        let path = args.out.join(format!("{row}-{name}.png"));
+        let path = args.out.join(format!("{row}-{}.png", name.replace(' ', "-")));
         write_whole(&path, &png(&strip)?)?;
         println!("row {row:>2}  {name:<12}  {}", path.display());
         strips.push(strip);

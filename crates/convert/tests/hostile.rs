@@ -36,7 +36,7 @@ fn checkpoints_in_every_form_hold_the_same_network() {
     let tensors = network();
     let tensors = borrowed(&tensors);
     let expected = opened(&state_dict(&tensors)).unwrap();
-    assert_eq!(expected.architecture.to_string(), "ResNet-18 of width 1 with Cifar stem and Batch norm");
+    assert_eq!(expected.architecture.to_string(), "ResNet-18 of width 1 with CIFAR's stem and batch norm");
     assert_eq!(expected.state["fc.bias"].values, [weights::number(0), weights::number(1)]);
     for key in ["state_dict", "model_state_dict", "model", "net"] {
         let found = opened(&wrapped(key, &tensors)).unwrap();

@@ -275,7 +275,16 @@ impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::ResNet(ResNetConfig { depth, width, stem, norm, .. }) => {
-                write!(f, "ResNet-{depth} of width {width} with {stem:?} stem and {norm:?} norm")
+                let stem = match stem {
+                    Stem::Cifar => "CIFAR's stem",
+                    Stem::Imagenet => "ImageNet's stem",
+                    Stem::Compact => "the compact stem",
+                };
+                let norm = match norm {
+                    NormKind::Batch => "batch norm",
+                    NormKind::Group => "group norm",
+                };
+                write!(f, "ResNet-{depth} of width {width} with {stem} and {norm}")
             }
             Self::Vit(VitConfig { image_size, patch, width, depth, heads, .. }) => {
                 write!(f, "transformer of {depth} blocks of width {width} with {heads} heads, for patches of {patch}")?;

@@ -140,7 +140,7 @@ const MOST_MEASURED: usize = 64;
 pub(crate) fn usual_size(root: &Path) -> Result<usize, DataError> {
     let files = image_files(root)?;
     let some = (0..files.len().min(MOST_MEASURED)).map(|at| &files[at * files.len() / files.len().min(MOST_MEASURED)]);
-    let sides = some.filter_map(|path| with_file(path, |bytes| dimensions(bytes)).ok());
+    let sides = some.filter_map(|path| with_file(path, dimensions).ok());
     Ok(suitable(sides.map(|[width, height]| width.min(height)).collect()))
 }
 

@@ -62,6 +62,7 @@ pub fn epoch() -> EpochMetrics {
         train_accuracy: 0.2,
         validation_loss: Some(1.9),
         validation_accuracy: Some(0.3),
+        validation_balanced_accuracy: None,
         seconds: 3.0,
         images_per_second: 500.0,
     }
@@ -77,6 +78,7 @@ pub fn checkpoint() -> Checkpoint {
         image_size: SIZE,
         mean: [0.5; 3],
         std: [0.25; 3],
+        preprocessing: None,
         dataset: "synthetic".into(),
         dataset_digest: "0".into(),
         step: 4,

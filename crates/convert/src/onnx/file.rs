@@ -10,16 +10,36 @@ use crate::ConvertError;
 use crate::import::{Known, MAX_FILE_BYTES};
 use crate::preprocess::Normalization;
 
-/// Fields of `onnx.proto`, from a model down to what could nest.
-mod field {
-    pub const MODEL_GRAPH: u64 = 7;
-    pub const GRAPH_NODE: u64 = 1;
-    pub const GRAPH_VALUES: [u64; 3] = [11, 12, 13];
-    pub const NODE_ATTRIBUTE: u64 = 5;
-    pub const ATTRIBUTE_GRAPHS: [u64; 2] = [6, 11];
-    pub const VALUE_TYPE: u64 = 2;
-    pub const TYPE_TENSOR: u64 = 1;
+/// A message of `onnx.proto`: which of its fields hold messages, by their numbers, and why it may not have others.
+struct Message {
+    inner: &'static [(u64, &'static Message)],
+    refusal: fn(u64) -> Option<&'static str>,
 }
+
+const fn message(inner: &'static [(u64, &'static Message)]) -> Message {
+    Message { inner, refusal: |_| None }
+}
+
+// Every message that is decoded, from the innermost up.
+static ENTRY: Message = message(&[]);
+static DIMENSION: Message = message(&[]);
+static OPERATOR_SET: Message = message(&[]);
+static SHAPE: Message = message(&[(1, &DIMENSION)]);
+static TENSOR_TYPE: Message = message(&[(2, &SHAPE)]);
+static TYPE: Message = Message {
+    inner: &[(1, &TENSOR_TYPE)],
+    // A sequence holds a type again.
+    refusal: |field| (field != 1).then_some("a value of it is not a tensor"),
+};
+static VALUE: Message = message(&[(2, &TYPE)]);
+static TENSOR: Message = message(&[(13, &ENTRY)]);
+static ATTRIBUTE: Message = Message {
+    inner: &[(5, &TENSOR)],
+    refusal: |field| matches!(field, 6 | 11).then_some("a node of it holds a graph"),
+};
+static NODE: Message = message(&[(5, &ATTRIBUTE)]);
+static GRAPH: Message = message(&[(1, &NODE), (5, &TENSOR), (11, &VALUE), (12, &VALUE), (13, &VALUE)]);
+static MODEL: Message = message(&[(7, &GRAPH), (8, &OPERATOR_SET), (14, &ENTRY)]);
 
 /// Whether a file starts like a model: with the version of its format, or the name of its producer.
 pub fn is_onnx(start: &[u8]) -> bool {
@@ -32,41 +52,30 @@ pub fn read(path: &Path) -> Result<ModelProto, ConvertError> {
     parse(&bounded_read::read(path, MAX_FILE_BYTES).map_err(unreadable)?)
 }
 
-/// Decodes a model, after a look at how deep its messages nest.
+/// Decodes a model, after a look at what its messages claim. The decoder behind this follows messages as deep as they nest,
+/// and makes room for as many bytes as a field says that it has.
 ///
 /// # Errors
-/// If it is damaged, or holds a graph within a node or a type within a type: decoding them takes a stack as deep as they
-/// are, and no residual network has them.
+/// If it is damaged, a field is longer than the message around it, or it holds a graph within a node or a type within a type,
+/// which no residual network has.
 pub fn parse(bytes: &[u8]) -> Result<ModelProto, ConvertError> {
-    for graph in fields(bytes, &[field::MODEL_GRAPH])? {
-        for node in fields(graph, &[field::GRAPH_NODE])? {
-            for attribute in fields(node, &[field::NODE_ATTRIBUTE])? {
-                if !fields(attribute, &field::ATTRIBUTE_GRAPHS)?.is_empty() {
-                    return Err(ConvertError::Onnx("a node of it holds a graph"));
-                }
-            }
-        }
-        for value in fields(graph, &field::GRAPH_VALUES)? {
-            for kind in fields(value, &[field::VALUE_TYPE])? {
-                if Fields(kind).any(|field| !matches!(field, Ok((field::TYPE_TENSOR, _)))) {
-                    return Err(ConvertError::Onnx("a value of it is not a tensor"));
-                }
-            }
-        }
-    }
+    check(bytes, &MODEL)?;
     Ok(ModelProto::parse_buf(bytes)?)
 }
 
-/// Contents of the fields with these numbers.
-fn fields<'a>(message: &'a [u8], numbers: &[u64]) -> Result<Vec<&'a [u8]>, ConvertError> {
-    let mut found = vec![];
-    for field in Fields(message) {
+/// Walks through a message and those in it.
+fn check(bytes: &[u8], message: &Message) -> Result<(), ConvertError> {
+    for field in Fields(bytes) {
         let (number, contents) = field?;
-        if numbers.contains(&number) {
-            found.push(contents.unwrap_or_default());
+        if let Some(reason) = (message.refusal)(number) {
+            return Err(ConvertError::Onnx(reason));
+        }
+        let inner = message.inner.iter().find(|(field, _)| *field == number);
+        if let (Some(contents), Some((_, inner))) = (contents, inner) {
+            check(contents, inner)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Walks through a message: the number of each field, and its contents if they have a length.
@@ -204,6 +213,12 @@ mod tests {
             assert!(len == 0 || parse(&model[..len]).is_err(), "{len} bytes");
         }
         assert!(parse(&model).is_ok());
+        // A length beyond the message around it: of an entry's key, an operator set's domain, a tensor's name.
+        let too_long = [0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F];
+        let name_too_long = [&[0x42][..], &too_long[1..]].concat();
+        for model in [within(14, &too_long), within(8, &too_long), within(7, &within(5, &name_too_long))] {
+            assert!(parse(&model).is_err(), "{model:?}");
+        }
         // A length beyond the file, and a number without an end.
         assert!(parse(&[0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F]).is_err());
         assert!(parse(&[0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F]).is_err());

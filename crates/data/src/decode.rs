@@ -13,10 +13,7 @@ mod pillow;
 mod png;
 mod resize;
 
-use std::{
-    borrow::Cow,
-    io::{self, Cursor},
-};
+use std::{borrow::Cow, io::Cursor};
 
 pub use format::EXTENSIONS;
 #[cfg(not(target_family = "wasm"))]
@@ -270,7 +267,7 @@ pub(crate) fn with_file<T>(
 ) -> Result<T, DecodeError> {
     use std::{
         fs::{self, File},
-        io::Read,
+        io::{self, Read},
         sync::Mutex,
     };
 

@@ -1,7 +1,7 @@
 //! `Resize`, `CenterCrop` and the resize of a crop, of torchvision on PIL images.
 //!
-//! The numbers are those of Pillow's resize: coefficients in 22-bit fixed point, rows first, and both passes rounded to
-//! 8 bits. Only the pixels of the crop are computed.
+//! The numbers are those of Pillow 13's resize: coefficients in 22-bit fixed point, the pixels of rows first and then of columns,
+//! or the other way round for tall pictures, and both passes rounded to 8 bits. Only the pixels of the crop are computed.
 
 use std::ops::Range;
 
@@ -31,11 +31,12 @@ pub(super) fn resize_and_crop(
         let start = crop_start(resized - size, is_reversed);
         (start..start + size).map(|at| Taps::new(at, side, resized, interpolation)).collect::<Vec<_>>()
     };
-    filtered(&axis(width, is_reversed[0]), &axis(height, is_reversed[1]), row)
+    let columns_first = takes_columns_first([width, height], [width, height].map(resized));
+    filtered(&axis(width, is_reversed[0]), &axis(height, is_reversed[1]), columns_first, row)
 }
 
-/// Cuts out a rectangle and resizes it to `[width, height]`, as `crop` and then `resize` of Pillow. Where Pillow 13 takes the
-/// columns first, because that is less work, values can differ by one. `row` as in [`fit`](super::fit).
+/// Cuts out a rectangle and resizes it to `[width, height]`, as `crop` and then `resize` of Pillow. `row` as in
+/// [`fit`](super::fit).
 pub(super) fn crop_and_resize(
     rectangle: Rectangle,
     [width, height]: [u32; 2],
@@ -44,36 +45,69 @@ pub(super) fn crop_and_resize(
 ) -> RgbImage {
     let axis = |side: u32, size: u32| (0..size).map(|at| Taps::new(at, side, size, interpolation)).collect::<Vec<_>>();
     let Rectangle { left, top, width: from_width, height: from_height } = rectangle;
-    filtered(&axis(from_width, width), &axis(from_height, height), |y, start, len, out| {
+    let columns_first = takes_columns_first([from_width, from_height], [width, height]);
+    filtered(&axis(from_width, width), &axis(from_height, height), columns_first, |y, start, len, out| {
         row(top + y, left + start, len, out);
     })
 }
 
-/// The picture whose columns and rows these are made of.
-fn filtered(columns: &[Taps], rows: &[Taps], mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>)) -> RgbImage {
+/// Whether Pillow 13 makes the pixels of each column before those of the rows, which rounds differently: where the height
+/// shrinks by more than twice as many pixels as the width.
+fn takes_columns_first([width, height]: [u32; 2], [to_width, to_height]: [u32; 2]) -> bool {
+    let [columns, rows] = [(width, to_width), (height, to_height)].map(|(from, to)| i64::from(from) - i64::from(to));
+    rows > 0 && rows > 2 * columns
+}
+
+/// The picture whose columns and rows these are made of. Both passes round to 8 bits.
+fn filtered(
+    columns: &[Taps],
+    rows: &[Taps],
+    columns_first: bool,
+    mut row: impl FnMut(u32, u32, u32, &mut Vec<u8>),
+) -> RgbImage {
     let (used_columns, used_rows) = (used(columns), used(rows));
-    let mut source = vec![];
-    let width = 3 * columns.len();
-    let mut narrow = Vec::with_capacity(width * used_rows.len());
-    for y in used_rows.clone() {
+    let mut read = |y: u32, source: &mut Vec<u8>| {
         source.clear();
-        row(y, used_columns.start, used_columns.end - used_columns.start, &mut source);
+        row(y, used_columns.start, used_columns.end - used_columns.start, source);
+    };
+    let horizontal = |source: &[u8], out: &mut Vec<u8>| {
         let pixels = source.as_chunks::<3>().0;
-        narrow
-            .extend(columns.iter().flat_map(|taps| taps.pixel(&pixels[(taps.start - used_columns.start) as usize..])));
-    }
+        out.extend(columns.iter().flat_map(|taps| taps.pixel(&pixels[(taps.start - used_columns.start) as usize..])));
+    };
+    let width = 3 * columns.len();
     let mut made = Vec::with_capacity(width * rows.len());
-    let mut sums = vec![0; width];
-    for taps in rows {
-        // Row by row, so that the sums of many pixels are computed at once.
-        sums.fill(ROUND);
-        let from = narrow[(taps.start - used_rows.start) as usize * width..].chunks_exact(width);
-        for (values, weight) in from.zip(&taps.weights) {
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += i32::from(*value) * weight);
+    let (mut source, mut sums) = (vec![], vec![]);
+    if columns_first {
+        // Rows are read again where they overlap, instead of holding the picture twice.
+        for taps in rows {
+            sums.clear();
+            for (y, weight) in (taps.start..).zip(&taps.weights) {
+                read(y, &mut source);
+                add(&mut sums, &source, *weight);
+            }
+            let column: Vec<u8> = sums.iter().copied().map(byte).collect();
+            horizontal(&column, &mut made);
         }
-        made.extend(sums.iter().copied().map(byte));
+    } else {
+        let mut narrow = Vec::with_capacity(width * used_rows.len());
+        for y in used_rows.clone() {
+            read(y, &mut source);
+            horizontal(&source, &mut narrow);
+        }
+        for taps in rows {
+            sums.clear();
+            let from = narrow[(taps.start - used_rows.start) as usize * width..].chunks_exact(width);
+            from.zip(&taps.weights).for_each(|(values, weight)| add(&mut sums, values, *weight));
+            made.extend(sums.iter().copied().map(byte));
+        }
     }
     RgbImage::from_raw(columns.len() as u32, rows.len() as u32, made).expect("rows of columns")
+}
+
+/// Adds the weighted values of a row, so that the sums of many pixels are computed at once.
+fn add(sums: &mut Vec<i32>, values: &[u8], weight: i32) {
+    sums.resize(values.len(), ROUND);
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += i32::from(*value) * weight);
 }
 
 /// Where a crop starts that leaves `rest` pixels out: at half of them, a tie to the even number, as Python rounds.
@@ -183,6 +217,11 @@ mod tests {
             ([640, 427, 232, 224], Bicubic, 1432585741929),
             ([33, 33, 36, 33], Bilinear, 515595975),
             ([33, 33, 36, 33], Bicubic, 515752646),
+            // Columns first.
+            ([367, 811, 256, 224], Bilinear, 1433842545012),
+            ([367, 811, 256, 224], Bicubic, 1433940077174),
+            ([90, 300, 40, 32], Bilinear, 617165587),
+            ([90, 300, 40, 32], Bicubic, 616900409),
         ];
         for ([width, height, resize, size], interpolation, sum) in expected {
             let found = cut(&picture(width, height), resize as usize, interpolation, size);
@@ -192,7 +231,7 @@ mod tests {
 
     #[test]
     fn crops_are_pillows() {
-        // Made with Pillow 13: `crop`, then `resize`, of shapes for which it takes the rows first.
+        // Made with Pillow 13: `crop`, then `resize`. Of the last two rectangles it takes the columns first.
         use Interpolation::{Bicubic, Bilinear};
         let expected = [
             ([480, 320], [37, 11, 301, 222], [224, 224], Bilinear, 1439915996210),
@@ -201,6 +240,10 @@ mod tests {
             ([480, 320], [0, 0, 480, 320], [224, 224], Bicubic, 1434325556022),
             ([33, 20], [5, 5, 20, 9], [40, 24], Bilinear, 341373598),
             ([33, 20], [5, 5, 20, 9], [40, 24], Bicubic, 341565334),
+            ([100, 61], [90, 3, 7, 50], [32, 32], Bilinear, 647499626),
+            ([100, 61], [90, 3, 7, 50], [32, 32], Bicubic, 647666400),
+            ([120, 400], [10, 20, 70, 350], [64, 64], Bilinear, 9573750711),
+            ([120, 400], [10, 20, 70, 350], [64, 64], Bicubic, 9573182793),
         ];
         for (size, [left, top, width, height], to, interpolation, sum) in expected {
             let image = picture(size[0], size[1]);

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use kiln_model::ResNetConfig;
+use kiln_data::{Interpolation, Preprocessing};
+use kiln_model::{Bundle, ResNetConfig};
 use tempfile::TempDir;
 
 use crate::program::{TINY, bitmap, fails, kiln, succeeds, text};
@@ -87,6 +88,30 @@ fn image_folder_takes_the_size_that_suits_the_pictures_and_decodes_them_anew() {
     assert!(!text(&report.stderr).contains("not what the network was trained on"), "{}", text(&report.stderr));
     let predicted = kiln(folder.path()).args(["predict", "--model", "run", "photos/test"]).output().unwrap();
     assert!(succeeds(&predicted).contains("light"));
+}
+
+#[test]
+fn a_run_resumes_with_its_pictures_resized_as_its_first_weights_wanted_them() {
+    let folder = TempDir::new().unwrap();
+    part(folder.path(), "photos/train", 8);
+    for index in 0..8 {
+        // Of another size and not plain, so that the way to 32 pixels shows.
+        let mut file = bitmap(10 + index, 50);
+        file[54..].iter_mut().zip(0..).for_each(|(byte, at): (&mut u8, u32)| *byte = byte.wrapping_add((at * 7) as u8));
+        fs::write(folder.path().join(format!("photos/train/dark/{index}.bmp")), file).unwrap();
+    }
+    let architecture = ResNetConfig { width: 2, ..ResNetConfig::new(18, 2) };
+    let mut weights = sample::bundle(architecture.into(), |_| 1.0);
+    weights.metadata.image_size = 32;
+    weights.metadata.preprocessing = Some(Preprocessing { resize: 40, interpolation: Interpolation::Bicubic });
+    fs::write(folder.path().join("model.safetensors"), weights.to_bytes().unwrap()).unwrap();
+    let start = train(folder.path(), &["--data", "photos", "--init", "model.safetensors", "--out", "run"]);
+    succeeds(&start);
+    let resume = ["train", "--device", "cpu", "--no-report", "--resume", "run", "--data", "photos"];
+    succeeds(&kiln(folder.path()).args(resume).output().unwrap());
+    let trained = Bundle::open(folder.path().join("run/model.safetensors")).unwrap();
+    assert_eq!(trained.metadata.preprocessing, weights.metadata.preprocessing);
+    assert_eq!(trained.metadata.mean, weights.metadata.mean);
 }
 
 #[test]

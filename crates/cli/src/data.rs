@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::cifar::{CIFAR10, CIFAR100, CIFAR100_COARSE};
-use kiln_data::{Dataset, LabelTable, LoadOptions, LoadProgress, Matched, Source, load};
+use kiln_data::{Dataset, Input, LabelTable, LoadOptions, LoadProgress, Matched, Source, load};
 use kiln_model::Metadata;
 use kiln_train::Recipe;
 
@@ -14,14 +14,15 @@ use crate::args::{DataArgs, DatasetName};
 use crate::printable::message;
 
 /// Loads what the arguments name as a recipe wants it, and says what a user should know of it on stderr. Pictures are brought to
-/// their size in the way that weights to start with were trained, if these are of that size. The recipe gets the size.
-pub fn for_training(args: &DataArgs, recipe: &mut Recipe, initial: Option<&Metadata>) -> Result<Dataset> {
+/// their size in the way of `earlier`, weights to start with or the run to resume, if that is of the same size. The recipe gets the
+/// size.
+pub fn for_training(args: &DataArgs, recipe: &mut Recipe, earlier: Option<Input>) -> Result<Dataset> {
     let size = &mut recipe.training.image_size;
     *size = args.image_size.unwrap_or(*size);
     let mut options = recipe.load_options(source(args)?)?;
     recipe.training.image_size = options.image_size.unwrap_or(recipe.training.image_size);
-    if let Some(trained) = initial.filter(|trained| trained.image_size == recipe.training.image_size) {
-        options.preprocessing = trained.preprocessing.or(options.preprocessing);
+    if let Some(earlier) = earlier.filter(|earlier| earlier.size == recipe.training.image_size) {
+        options.preprocessing = earlier.preprocessing.or(options.preprocessing);
     }
     load_images(args, options)
 }

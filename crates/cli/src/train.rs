@@ -13,7 +13,7 @@ use kiln::{
     Bundle, Dataset, Recipe, ResumeOptions, Run, RunDir, RunEvent, RunOptions, RunPlan, SavedRun, SelectedDevice,
     choose,
 };
-use kiln_data::listed;
+use kiln_data::{Input, listed};
 use kiln_infer::Precision;
 use kiln_kernels::device::OperatorPath;
 use kiln_model::{Frozen, Summary};
@@ -82,7 +82,9 @@ fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) ->
     });
 
     let initial = args.init.as_deref().map(model::open_weights).transpose()?;
-    let data = data::for_training(&args.data, &mut recipe, initial.as_ref().map(|(_, bundle)| &bundle.metadata))?;
+    let earlier = initial.as_ref().map(|(_, bundle)| bundle.metadata.input());
+    let earlier = earlier.or(saved.as_ref().and_then(|saved| earlier_input(saved, &recipe)));
+    let data = data::for_training(&args.data, &mut recipe, earlier)?;
     // Until here a signal simply ends the program: a download continues where it was cut.
     let signals = Signals::listen()?;
     let session = Session { args, data: &data, screen: &screen, signals: &signals };
@@ -226,6 +228,13 @@ fn resolve_recipe(args: &TrainArgs, saved: Option<&SavedRun>, is_gpu: bool) -> R
     overrides.extend(args.seed.map(|seed| format!("training.seed={seed}")));
     overrides.extend(args.data.image_size.map(|size| format!("training.image_size={size}")));
     Ok(Recipe::parse(&text, &overrides)?)
+}
+
+/// How the pictures of a run were brought to its size, unless that is to change now.
+fn earlier_input(saved: &SavedRun, recipe: &Recipe) -> Option<Input> {
+    let header = saved.header();
+    let is_same = header.recipe.training.crop_pct == recipe.training.crop_pct;
+    is_same.then_some(Input { size: header.image_size, preprocessing: header.preprocessing })
 }
 
 fn describe(run: &Run, session: &Session) {

@@ -211,11 +211,11 @@ mod tests {
     use super::*;
     use crate::synthetic;
 
-    /// Root mean square difference of all pixels.
     fn pixels_of(set: &ImageSet) -> &[u8] {
         set.images.in_memory().unwrap()
     }
 
+    /// Root mean square difference of all pixels.
     fn distance(a: &ImageSet, b: &ImageSet) -> f64 {
         let squares = pixels_of(a).iter().zip(pixels_of(b)).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
         (squares.sum::<f64>() / pixels_of(a).len() as f64).sqrt()

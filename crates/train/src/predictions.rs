@@ -103,10 +103,15 @@ impl Predictions {
             *correct += usize::from(argmax(logits) == label);
         }
         counts.retain(|[images, _]| *images > 0);
-        let images = counts.iter().map(|[images, _]| *images);
-        let is_balanced = images.clone().max()? <= 2 * images.min()?;
-        (!is_balanced).then(|| mean(counts.iter().map(|[images, correct]| *correct as f64 / *images as f64)))
+        differ_in_size(counts.iter().map(|[images, _]| *images))
+            .then(|| mean(counts.iter().map(|[images, correct]| *correct as f64 / *images as f64)))
     }
+}
+
+/// Whether one class has more than twice as many images as another; those without images do not count.
+pub(crate) fn differ_in_size(images: impl Iterator<Item = usize> + Clone) -> bool {
+    let images = images.filter(|images| *images > 0);
+    images.clone().max().zip(images.min()).is_some_and(|(most, least)| most > 2 * least)
 }
 
 /// Index of the largest value, the first of equals.

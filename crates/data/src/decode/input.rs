@@ -18,7 +18,8 @@ impl From<usize> for Input {
 }
 
 /// torchvision's `Resize(resize)` and `CenterCrop(size)` on PIL images: the picture's shorter side is resized, then the
-/// middle is cut out. The numbers are Pillow's, to the last bit.
+/// middle is cut out. The numbers are Pillow 13's, to the last bit; of a picture that was
+/// stored lying on its side, some may differ by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {

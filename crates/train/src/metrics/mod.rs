@@ -13,7 +13,7 @@ pub use calibration::{Bin, Calibration, TemperatureError, TemperatureScaling, te
 pub use classification::{Averages, ClassMetrics};
 pub use report::{Corrupted, EvaluationReport, Temperature};
 
-use crate::predictions::{Predictions, mean};
+use crate::predictions::{Predictions, differ_in_size, mean};
 
 /// Ranks that [`Metrics::top_k_accuracy`] goes up to.
 const MAX_TOP_K: usize = 5;
@@ -58,10 +58,8 @@ pub enum MetricsError {
 impl Metrics {
     /// As [`Predictions::balanced_accuracy`]: `None` where no class has more than twice as many images as another.
     pub fn balanced_accuracy(&self) -> Option<f64> {
-        let images = self.classes.iter().map(|class| class.support).filter(|images| *images > 0);
-        let is_balanced = images.clone().max()? <= 2 * images.min()?;
         // The mean of the recalls of the classes that have images.
-        (!is_balanced).then_some(self.macro_average.recall)
+        differ_in_size(self.classes.iter().map(|class| class.support)).then_some(self.macro_average.recall)
     }
 
     /// # Errors

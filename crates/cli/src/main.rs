@@ -39,10 +39,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     end_with_the_pipe();
-    keep_memory();
     quieten_mesa();
     kiln::work_in_the_pool();
-    let result = match Args::parse().command {
+    let command = Args::parse().command;
+    keep_memory(!matches!(command, Command::Import(_) | Command::Export(_)));
+    let result = match command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::LrFind(args) => lr_find::run(args),
@@ -99,16 +100,18 @@ fn in_full(error: &anyhow::Error) -> String {
 }
 
 /// Keeps what is freed for the next step, which needs as much again: by default mimalloc, too, gives large
-/// pieces back to the kernel, and its clearing of pages took a tenth of a training step.
-fn keep_memory() {
+/// pieces back to the kernel, and its clearing of pages took a tenth of a training step. What only converts a
+/// file gives it back at once instead: it holds the weights once, and each tensor's copy for a moment.
+fn keep_memory(keep: bool) {
+    const NEVER: std::ffi::c_long = -1;
     #[allow(unsafe_code, reason = "an option of a C library")]
     // Safety: it may be set at any time.
     unsafe {
-        libmimalloc_sys::mi_option_set(MI_OPTION_PURGE_DELAY, -1);
+        libmimalloc_sys::mi_option_set(MI_OPTION_PURGE_DELAY, if keep { NEVER } else { 0 });
     }
 }
 
-/// `mi_option_purge_delay` of mimalloc's `mimalloc.h`; -1 stands for never.
+/// `mi_option_purge_delay` of mimalloc's `mimalloc.h`, in milliseconds.
 const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// Mesa's device-selection layer looks for a Wayland session and, in a container or over ssh, says ten

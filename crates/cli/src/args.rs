@@ -58,6 +58,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Check every operator on every device of this machine
     Doctor(DoctorArgs),
+    /// Find the fastest of Kiln's shaders on a GPU, and check that they are right there
+    Tune(TuneArgs),
     /// Measure this machine's speed
     Bench(BenchArgs),
     /// Print a completion script for a shell
@@ -125,6 +127,9 @@ pub struct TrainArgs {
     /// Skip report.html
     #[arg(long)]
     pub no_report: bool,
+    /// Do not spend up to five seconds to find the fastest shaders on a GPU that is new to Kiln
+    #[arg(long)]
+    pub no_tune: bool,
     /// Resume the run in this folder, on the same data
     #[arg(long, value_name = "DIR", conflicts_with_all = ["epochs", "budget", "out"])]
     pub resume: Option<PathBuf>,
@@ -392,6 +397,36 @@ pub struct SummaryArgs {
 
 #[derive(clap::Args)]
 pub struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Runs every form of each convolution, forward and both gradients, on random numbers, leaves out those that \
+    give others than the rest, and keeps the fastest in your cache folder, where training, evaluation and benchmarks \
+    find it. kiln train does the same by itself for up to five seconds."
+)]
+pub struct TuneArgs {
+    /// A built-in recipe (see kiln recipes) or a TOML file, for its network, image size and batch
+    #[arg(long, value_name = "NAME|FILE", default_value = "resnet18")]
+    pub recipe: String,
+    /// Change a field of the recipe, such as training.batch_size=512 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Classes of the network
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub classes: usize,
+    /// auto, gpu, gpu:N or software
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceRequest,
+    /// Begin no further convolution after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Budget>,
+    /// Also tune what is known already
+    #[arg(long)]
+    pub again: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::{Dataset, ImageSet, synthetic, synthetic_image};
 use kiln_infer::{Precision, peak};
-use kiln_kernels::device::{DeviceRequest, OperatorPath, SelectedDevice, awake, choose, multiplies};
+use kiln_kernels::device::{DeviceRequest, OperatorPath, SelectedDevice, awake, multiplies};
 use kiln_train::{Event, Recipe, Sgd, Trainer, cross_entropy, recipe, soft_targets};
 use serde_json::{Value, json};
 
 use crate::args::{Bench, BenchArgs};
+use crate::devices::choose;
 use crate::machine;
 
 mod inference;
@@ -34,7 +35,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
 }
 
 /// The most that a device does, in GFLOP/s; not known for CUDA, which nothing here measures.
-fn peak(chosen: &SelectedDevice) -> Result<Option<f64>> {
+pub fn peak(chosen: &SelectedDevice) -> Result<Option<f64>> {
     let operations = match &chosen.adapter {
         Some(adapter) => pollster::block_on(kiln_infer::gpu::peak(&adapter.for_inference()))?,
         None if OperatorPath::of(&chosen.device) == OperatorPath::Cpu => peak::cpu(),
@@ -44,7 +45,7 @@ fn peak(chosen: &SelectedDevice) -> Result<Option<f64>> {
 }
 
 /// Prints a bench's own fields as JSON, with what every result needs: where, by what, and the peak there.
-fn print_json(chosen: &SelectedDevice, peak: Option<f64>, fields: Value) {
+pub fn print_json(chosen: &SelectedDevice, peak: Option<f64>, fields: Value) {
     let mut whole = json!({
         "machine": machine::describe(), "versions": machine::versions(), "device": chosen.name, "peak_gflops": peak,
     });

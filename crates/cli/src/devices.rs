@@ -1,16 +1,27 @@
-//! `kiln devices`
+//! `kiln devices`, and how commands choose one.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use kiln::{SelectedDevice, use_known_forms};
 use kiln_infer::Precision;
-use kiln_kernels::device::{DeviceRequest, adapters, choose};
+use kiln_kernels::device::{self, DeviceRequest, adapters};
 use serde_json::json;
 
 use crate::args::DevicesArgs;
+use crate::printable::message;
+
+/// The device for a request, with the forms of Kiln's shaders that are known to be the fastest there.
+pub fn choose(request: DeviceRequest) -> Result<SelectedDevice> {
+    let selected = device::choose(request)?;
+    if let Some(warning) = use_known_forms(&selected) {
+        eprintln!("warning: {}", message(warning));
+    }
+    Ok(selected)
+}
 
 pub fn run(args: DevicesArgs) -> Result<ExitCode> {
-    let chosen = choose(DeviceRequest::Auto)?;
+    let chosen = device::choose(DeviceRequest::Auto)?;
     let adapters = adapters();
     let bf16 = Precision::Bf16.unit_of_cpu();
     if args.json {
@@ -25,7 +36,7 @@ pub fn run(args: DevicesArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let bf16 = bf16.map(|unit| format!(", bf16 by {unit}")).unwrap_or_default();
-    println!("{:<11} {}{bf16}", "cpu", choose(DeviceRequest::Cpu)?.name);
+    println!("{:<11} {}{bf16}", "cpu", device::choose(DeviceRequest::Cpu)?.name);
     let mut gpus = 0;
     for adapter in &adapters {
         let name = if adapter.class == kiln_kernels::device::AdapterClass::Software {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use kiln::{Evaluator, choose, evaluate, save_evaluation, test_images};
+use kiln::{Evaluator, evaluate, save_evaluation, test_images};
 use kiln_data::{Corruption, ImageSet, SEVERITIES, corrupt};
 use kiln_report::evaluation_text;
 use kiln_train::run_dir::RunDir;
@@ -13,6 +13,7 @@ use kiln_train::{Corrupted, Metrics};
 
 use crate::args::EvalArgs;
 use crate::data;
+use crate::devices::choose;
 use crate::model::open;
 
 pub fn run(args: EvalArgs) -> Result<ExitCode> {

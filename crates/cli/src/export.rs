@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use kiln::{choose, score, test_images};
+use kiln::{score, test_images};
 use kiln_convert::{OnnxOptions, to_onnx, to_pytorch};
 use kiln_model::Bundle;
 use kiln_model::container::Storage;
@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::args::{ExportArgs, Format};
 use crate::data;
+use crate::devices::choose;
 use crate::model::open;
 
 pub fn run(args: ExportArgs) -> Result<ExitCode> {

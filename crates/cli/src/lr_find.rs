@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use kiln_kernels::device::choose;
 use kiln_train::run_dir::write_whole;
 use kiln_train::{LrFind, RangeTest, Recipe, Trainer};
 
 use crate::args::LrFindArgs;
+use crate::devices::choose;
 use crate::signals::Signals;
 use crate::{data, recipes};
 

@@ -24,6 +24,7 @@ mod shell;
 mod signals;
 mod summary;
 mod train;
+mod tune;
 
 use std::panic::{self, PanicHookInfo};
 use std::process::{self, ExitCode};
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Summary(args) => summary::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),

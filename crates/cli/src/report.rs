@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use kiln::{CLASS_KEY, Evaluator, choose, gather_evidence, open_bundle, refresh_evaluation, test_images, write_report};
+use kiln::{CLASS_KEY, Evaluator, gather_evidence, open_bundle, refresh_evaluation, test_images, write_report};
 use kiln_data::Dataset;
 use kiln_model::Bundle;
 use kiln_report::{Evidence, History, RunRecord};
@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::args::{CompareArgs, ReportArgs};
 use crate::compare;
 use crate::data::of_training;
+use crate::devices::choose;
 
 pub fn run(args: ReportArgs) -> Result<ExitCode> {
     ensure!(args.out.is_none() || args.runs.len() > 1, "--out is for runs beside each other: name two or more");

@@ -94,6 +94,7 @@ fn train(args: &TrainArgs, selected: &SelectedDevice, stand: &RefCell<Stand>) ->
                 device: args.device,
                 allow_change: args.allow_change.clone(),
                 tensorboard: args.tensorboard,
+                no_tune: args.no_tune,
             };
             saved.resume(recipe, &data, options)?
         }
@@ -120,6 +121,7 @@ fn follow(run: &mut Run, session: &Session, progress: &Progress) -> Result<ExitC
             Some(RunEvent::Skipped(skipped)) => progress.skipped(&skipped),
             Some(RunEvent::Epoch { metrics, is_best }) => progress.epoch(&metrics, is_best),
             Some(RunEvent::Warning(warning)) => progress.warn(&warning),
+            Some(RunEvent::Tuned(tuned)) => progress.tuned(&tuned),
             Some(RunEvent::Queued | RunEvent::Validating { .. }) => {}
             Some(RunEvent::Testing { .. }) => progress.bar.finish_and_clear(),
             Some(RunEvent::Finished(finished)) => return finish(run, &finished, session),
@@ -148,6 +150,7 @@ fn options(args: &TrainArgs, initial: Option<Bundle>) -> RunOptions {
         measure: true,
         initial,
         tensorboard: args.tensorboard,
+        no_tune: args.no_tune,
     }
 }
 

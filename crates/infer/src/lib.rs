@@ -25,6 +25,8 @@ mod precision;
 pub mod reference;
 #[cfg(feature = "wgpu")]
 pub mod runner;
+#[cfg(feature = "wgpu")]
+pub mod tune;
 pub mod variants;
 
 pub use cpu_executor::CpuExecutor;

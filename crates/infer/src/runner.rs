@@ -1,11 +1,13 @@
 //! Single launches through wgpu, without burn: what the tests in browsers and measurements use.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use wgpu::util::DeviceExt;
 
 use crate::GpuError;
+use crate::conv2d::wgsl::{Buffer, Steps};
 use crate::gpu::{Adapter, compile, done, map, unmap};
 use crate::shader::{Launch, Specialized};
 
@@ -14,6 +16,8 @@ pub struct Runner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     lost: Arc<AtomicBool>,
+    /// What was compiled before: some launches of a convolution are the same in all its forms.
+    pipelines: Mutex<HashMap<Specialized, wgpu::ComputePipeline>>,
 }
 
 /// A launch with its pipeline and its buffers.
@@ -36,7 +40,12 @@ impl Runner {
             let lost = lost.clone();
             move |_, _| lost.store(true, Ordering::Relaxed)
         });
-        Ok(Self { device, queue, lost })
+        Ok(Self { device, queue, lost, pipelines: Mutex::default() })
+    }
+
+    /// Whether the device is gone, so that nothing will work any more.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// A buffer with these numbers.
@@ -56,9 +65,16 @@ impl Runner {
     /// # Errors
     /// What the compiler has against the shader.
     pub async fn compile(&self, shader: &Specialized) -> Result<wgpu::ComputePipeline, GpuError> {
+        let known = |pipelines: &Mutex<HashMap<_, _>>| pipelines.lock().ok()?.get(shader).cloned();
+        if let Some(pipeline) = known(&self.pipelines) {
+            return Ok(pipeline);
+        }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let pipeline = compile(&self.device, shader);
         self.accepted(scope, shader).await?;
+        if let Ok(mut pipelines) = self.pipelines.lock() {
+            pipelines.insert(shader.clone(), pipeline.clone());
+        }
         Ok(pipeline)
     }
 
@@ -80,25 +96,53 @@ impl Runner {
         Ok(Prepared { launch: launch.clone(), pipeline, bindings })
     }
 
-    /// Runs it that many times over and waits for the last.
+    /// Runs them in turn, that many times over, and waits for the last.
     ///
     /// # Errors
     /// If the device refuses the work or is lost.
-    pub async fn repeat(&self, prepared: &Prepared, times: usize) -> Result<(), GpuError> {
-        let Some([x, y, z]) = prepared.launch.grid() else { return Ok(()) };
+    pub async fn repeat(&self, prepared: &[Prepared], times: usize) -> Result<(), GpuError> {
+        let Some(first) = prepared.first() else { return Ok(()) };
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&prepared.pipeline);
-            pass.set_bind_group(0, &prepared.bindings, &[]);
-            for _ in 0..times {
+            for prepared in std::iter::repeat_n(prepared, times).flatten() {
+                let Some([x, y, z]) = prepared.launch.grid() else { continue };
+                pass.set_pipeline(&prepared.pipeline);
+                pass.set_bind_group(0, &prepared.bindings, &[]);
                 pass.dispatch_workgroups(x, y, z);
             }
         }
         self.queue.submit([encoder.finish()]);
         done(&self.device, &self.queue).await?;
-        self.accepted(scope, &prepared.launch.shader).await
+        self.accepted(scope, &first.launch.shader).await
+    }
+
+    /// Makes the launches of a convolution ready to run.
+    ///
+    /// # Errors
+    /// If the device refuses one or is lost.
+    pub async fn prepare_steps(
+        &self,
+        steps: &Steps,
+        inputs: [&wgpu::Buffer; 2],
+        output: &wgpu::Buffer,
+    ) -> Result<Vec<Prepared>, GpuError> {
+        let between: Vec<_> = steps.between.iter().map(|len| self.poisoned(*len)).collect();
+        let mut prepared = vec![];
+        for (launch, buffers) in &steps.launches {
+            let buffers: Vec<_> = buffers
+                .iter()
+                .map(|buffer| match buffer {
+                    Buffer::First => inputs[0],
+                    Buffer::Second => inputs[1],
+                    Buffer::Between(index) => &between[*index],
+                    Buffer::Output => output,
+                })
+                .collect();
+            prepared.push(self.prepare(launch, &buffers).await?);
+        }
+        Ok(prepared)
     }
 
     /// Runs a launch once on buffers and waits for it.
@@ -106,7 +150,7 @@ impl Runner {
     /// # Errors
     /// If the device refuses the work or is lost.
     pub async fn run(&self, launch: &Launch, buffers: &[&wgpu::Buffer]) -> Result<(), GpuError> {
-        self.repeat(&self.prepare(launch, buffers).await?, 1).await
+        self.repeat(&[self.prepare(launch, buffers).await?], 1).await
     }
 
     /// Overwrites the start of a buffer.
@@ -117,7 +161,7 @@ impl Runner {
     /// Whether all that was asked for since `scope` was accepted. A lost device accepts everything.
     async fn accepted(&self, scope: wgpu::ErrorScopeGuard, shader: &Specialized) -> Result<(), GpuError> {
         let refused = scope.pop().await;
-        if self.lost.load(Ordering::Relaxed) {
+        if self.is_lost() {
             return Err(GpuError::Lost);
         }
         refused.map_or(Ok(()), |error| Err(GpuError::Refused(format!("{}: {error}", shader.shader.name))))

@@ -24,6 +24,7 @@ mod launch;
 pub mod pool;
 pub mod self_test;
 pub mod sgd;
+pub mod tuning;
 
 pub use add_relu::add_relu;
 pub use batch_norm::{BatchNormTrain, batch_norm, batch_norm_train, group_norm};

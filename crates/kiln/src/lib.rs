@@ -36,6 +36,7 @@ mod report;
 mod run;
 mod saver;
 mod testing;
+mod tuning;
 
 pub use kiln_convert as convert;
 pub use kiln_data as data;
@@ -57,6 +58,7 @@ pub use plan::RunPlan;
 pub use report::{gather_evidence, refresh_evaluation, write_report};
 pub use run::{ResumeOptions, Run, RunEvent, RunOptions, SavedRun};
 pub use testing::{Finished, Tested};
+pub use tuning::{Tuned, use_first_forms, use_known_forms};
 
 /// Makes this thread one of those that share the CPU's work. Otherwise each of the hundreds of short loops of a training
 /// step is handed to other threads, and this one put to sleep and woken for it. [`Run`] calls it; it does nothing where

@@ -18,6 +18,7 @@ use crate::plan::{RunPlan, plan};
 use crate::report::{gather_evidence, write_report};
 use crate::saver::Saver;
 use crate::testing::{Finished, Testing};
+use crate::tuning::{Tuned, tune_for, use_first_forms};
 use crate::{Error, work_in_the_pool};
 
 /// Images that a report's map of the feature space shows.
@@ -38,6 +39,9 @@ pub struct RunOptions {
     pub initial: Option<Bundle>,
     /// Writes an event file for TensorBoard into the folder.
     pub tensorboard: bool,
+    /// Takes the forms of Kiln's shaders that run untuned, instead of spending up to five seconds to find the fastest ones on
+    /// a GPU that is new to Kiln.
+    pub no_tune: bool,
 }
 
 /// How a run is resumed. `ResumeOptions::default()` takes the fastest device.
@@ -48,6 +52,8 @@ pub struct ResumeOptions {
     pub allow_change: Vec<String>,
     /// Writes an event file for TensorBoard into the folder, if there is none yet.
     pub tensorboard: bool,
+    /// As [`RunOptions::no_tune`].
+    pub no_tune: bool,
 }
 
 /// What came of one piece of a run's work.
@@ -63,6 +69,8 @@ pub enum RunEvent {
     Validating { images: usize, total: usize },
     /// An epoch has ended and is saved.
     Epoch { metrics: EpochMetrics, is_best: bool },
+    /// The fastest forms of Kiln's shaders were found out on this GPU.
+    Tuned(Tuned),
     /// Something went wrong that the run survives, such as a save that will be tried again.
     Warning(String),
     /// Test images were scored.
@@ -145,10 +153,21 @@ impl SavedRun {
         work_in_the_pool();
         let device = choose(options.device)?;
         let trainer = Trainer::resume(checkpoint, recipe, &options.allow_change, data, &device.device)?;
+        let events = choose_forms(&device, trainer.header(), options.no_tune);
         let mut run = Run::begin(data, device, folder, lock, trainer, None, options.tensorboard).await?;
-        run.waiting.extend(warning.map(RunEvent::Warning));
+        run.waiting.extend(warning.map(RunEvent::Warning).into_iter().chain(events));
         Ok(run)
     }
+}
+
+/// Settles which forms of Kiln's shaders the device takes, and says what that was.
+fn choose_forms(device: &SelectedDevice, header: &Header, no_tune: bool) -> Vec<RunEvent> {
+    if no_tune {
+        use_first_forms(device);
+        return vec![];
+    }
+    let (tuned, warnings) = tune_for(device, header);
+    warnings.into_iter().map(RunEvent::Warning).chain(tuned.map(RunEvent::Tuned)).collect()
 }
 
 enum Phase {
@@ -181,6 +200,7 @@ impl<'a> Run<'a> {
                 .map_err(|source| Error::InitialWeights { architecture, source: Box::new(source) })?
                 .with_normalization(metadata.mean, metadata.std);
         }
+        let events = choose_forms(&device, trainer.header(), options.no_tune);
         let mut measured = None;
         // Where only the head trains, measuring would compute all features first, which takes longer than the steps.
         if options.budget.is_some() || options.measure && !trainer.keeps_features() {
@@ -192,7 +212,9 @@ impl<'a> Run<'a> {
             None => RunDir::create_numbered(Path::new("runs"), &trainer.header().recipe.name)?,
         };
         let lock = folder.lock()?;
-        Self::begin(data, device, folder, lock, trainer, measured, options.tensorboard).await
+        let mut run = Self::begin(data, device, folder, lock, trainer, measured, options.tensorboard).await?;
+        run.waiting.extend(events);
+        Ok(run)
     }
 
     /// Continues the run in a folder with the recipe it was started with, on the same data.

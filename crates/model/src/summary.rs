@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_infer::conv2d::Geometry;
+
 use crate::{Architecture, NormKind, ResNetConfig, Shortcut, StateDict, StateError, Stem, VitConfig};
 
 /// One row of a [`Summary`].
@@ -81,6 +83,19 @@ impl Architecture {
         Rows::of(self, 1).tensors
     }
 
+    /// The convolutions of a batch of images of `size` by `size` pixels, each once, those of the most work first.
+    pub fn convolutions(&self, size: usize, batch: usize) -> Vec<Geometry> {
+        let mut convolutions: Vec<Geometry> = vec![];
+        for geometry in Rows::of(self, size).convolutions {
+            let geometry = Geometry { batch, ..geometry };
+            if !convolutions.contains(&geometry) {
+                convolutions.push(geometry);
+            }
+        }
+        convolutions.sort_by_key(|geometry| std::cmp::Reverse(geometry.multiply_adds()));
+        convolutions
+    }
+
     /// Whether `state` has just the tensors of this network.
     ///
     /// # Errors
@@ -125,6 +140,8 @@ struct Rows {
     layers: Vec<LayerSummary>,
     /// Names and shapes of the state dict.
     tensors: Vec<(String, Vec<usize>)>,
+    /// Of one sample.
+    convolutions: Vec<Geometry>,
 }
 
 impl Rows {
@@ -156,6 +173,8 @@ impl Rows {
         let VitConfig { patch, width, depth, heads, classes, .. } = *config;
         let (side, hidden) = (config.side(), VitConfig::EXPANSION * width);
         let tokens = side * side;
+        let size = config.image_size;
+        self.convolutions.push(Geometry::new([1, 3, size, size], [width, 3, patch, patch], patch, 0));
         self.tensor("patch_embed.proj.weight", &[width, 3, patch, patch]);
         self.tensor("patch_embed.proj.bias", &[width]);
         let parameters = width * (3 * patch * patch + 1);
@@ -255,6 +274,8 @@ impl Walk<'_> {
         if bias {
             self.rows.tensor(&format!("{name}.bias"), &[output]);
         }
+        let (from, weight) = ([1, self.channels, self.size, self.size], [output, self.channels, kernel, kernel]);
+        self.rows.convolutions.push(Geometry::new(from, weight, stride, kernel / 2));
         self.channels = output;
         self.size = self.size.div_ceil(stride);
         let kind = if stride == 1 {
@@ -320,6 +341,16 @@ mod tests {
         assert_eq!(summary.parameters(), 11_689_512);
         let last = summary.layers.iter().rfind(|layer| layer.name.starts_with("layer4")).unwrap();
         assert_eq!(last.output, [512, 7, 7]);
+    }
+
+    #[test]
+    fn each_convolution_is_listed_once() {
+        let convolutions = preset("resnet18").convolutions(32, 8);
+        // Stem, four stages of 3x3, three of them with another first one and a 1x1 beside it.
+        assert_eq!(convolutions.len(), 11);
+        assert!(convolutions.contains(&Geometry::new([8, 64, 32, 32], [128, 64, 3, 3], 2, 1)));
+        assert!(convolutions.is_sorted_by_key(|geometry| std::cmp::Reverse(geometry.multiply_adds())));
+        assert_eq!(preset("vit-tiny").convolutions(32, 1).len(), 1);
     }
 
     #[cfg(feature = "burn")]

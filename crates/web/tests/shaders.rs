@@ -6,11 +6,12 @@
 
 use kiln_infer::batch_norm;
 use kiln_infer::check::{noise, relative_error};
-use kiln_infer::conv2d::{self, Geometry};
+use kiln_infer::conv2d::{self, Geometry, Pass};
 use kiln_infer::gpu::Adapter;
 use kiln_infer::pool;
 use kiln_infer::runner::Runner;
 use kiln_infer::shader::{ALL, CONV2D};
+use kiln_infer::tune::candidates;
 use wasm_bindgen_test::*;
 
 wasm_bindgen_test_configure!(run_in_browser);
@@ -41,7 +42,7 @@ async fn every_shader_compiles() {
 
 #[wasm_bindgen_test]
 #[cfg_attr(feature = "skip-webgpu", ignore)]
-async fn convolution_and_its_gradients_agree_with_the_reference() {
+async fn every_form_of_a_convolution_and_its_gradients_agrees_with_the_reference() {
     let runner = runner().await;
     for (x, out, kernel, stride, padding) in [
         ([1, 1, 1, 1], 1, 1, 1, 0),
@@ -50,37 +51,28 @@ async fn convolution_and_its_gradients_agree_with_the_reference() {
         ([2, 3, 8, 6], 5, 3, 1, 0),
         ([17, 24, 4, 4], 9, 1, 2, 0),
         ([1, 3, 23, 21], 4, 7, 2, 3),
+        ([2, 40, 4, 5], 70, 3, 1, 1),
     ] {
         let geometry = Geometry::new(x, [out, x[1], kernel, kernel], stride, padding);
-        let (outputs, weights) = (geometry.output().iter().product::<usize>(), out * geometry.patch());
-        let (x, weight, grad) = (noise(x.iter().product(), 1), noise(weights, 2), noise(outputs, 3));
+        let [x, weight, grad] = [Pass::BackwardData, Pass::BackwardWeight, Pass::Forward]
+            .map(|pass| noise(geometry.output_len(pass), pass as u32 + 1));
         let [x_buffer, weight_buffer, grad_buffer] = [&x, &weight, &grad].map(|values| runner.upload(values));
-        for (what, steps, input, expected) in [
+        for (pass, inputs, expected) in [
+            (Pass::Forward, [&x_buffer, &weight_buffer], conv2d::reference::forward(&geometry, &x, &weight)),
             (
-                "forward",
-                conv2d::wgsl::forward(&geometry),
-                &x_buffer,
-                conv2d::reference::forward(&geometry, &x, &weight),
-            ),
-            (
-                "gradient of the input",
-                conv2d::wgsl::backward_data(&geometry),
-                &grad_buffer,
+                Pass::BackwardData,
+                [&grad_buffer, &weight_buffer],
                 conv2d::reference::backward_data(&geometry, &weight, &grad),
             ),
+            (Pass::BackwardWeight, [&x_buffer, &grad_buffer], conv2d::reference::backward_weight(&geometry, &x, &grad)),
         ] {
-            let packed = runner.poisoned(steps.packed.iter().product());
-            let output = runner.poisoned(expected.len());
-            runner.run(&steps.pack, &[&weight_buffer, &packed]).await.unwrap();
-            runner.run(&steps.convolve, &[input, &packed, &output]).await.unwrap();
-            close(&format!("{what} of {geometry:?}"), &runner.read(&output).await.unwrap(), &expected);
+            for (form, steps) in candidates(&geometry, pass) {
+                let output = runner.poisoned(expected.len());
+                let prepared = runner.prepare_steps(&steps, inputs, &output).await.unwrap();
+                runner.repeat(&prepared, 1).await.unwrap();
+                close(&format!("{pass} of {geometry:?}, {form}"), &runner.read(&output).await.unwrap(), &expected);
+            }
         }
-        let steps = conv2d::wgsl::backward_weight(&geometry);
-        let (parts, sum) = (runner.poisoned(steps.parts.iter().product()), runner.poisoned(weights));
-        runner.run(&steps.partial, &[&x_buffer, &grad_buffer, &parts]).await.unwrap();
-        runner.run(&steps.sum, &[&parts, &sum]).await.unwrap();
-        let expected = conv2d::reference::backward_weight(&geometry, &x, &grad);
-        close(&format!("gradient of the weights of {geometry:?}"), &runner.read(&sum).await.unwrap(), &expected);
     }
 }
 

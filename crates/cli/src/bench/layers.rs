@@ -7,9 +7,11 @@ use anyhow::{Result, ensure};
 use burn::tensor::module::conv2d as burn_conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_kernels::device::{DeviceRequest, choose, multiplies};
+use kiln_kernels::device::{DeviceRequest, multiplies};
 use kiln_kernels::{Precision, conv2d};
 use serde_json::json;
+
+use crate::devices::choose;
 
 use super::{SMALLEST_PHOTO, check_batch, check_image_size, peak, print_json, print_peak};
 

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use kiln::Tuned;
 use kiln_report::duration;
 use kiln_train::{EpochMetrics, MAX_SKIPPED, SkippedStep, StepMetrics, Trainer};
 use serde_json::{Value, json};
@@ -71,6 +72,20 @@ impl<'a> Progress<'a> {
             100.0 * metrics.accuracy,
             metrics.learning_rate
         ));
+    }
+
+    pub fn tuned(&self, tuned: &Tuned) {
+        let Tuned { seconds, passes: [done, all], changed } = *tuned;
+        self.screen.say(
+            json!({"event": "tuned", "seconds": seconds, "passes": done, "of": all, "changed": changed}),
+            || {
+                let rest = if done < all { format!(" (of {all}; kiln tune does the rest)") } else { String::new() };
+                format!(
+                    "tuned    {done} passes of convolutions{rest} on this GPU in {seconds:.1} s; {changed} run faster in another \
+                     form"
+                )
+            },
+        );
     }
 
     pub fn warn(&self, text: &str) {

@@ -1,10 +1,9 @@
 //! Convolution by matrix units: which constants its shaders take, and how many workgroups of them.
 
 use super::Geometry;
-use super::wgsl::{BackwardWeight, ConvolutionLaunches, Place};
-use crate::shader::{
-    CONV2D_MATRIX, CONV2D_MATRIX_BACKWARD_WEIGHT, CONV2D_MATRIX_PACK, Constant, Launch, SUM, Specialized,
-};
+use super::form::Pass;
+use super::wgsl::{Buffer, Place, Steps, summed};
+use crate::shader::{CONV2D_MATRIX, CONV2D_MATRIX_BACKWARD_WEIGHT, CONV2D_MATRIX_PACK, Constant, Launch, Specialized};
 
 /// Channels, and pixels or channels, that a workgroup makes.
 const BLOCK: usize = 64;
@@ -57,39 +56,47 @@ pub fn is_worthwhile(geometry: &Geometry) -> bool {
     geometry.input[0] >= 16 && geometry.outputs[0] >= 16
 }
 
-/// `[N, C, H, W]` to `[N, O, H', W']`.
-pub fn forward(geometry: &Geometry, units: MatrixUnits) -> ConvolutionLaunches {
-    let (input, outputs) = (geometry.input, geometry.outputs);
-    let place = Place { stride: geometry.stride, spread: 1, padding: geometry.padding as i32 };
-    let (pack, packed) = pack(outputs[0], input[0], geometry.kernel, false);
-    let shader = CONV2D_MATRIX.with(place.constants(geometry.batch, input, outputs, geometry.kernel));
-    ConvolutionLaunches { pack, packed, convolve: convolve(shader, geometry.batch, outputs, units, 1.0) }
+/// The launches of a pass.
+pub fn steps(geometry: &Geometry, pass: Pass, units: MatrixUnits) -> Steps {
+    match pass {
+        Pass::Forward => {
+            let (input, outputs) = (geometry.input, geometry.outputs);
+            let place = Place { stride: geometry.stride, spread: 1, padding: geometry.padding as i32 };
+            let shader = CONV2D_MATRIX.with(place.constants(geometry.batch, input, outputs, geometry.kernel));
+            let convolve = convolve(shader, geometry.batch, outputs, units, 1.0);
+            packed(pack(outputs[0], input[0], geometry.kernel, false), convolve)
+        }
+        Pass::BackwardData => {
+            let (input, outputs) = (geometry.input, geometry.outputs);
+            let padding = geometry.kernel as i32 - 1 - geometry.padding as i32;
+            let place = Place { stride: 1, spread: geometry.stride, padding };
+            let shader = CONV2D_MATRIX.with(place.constants(geometry.batch, outputs, input, geometry.kernel));
+            let convolve = convolve(shader, geometry.batch, input, units, GRADIENT_SCALE);
+            packed(pack(input[0], outputs[0], geometry.kernel, true), convolve)
+        }
+        Pass::BackwardWeight => backward_weight(geometry, units),
+    }
 }
 
-/// Gradient of the output to gradient of the input.
-pub fn backward_data(geometry: &Geometry, units: MatrixUnits) -> ConvolutionLaunches {
-    let (input, outputs) = (geometry.input, geometry.outputs);
-    let padding = geometry.kernel as i32 - 1 - geometry.padding as i32;
-    let place = Place { stride: 1, spread: geometry.stride, padding };
-    let (pack, packed) = pack(input[0], outputs[0], geometry.kernel, true);
-    let shader = CONV2D_MATRIX.with(place.constants(geometry.batch, outputs, input, geometry.kernel));
-    ConvolutionLaunches { pack, packed, convolve: convolve(shader, geometry.batch, input, units, GRADIENT_SCALE) }
+fn packed((pack, packed): (Launch, usize), convolve: Launch) -> Steps {
+    Steps {
+        between: vec![packed],
+        launches: vec![
+            (pack, vec![Buffer::Second, Buffer::Between(0)]),
+            (convolve, vec![Buffer::First, Buffer::Between(0), Buffer::Output]),
+        ],
+    }
 }
 
-/// Input and gradient of the output to gradient of the weights.
-pub fn backward_weight(geometry: &Geometry, units: MatrixUnits) -> BackwardWeight {
+fn backward_weight(geometry: &Geometry, units: MatrixUnits) -> Steps {
     let (channels, out, kernel) = (geometry.input[0], geometry.outputs[0], geometry.kernel);
     let (rows, columns) = (out.div_ceil(BLOCK), channels.div_ceil(BLOCK) * kernel * kernel);
     let wanted = WORKGROUPS.div_ceil(rows * columns).clamp(1, geometry.batch.max(1));
     let part = geometry.batch.div_ceil(wanted).max(1);
     let parts = geometry.batch.div_ceil(part);
     let shader = CONV2D_MATRIX_BACKWARD_WEIGHT.with(super::wgsl::sizes(geometry, part)).and(units.constants());
-    let len = out * channels * kernel * kernel;
-    BackwardWeight {
-        partial: shader.and([("SCALE", GRADIENT_SCALE.into())]).on([columns * parts, rows]),
-        parts: [parts, out, channels, kernel * kernel],
-        sum: SUM.with([("PARTS", parts.into()), ("LEN", len.into())]).over(len),
-    }
+    let partial = shader.and([("SCALE", GRADIENT_SCALE.into())]).on([columns * parts, rows]);
+    summed(partial, parts, out * geometry.patch())
 }
 
 fn convolve(shader: Specialized, batch: usize, outputs: [usize; 3], units: MatrixUnits, scale: f32) -> Launch {
@@ -98,10 +105,14 @@ fn convolve(shader: Specialized, batch: usize, outputs: [usize; 3], units: Matri
     shader.on([pixels.div_ceil(BLOCK), outputs[0].div_ceil(BLOCK)])
 }
 
-/// Weights in the order in which `conv2d_matrix.wgsl` reads them, and their shape in words of two.
-fn pack(outputs: usize, inputs: usize, kernel: usize, turned: bool) -> (Launch, [usize; 4]) {
-    let packed = [outputs.div_ceil(BLOCK), kernel * kernel, inputs.div_ceil(STEP), BLOCK * STEP / 2];
-    let constants =
-        [("OUTPUTS", outputs.into()), ("INPUTS", inputs.into()), ("KERNEL", kernel.into()), ("TURNED", turned.into())];
-    (CONV2D_MATRIX_PACK.with(constants).over(2 * packed.iter().product::<usize>()), packed)
+/// Weights in the order in which `conv2d_matrix.wgsl` reads them, and their length in words of two.
+fn pack(outputs: usize, inputs: usize, kernel: usize, is_turned: bool) -> (Launch, usize) {
+    let packed = outputs.div_ceil(BLOCK) * kernel * kernel * inputs.div_ceil(STEP) * BLOCK * STEP / 2;
+    let constants = [
+        ("OUTPUTS", outputs.into()),
+        ("INPUTS", inputs.into()),
+        ("KERNEL", kernel.into()),
+        ("TURNED", is_turned.into()),
+    ];
+    (CONV2D_MATRIX_PACK.with(constants).over(2 * packed), packed)
 }

@@ -1,12 +1,15 @@
 //! Two-dimensional convolution with square kernels, symmetric padding and no bias: its sizes, its definition, and the
 //! shaders that compute it in training.
 
+mod form;
 pub mod matrix;
 pub mod reference;
 pub mod wgsl;
 
+pub use form::{Choice, Choices, Form, Outcome, Pass, Tile, Trial, UnknownForm};
+
 /// The sizes of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Geometry {
     pub batch: usize,
     /// Input channels, height and width.
@@ -41,6 +44,20 @@ impl Geometry {
     pub fn output(&self) -> [usize; 4] {
         let [out, height, width] = self.outputs;
         [self.batch, out, height, width]
+    }
+
+    /// Numbers that a pass makes.
+    pub fn output_len(&self, pass: Pass) -> usize {
+        match pass {
+            Pass::Forward => self.output().iter().product(),
+            Pass::BackwardData => self.batch * self.input.iter().product::<usize>(),
+            Pass::BackwardWeight => self.outputs[0] * self.patch(),
+        }
+    }
+
+    /// Products that any pass sums, those with the border included.
+    pub fn multiply_adds(&self) -> usize {
+        self.output().iter().product::<usize>() * self.patch()
     }
 
     /// Positions of the kernel.

@@ -53,6 +53,7 @@ struct Dispatch {
 }
 
 /// An adapter that a plan could run on.
+#[derive(Clone, Debug)]
 pub struct Adapter {
     adapter: wgpu::Adapter,
     /// Empty where a browser keeps it to itself.

@@ -22,7 +22,7 @@ pub async fn peak(adapter: &Adapter) -> Result<f64, GpuError> {
     let factors = runner.upload(&[[0.5_f32; 4], [1.0; 4]]);
     let output = runner.poisoned(INVOCATIONS);
     let launch = PEAK.with([("ROUNDS", ROUNDS.into())]).over(INVOCATIONS);
-    let prepared = runner.prepare(&launch, &[&factors, &output]).await?;
+    let prepared = [runner.prepare(&launch, &[&factors, &output]).await?];
     let run = async |times| {
         let start = Instant::now();
         runner.repeat(&prepared, times).await?;

@@ -3,43 +3,29 @@
 
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
+use kiln_infer::conv2d::Pass;
+use kiln_infer::conv2d::matrix::{self, MatrixUnits};
+use kiln_infer::conv2d::wgsl::{self, Buffer};
 
 use super::{Geometry, Precision};
 use crate::launch::{empty, launch};
-use kiln_infer::conv2d::matrix::{self, MatrixUnits};
-use kiln_infer::conv2d::wgsl::{self, ConvolutionLaunches};
+use crate::tuning;
 
 /// `[N, O, H', W']`
 pub fn forward(geometry: &Geometry, x: CubeTensor, weight: CubeTensor, precision: Precision) -> CubeTensor {
-    let steps = match units(geometry, &x, precision) {
-        Some(units) => matrix::forward(geometry, units),
-        None => wgsl::forward(geometry),
-    };
-    convolve(steps, x, weight, geometry.output())
+    run(geometry, Pass::Forward, [x, weight], geometry.output(), precision)
 }
 
 /// Gradient of the input, `[N, C, H, W]`.
 pub fn backward_data(geometry: &Geometry, weight: CubeTensor, grad: CubeTensor, precision: Precision) -> CubeTensor {
     let [channels, height, width] = geometry.input;
-    let steps = match units(geometry, &grad, precision) {
-        Some(units) => matrix::backward_data(geometry, units),
-        None => wgsl::backward_data(geometry),
-    };
-    convolve(steps, grad, weight, [geometry.batch, channels, height, width])
+    run(geometry, Pass::BackwardData, [grad, weight], [geometry.batch, channels, height, width], precision)
 }
 
 /// Gradient of the weight, `[O, C, K, K]`.
 pub fn backward_weight(geometry: &Geometry, x: CubeTensor, grad: CubeTensor, precision: Precision) -> CubeTensor {
-    let steps = match units(geometry, &x, precision) {
-        Some(units) => matrix::backward_weight(geometry, units),
-        None => wgsl::backward_weight(geometry),
-    };
-    let (x, grad) = (into_contiguous(x), into_contiguous(grad));
-    let parts = empty(&x, steps.parts);
-    launch(steps.partial, &[&x, &grad, &parts]);
-    let sum = empty(&x, [geometry.outputs[0], geometry.input[0], geometry.kernel, geometry.kernel]);
-    launch(steps.sum, &[&parts, &sum]);
-    sum
+    let shape = [geometry.outputs[0], geometry.input[0], geometry.kernel, geometry.kernel];
+    run(geometry, Pass::BackwardWeight, [x, grad], shape, precision)
 }
 
 /// The matrix units that a convolution takes, if any.
@@ -54,11 +40,32 @@ fn units(geometry: &Geometry, tensor: &CubeTensor, precision: Precision) -> Opti
     Some(units.expect("the device has matrix units"))
 }
 
-fn convolve(steps: ConvolutionLaunches, x: CubeTensor, weight: CubeTensor, shape: [usize; 4]) -> CubeTensor {
-    let (x, weight) = (into_contiguous(x), into_contiguous(weight));
-    let packed = empty(&weight, steps.packed);
-    launch(steps.pack, &[&weight, &packed]);
-    let y = empty(&x, shape);
-    launch(steps.convolve, &[&x, &packed, &y]);
-    y
+/// Runs a pass; its output has that shape.
+fn run(
+    geometry: &Geometry,
+    pass: Pass,
+    inputs: [CubeTensor; 2],
+    shape: [usize; 4],
+    precision: Precision,
+) -> CubeTensor {
+    let [first, second] = inputs.map(into_contiguous);
+    let steps = match units(geometry, &first, precision) {
+        Some(units) => matrix::steps(geometry, pass, units),
+        None => wgsl::steps(geometry, pass, tuning::form(&first.device, geometry, pass)),
+    };
+    let output = empty(&first, shape);
+    let between: Vec<_> = steps.between.iter().map(|len| empty(&first, [*len])).collect();
+    for (step, buffers) in steps.launches {
+        let tensors: Vec<_> = buffers
+            .iter()
+            .map(|buffer| match buffer {
+                Buffer::First => &first,
+                Buffer::Second => &second,
+                Buffer::Between(index) => &between[*index],
+                Buffer::Output => &output,
+            })
+            .collect();
+        launch(step, &tensors);
+    }
+    output
 }

@@ -112,6 +112,25 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn a_device_takes_the_form_that_was_found_to_be_the_fastest() {
+        use kiln_infer::conv2d::{Choice, Choices, Pass};
+
+        let Some(device) = crate::device::for_tests() else { return };
+        // Sizes of no other test: what is set here holds for the whole process.
+        let geometry = Geometry::new([9, 24, 6, 7], [40, 24, 3, 3], 1, 1);
+        let gradients = ["tiles 64x64", "tiles 32x128", "tiles 16x256", "tiles 64x64 split", "registers"].map(|name| {
+            let form = name.parse().unwrap();
+            let mut choices = Choices::default();
+            Pass::ALL.into_iter().for_each(|pass| choices.insert(Choice { geometry, pass, form }));
+            crate::tuning::use_on(&device, choices);
+            agree_with_the_reference(&geometry, &device.clone().autodiff(), Precision::F32)
+        });
+        // Sums in another order are a little different: it was another form.
+        assert_ne!(gradients[0], gradients[4]);
+    }
+
     /// What multiplies on a CPU.
     #[derive(Clone, Copy)]
     struct Form {
@@ -133,7 +152,8 @@ mod tests {
         forms.into_iter().filter(|form| form.precision.is_on_cpu() && (!form.by_tiles || are_tiled(form.precision)))
     }
 
-    fn agree_with_the_reference(geometry: &Geometry, device: &Device, precision: Precision) {
+    /// Gives the gradient of the weights.
+    fn agree_with_the_reference(geometry: &Geometry, device: &Device, precision: Precision) -> Vec<f32> {
         let (mut x, mut weight, mut grad) = tensors(geometry);
         if precision != Precision::F32 {
             // What is exact in bf16, and in f16 too unless it is tiny, loses nothing but what f32 sums lose.
@@ -152,9 +172,11 @@ mod tests {
         let read = |tensor: Tensor<4>| tensor.into_data().try_into_vec::<f32>().unwrap();
         let forward = error(&read(output.inner()), &reference::forward(geometry, &x, &weight));
         let data = error(&read(inputs.grad(&grads).unwrap()), &reference::backward_data(geometry, &weight, &grad));
-        let weights = error(&read(weights.grad(&grads).unwrap()), &reference::backward_weight(geometry, &x, &grad));
+        let gradient = read(weights.grad(&grads).unwrap());
+        let weights = error(&gradient, &reference::backward_weight(geometry, &x, &grad));
         assert!(forward < 1e-5, "{precision:?}, {geometry:?}: {forward}");
         assert!(data < 1e-5, "{precision:?}, {geometry:?}: {data}");
         assert!(weights < 1e-5, "{precision:?}, {geometry:?}: {weights}");
+        gradient
     }
 }

@@ -5,18 +5,16 @@
 const BATCH = 64u;
 const CHANNELS = 16u;
 const AREA = 1024u;
-const EPSILON = 1e-5;
 const RELU = true;
 
 @group(0) @binding(0) var<storage, read_write> input: array<f32>;
-@group(0) @binding(1) var<storage, read_write> gamma: array<f32>;
-@group(0) @binding(2) var<storage, read_write> output: array<f32>;
-@group(0) @binding(3) var<storage, read_write> means: array<f32>;
-@group(0) @binding(4) var<storage, read_write> variances: array<f32>;
-@group(0) @binding(5) var<storage, read_write> gradient: array<f32>;
-@group(0) @binding(6) var<storage, read_write> input_gradient: array<f32>;
-@group(0) @binding(7) var<storage, read_write> gamma_gradient: array<f32>;
-@group(0) @binding(8) var<storage, read_write> beta_gradient: array<f32>;
+@group(0) @binding(1) var<storage, read_write> output: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gradient: array<f32>;
+// Of each channel, by batch_norm_scales.wgsl: mean, one over the deviation, gamma.
+@group(0) @binding(3) var<storage, read_write> scales: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> input_gradient: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gamma_gradient: array<f32>;
+@group(0) @binding(6) var<storage, read_write> beta_gradient: array<f32>;
 
 const THREADS = 64u;
 const COUNT = BATCH * AREA;
@@ -49,8 +47,8 @@ fn total(value: vec2f, thread: u32) -> vec2f {
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
     let channel = workgroup.x;
-    let mean = means[channel];
-    let inverse = inverseSqrt(variances[channel] + EPSILON);
+    let mean = scales[channel].x;
+    let inverse = scales[channel].y;
     // Of the gradient, and of the gradient times the normalized input.
     var sums = vec2f();
     for (var index = thread; index < COUNT; index += THREADS) {
@@ -59,7 +57,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         sums += vec2f(value, value * (input[at] - mean) * inverse);
     }
     let all = total(sums, thread);
-    let scale = gamma[channel] * inverse;
+    let scale = scales[channel].z * inverse;
     let average = all / f32(COUNT);
     for (var index = thread; index < COUNT; index += THREADS) {
         let at = place(index, channel);

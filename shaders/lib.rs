@@ -35,6 +35,7 @@ shaders! {
     ATTENTION = "attention",
     BATCH_NORM = "batch_norm",
     BATCH_NORM_BACKWARD = "batch_norm_backward",
+    BATCH_NORM_SCALES = "batch_norm_scales",
     CONV2D = "conv2d",
     CONV2D_BACKWARD_WEIGHT = "conv2d_backward_weight",
     CONV2D_BACKWARD_WEIGHT_TILED = "conv2d_backward_weight_tiled",

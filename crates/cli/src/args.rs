@@ -441,12 +441,21 @@ pub struct DoctorArgs {
     /// all, auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
     #[arg(long, default_value = "all")]
     pub device: Examined,
+    /// The limits of a GPU's device: its adapter's own, or the least that WebGPU allows
+    #[arg(long, default_value = "adapter")]
+    pub limits: Limits,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     /// Set for the process that examines one device
     #[arg(long, hide = true)]
     pub events: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    Adapter,
+    Webgpu,
 }
 
 /// The devices that `kiln doctor` examines.

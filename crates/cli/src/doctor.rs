@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use kiln_kernels::device::{self, choose};
+use anyhow::{Context, Result, ensure};
+use kiln_kernels::device::{self, DeviceRequest, choose};
 use kiln_kernels::examination::{Report, examine, listen};
 use kiln_kernels::self_test::{F16_LIMIT, LIMIT};
 use kiln_train::run_dir::write_whole;
 use serde_json::{Value, json};
 
-use crate::args::{DoctorArgs, Examined};
+use crate::args::{DoctorArgs, Examined, Limits};
 use crate::machine;
 
 /// How long a device may take over one operator.
@@ -23,15 +23,21 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const REPORT: &str = "kiln-doctor.json";
 
 pub fn run(args: DoctorArgs) -> Result<ExitCode> {
+    let webgpu = args.limits == Limits::Webgpu;
     let requests = match args.device {
+        Examined::All if webgpu => device::all().into_iter().filter(|request| *request != DeviceRequest::Cpu).collect(),
         Examined::All => device::all(),
         Examined::One(request) => {
-            choose(request)?;
+            let chosen = choose(request)?;
+            if webgpu {
+                chosen.with_webgpu_limits()?;
+            }
             vec![request]
         }
     };
+    ensure!(!requests.is_empty(), "this machine has no GPU and no software adapter to examine at WebGPU's limits");
     if args.events {
-        examine(requests[0], |event| println!("{event}"))?;
+        examine(requests[0], webgpu, |event| println!("{event}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut reports = vec![];
@@ -39,6 +45,7 @@ pub fn run(args: DoctorArgs) -> Result<ExitCode> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(program);
         command.args(["doctor", "--events", "--device", &request.to_string()]);
+        command.args(["--limits", if webgpu { "webgpu" } else { "adapter" }]);
         let show = |event: &Value| {
             if !args.json {
                 print(&request.to_string(), event)

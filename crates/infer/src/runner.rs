@@ -27,14 +27,18 @@ pub struct Prepared {
     bindings: wgpu::BindGroup,
 }
 
+fn limits(adapter: &Adapter) -> wgpu::Limits {
+    let wgpu::Limits { max_buffer_size, max_storage_buffer_binding_size, .. } = adapter.limits();
+    wgpu::Limits { max_buffer_size, max_storage_buffer_binding_size, ..wgpu::Limits::default() }
+}
+
 impl Runner {
-    /// With all that the adapter has: the backward pass of batch norm binds nine buffers, one more than
-    /// every WebGPU device must allow.
+    /// With no more than every WebGPU device allows, but for the length of buffers, of which there is as much as the adapter has.
     ///
     /// # Errors
     /// If the adapter gives no device.
     pub async fn new(adapter: &Adapter) -> Result<Self, GpuError> {
-        let (device, queue) = adapter.device(adapter.limits(), wgpu::Features::empty()).await?;
+        let (device, queue) = adapter.device(limits(adapter), wgpu::Features::empty()).await?;
         let lost = Arc::new(AtomicBool::new(false));
         device.set_device_lost_callback({
             let lost = lost.clone();

@@ -35,6 +35,7 @@ const HOPELESS: u32 = 3;
 /// A measurement takes at least this long, in runs that follow each other.
 const LONG_ENOUGH: Duration = Duration::from_millis(4);
 /// Times its patience that a device is given to end what took too long.
+#[cfg(not(target_family = "wasm"))]
 const GRACE: u32 = 4;
 /// A run should take no longer than this: the batch is cut for a slow device.
 const LONGEST_RUN: Duration = Duration::from_millis(20);
@@ -105,7 +106,7 @@ impl<'a> Problem<'a> {
         /// The golden ratio of 2^64: its multiples meet all rows, columns and channels.
         const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
         let (len, count) = (found.len(), PLACES.min(found.len()) as u64);
-        let spread = (0..count).map(|place| (u128::from(place.wrapping_mul(STEP)) * len as u128 >> 64) as usize);
+        let spread = (0..count).map(|place| ((u128::from(place.wrapping_mul(STEP)) * len as u128) >> 64) as usize);
         let [first, second] = &self.values;
         let (found, expected): (Vec<_>, Vec<_>) = spread
             .chain(len.checked_sub(1))

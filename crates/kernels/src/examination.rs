@@ -30,9 +30,11 @@ impl Report {
     }
 }
 
-/// Runs every case on a device in this process, and hands each event to `say`: a line for the process that listens.
-pub fn examine(request: DeviceRequest, mut say: impl FnMut(Value)) -> Result<(), DeviceError> {
+/// Runs every case on a device in this process, perhaps at WebGPU's limits, and hands each event to `say`: a line for the process
+/// that listens.
+pub fn examine(request: DeviceRequest, webgpu_limits: bool, mut say: impl FnMut(Value)) -> Result<(), DeviceError> {
     let chosen = choose(request)?;
+    let chosen = if webgpu_limits { chosen.with_webgpu_limits()? } else { chosen };
     say(json!({"device": describe(&chosen)}));
     // Opens the device, so that no operator is charged with it.
     say(json!({"start": "opening the device"}));

@@ -92,8 +92,10 @@ async fn batch_norm_and_its_gradients_agree_with_the_reference() {
         let forward = batch_norm::wgsl::forward(shape, EPSILON, relu);
         runner.run(&forward, &[x, gamma, beta, &output, &mean, &variance]).await.unwrap();
         let backward = batch_norm::wgsl::backward(shape, EPSILON, relu);
-        let buffers = [x, gamma, &output, &mean, &variance, grad, &x_grad, &gamma_grad, &beta_grad];
-        runner.run(&backward, &buffers).await.unwrap();
+        let scales = runner.poisoned(backward.scales_len);
+        runner.run(&backward.scales, &[gamma, &mean, &variance, &scales]).await.unwrap();
+        let buffers = [x, &output, grad, &scales, &x_grad, &gamma_grad, &beta_grad];
+        runner.run(&backward.gradients, &buffers).await.unwrap();
         for (what, found, expected) in [
             ("output", output, expected.output),
             ("mean", mean, expected.mean),

@@ -31,7 +31,9 @@ pub fn backward(
     let [x, gamma, output, mean, variance, grad] = inputs.map(into_contiguous);
     let channels = shape[1];
     let [x_grad, gamma_grad, beta_grad] = [empty(&x, shape), empty(&x, [channels]), empty(&x, [channels])];
-    let tensors = [&x, &gamma, &output, &mean, &variance, &grad, &x_grad, &gamma_grad, &beta_grad];
-    launch(wgsl::backward(shape, epsilon, relu), &tensors);
+    let steps = wgsl::backward(shape, epsilon, relu);
+    let scales = empty(&x, [steps.scales_len]);
+    launch(steps.scales, &[&gamma, &mean, &variance, &scales]);
+    launch(steps.gradients, &[&x, &output, &grad, &scales, &x_grad, &gamma_grad, &beta_grad]);
     (x_grad, gamma_grad, beta_grad)
 }

@@ -1,21 +1,41 @@
 //! What wgpu sees of this machine's graphics adapters.
 
+use burn::tensor::wgpu::WgpuSetup;
 use burn::tensor::{Device, DeviceKind};
 use kiln_infer::conv2d::matrix::MatrixUnits;
 use kiln_infer::gpu;
 
-use super::{AdapterClass, GraphicsAdapter};
+use super::{AdapterClass, DeviceError, GraphicsAdapter};
 
 /// An adapter as wgpu and burn know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
     kind: DeviceKind,
     adapter: wgpu::Adapter,
+    instance: wgpu::Instance,
 }
 
 impl Handle {
     pub fn device(&self) -> Device {
         Device::wgpu(self.kind.clone())
+    }
+
+    /// Another device of the adapter, with the limits that every WebGPU device has at least. CubeCL asks the adapter and not the
+    /// device for its extensions, so that it has those.
+    pub fn with_webgpu_limits(&self) -> Result<Device, DeviceError> {
+        let Self { adapter, instance, .. } = self.clone();
+        let refused = |error: &dyn std::fmt::Display| DeviceError::Refused(error.to_string());
+        let required_features = adapter.features() - wgpu::Features::all_experimental_mask();
+        let descriptor = wgpu::DeviceDescriptor {
+            required_features,
+            required_limits: wgpu::Limits::default(),
+            ..Default::default()
+        };
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| refused(&error))?;
+        let backend = adapter.get_info().backend;
+        let setup = WgpuSetup { instance, adapter, device, queue, backend };
+        Device::wgpu_options().setup(setup).init().map_err(|error| refused(&error))
     }
 
     pub fn for_inference(&self) -> gpu::Adapter {
@@ -65,8 +85,8 @@ pub fn adapters() -> Vec<GraphicsAdapter> {
                 wgpu::DeviceType::Other => return None,
             };
             let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-            let (api, adapter) = (format!("{:?}", info.backend), adapter.clone());
-            Some(GraphicsAdapter { name: info.name, api, driver, class, handle: Handle { kind, adapter } })
+            let (api, adapter, instance) = (format!("{:?}", info.backend), adapter.clone(), instance.clone());
+            Some(GraphicsAdapter { name: info.name, api, driver, class, handle: Handle { kind, adapter, instance } })
         })
         .collect();
     adapters.sort_by_key(|adapter| adapter.class as u8);

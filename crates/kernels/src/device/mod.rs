@@ -82,6 +82,17 @@ impl SelectedDevice {
     pub fn is_queued(&self) -> bool {
         self.is_gpu || self.adapter.is_some()
     }
+
+    /// The same with another device of its adapter, whose limits are the least that WebGPU allows: eight storage buffers
+    /// of 128 MiB for a shader, 16 KiB of memory for a workgroup, which has 256 invocations.
+    ///
+    /// # Errors
+    /// If it does not run through wgpu, or its adapter gives no such device.
+    pub fn with_webgpu_limits(self) -> Result<Self, DeviceError> {
+        let Some(adapter) = &self.adapter else { return Err(DeviceError::NotOnWgpu(self.name)) };
+        let device = adapter.handle.with_webgpu_limits()?;
+        Ok(Self { device, name: format!("{}, at WebGPU's limits", self.name), ..self })
+    }
 }
 
 /// Which form of the operators a device runs.
@@ -152,6 +163,10 @@ pub enum DeviceError {
     Unknown(String),
     #[error("this build runs on CPUs alone: build Kiln with its feature wgpu, which is on by default")]
     CpuBuild,
+    #[error("{0} does not run through wgpu, so that WebGPU's limits mean nothing to it")]
+    NotOnWgpu(String),
+    #[error("the adapter gives no such device: {0}")]
+    Refused(String),
     #[error("this machine has no GPU {wanted} ({found} found)")]
     NoGpu { wanted: usize, found: usize },
     #[error("this machine has no software adapter: Mesa's lavapipe is one (package mesa-vulkan-drivers)")]

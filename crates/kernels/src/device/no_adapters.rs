@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use kiln_infer::conv2d::matrix::MatrixUnits;
 use kiln_infer::gpu;
 
-use super::GraphicsAdapter;
+use super::{DeviceError, GraphicsAdapter};
 
 /// None can be made. A private field says so, so that the compiler does not warn callers of code that is never reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ enum Never {}
 
 impl Handle {
     pub fn device(&self) -> Device {
+        match self.0 {}
+    }
+
+    pub fn with_webgpu_limits(&self) -> Result<Device, DeviceError> {
         match self.0 {}
     }
 

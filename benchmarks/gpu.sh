@@ -1,57 +1,78 @@
 #!/usr/bin/env bash
-# Checks and measures Kiln on a machine with a GPU. It needs neither cargo nor the network: a built
-# `kiln`, this repository's files, and python3 with PyTorch to compare with.
+# Everything that is worth knowing of a GPU, in one call of less than ten minutes. It needs Python with PyTorch to
+# compare with, but neither cargo nor a network.
 #
-#     bash benchmarks/gpu.sh KILN_BINARY IMAGES_ARCHIVE OUT_FOLDER [doctor|layers|step|inference|train ..]
+#     bash benchmarks/gpu_pack.sh IMAGES_ARCHIVE       where Kiln was built: makes .gpu/
+#     bash benchmarks/gpu.sh [FOLDER] [RESULTS]        on the machine with the GPU, from .gpu/ and into $OUT or gpu-results/
 #
-# Everything lands in OUT_FOLDER: a JSON file a measurement, its messages beside it (.log), and
-# machine.txt. What is there already is not measured again, and `train` goes on where it stopped: run
-# the same line until it says that all is done. Steps don't need each other.
+# The most valuable comes first: what Kiln sees, whether its operators are right, which shaders are the fastest,
+# training and inference against PyTorch, then a network that is trained until the time is up. Every step has its own
+# time limit, keeps its result as soon as it is there, and costs the next ones nothing if it fails. The same line again
+# does what is missing, and continues the training.
 #
 # From the environment:
-#     KILN_DEVICE=gpu        kiln's device (gpu, gpu:N, cuda, software, cpu)
-#     TORCH_DEVICE=cuda      PyTorch's (cuda, cpu)
-#     LIMIT=540              seconds for each measurement, and for each turn of `train`
-#     BUDGET=30m             what `train` fits its schedule into, over all turns; empty: all of its epochs
-#     WIDTHS="16 64" BATCH=128 RUNS=30 ROUNDS=3
-#     TRAIN_ARGS=""          more for `kiln train`
+#     SECONDS_LEFT=580       for all of it; training ends 30 s before
+#     KILN_DEVICE=gpu        Kiln's device (gpu, gpu:N, software)
+#     TORCH_DEVICE=cuda      PyTorch's (cuda, cpu), or none to go without PyTorch
+#     STATE=/tmp/kiln-gpu    what a second call needs of the first
+#     RECIPE=speedrun-94 TRAIN_ARGS=""
+#     WIDTH=64 BATCHES="128 512" STEPS=20 IMAGES="1 256"
 #
-# kiln loads Vulkan's loader when it starts. Where libvulkan.so.1 is missing, the one of another machine
-# will do (package libvulkan1): put it into a folder and set LD_LIBRARY_PATH to that. The driver's own
-# description is found in /usr/share/vulkan/icd.d or /etc/vulkan/icd.d; VK_ICD_FILENAMES names another.
-# In a container NVIDIA's is there only with NVIDIA_DRIVER_CAPABILITIES=all (or graphics).
+# Tried with a software adapter in a GPU's place: tests/gpu_dry_run.sh.
 set -uo pipefail
 
-if [ $# -lt 3 ]; then
-    sed -n '2,6p' "$0" >&2
-    exit 2
-fi
-kiln=$(realpath "$1") images=$(realpath "$2")
-mkdir -p "$3" && out=$(realpath "$3") && shift 3 || exit 2
 here=$(cd "$(dirname "$0")" && pwd)
-[ $# -gt 0 ] || set -- doctor layers step inference train
-device=${KILN_DEVICE:-gpu} torch=${TORCH_DEVICE:-cuda} limit=${LIMIT:-540}
-widths=${WIDTHS:-16 64} batch=${BATCH:-128} runs=${RUNS:-30} rounds=${ROUNDS:-3}
-budget=${BUDGET-30m}
-left=0
+folder=$(realpath "${1:-.gpu}") || exit 2
+results=${2:-${OUT:-gpu-results}}
+mkdir -p "$results" && results=$(realpath "$results") || exit 2
+state=${STATE:-/tmp/kiln-gpu} left=${SECONDS_LEFT:-580}
+device=${KILN_DEVICE:-gpu} torch=${TORCH_DEVICE:-cuda}
+width=${WIDTH:-64} batches=${BATCHES:-128 512} steps=${STEPS:-20} images=${IMAGES:-1 256}
+mkdir -p "$state/done" "$state/bin"
+exec > >(tee -a "$results/log.txt") 2>&1
+# Tuned choices come home with the results.
+export XDG_CACHE_HOME=$state/cache
+failed=""
 
-# measure NAME COMMAND..: its stdout becomes OUT/NAME.json, which is there only if it succeeded.
-measure() {
-    local name=$1 code
-    shift
-    if [ -e "$out/$name.json" ]; then
-        echo "$name: there already"
+# Vulkan's loader from the packed package, where the machine has none.
+if ! ldconfig -p | grep -q libvulkan.so.1; then
+    for package in "$folder"/debs/*.deb; do dpkg -x "$package" "$state/debs"; done
+    export LD_LIBRARY_PATH="$state/debs/usr/lib/x86_64-linux-gnu:${LD_LIBRARY_PATH:-}"
+fi
+# Some containers keep NVIDIA's description of its driver where the loader does not look.
+nvidia=/usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json
+if [ -z "${VK_DRIVER_FILES:-}" ] && [ -e $nvidia ] && ! compgen -G '/usr/share/vulkan/icd.d/nvidia*' >/dev/null \
+    && ! compgen -G '/etc/vulkan/icd.d/nvidia*' >/dev/null; then
+    export VK_DRIVER_FILES=$nvidia
+fi
+kiln=$state/bin/kiln
+if [ ! -x "$kiln" ]; then
+    xz --decompress --stdout "$folder/kiln.xz" >"$kiln" 2>/dev/null \
+        || python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())' "$folder/kiln.xz" >"$kiln"
+    chmod +x "$kiln"
+fi
+export kiln
+
+# step NAME SECONDS COMMAND..: its stdout becomes RESULTS/NAME, and its messages RESULTS/NAME.log.
+step() {
+    local name=$1 limit=$2 code since=$SECONDS
+    shift 2
+    if [ -e "$state/done/$name" ]; then
+        echo "== $name: done by an earlier call"
         return
     fi
-    echo "$name: $*" | tee "$out/$name.log"
-    timeout -k 20 "$limit" "$@" >"$out/$name.part" 2>>"$out/$name.log"
-    code=$?
-    if [ $code = 0 ]; then
-        mv "$out/$name.part" "$out/$name.json"
-    else
-        echo "$name: failed with code $code (124: no end in $limit s); see $out/$name.log and $name.part" >&2
-        left=1
+    [ $((left - SECONDS)) -ge "$limit" ] || limit=$((left - SECONDS))
+    if [ "$limit" -lt 5 ]; then
+        echo "== $name: left out, the time is up"
+        failed+=" $name"
+        return
     fi
+    echo "== $name: $*"
+    timeout --kill-after=10 "$limit" "$@" >"$results/$name" 2>"$results/$name.log"
+    code=$?
+    tail -n 5 "$results/$name.log"
+    echo "== $name: code $code (124: no end in $limit s) after $((SECONDS - since)) s, $((left - SECONDS)) s left"
+    if [ $code = 0 ]; then touch "$state/done/$name"; else failed+=" $name"; fi
 }
 
 machine() {
@@ -63,69 +84,84 @@ machine() {
     "$kiln" devices
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv 2>/dev/null
     python3 -c 'import torch; print("torch", torch.__version__, "cuda", torch.version.cuda, "cudnn", torch.backends.cudnn.version())'
+    ldconfig -p | grep libvulkan
+    ls /usr/share/vulkan/icd.d /etc/vulkan/icd.d 2>/dev/null
+    echo "VK_DRIVER_FILES=${VK_DRIVER_FILES:-}"
+    "$kiln" devices >/dev/null
 }
+export -f machine
 
-# Kiln and PyTorch in turn, for each way that PyTorch can be run; the last time Kiln in f16 too, which
-# fails on a GPU whose matrix units it does not take.
+# against_pytorch NAME SECONDS SCRIPT KILN_ARGUMENTS ARGUMENT..
 against_pytorch() {
-    local name=$1 script=$2 mode
-    shift 2
-    for mode in "" "--channels-last" "--tf32" "--compile" "--compile --channels-last --tf32" \
-        "--compile --channels-last --bf16"; do
-        # shellcheck disable=SC2086  # several words
-        measure "$name${mode// --/-}" python3 "$here/$script" --json --kiln "$kiln" \
-            --kiln-args="--device $device" --device "$torch" --rounds "$rounds" "$@" $mode
-    done
-    # shellcheck disable=SC2086
-    measure "$name-f16${mode// --/-}" python3 "$here/$script" --json --kiln "$kiln" \
-        --kiln-args="--device $device --precision f16" --device "$torch" --rounds "$rounds" "$@" $mode
+    local name=$1 limit=$2 script=$3 arguments=$4
+    shift 4
+    [ "$torch" != none ] || return 0
+    step "$name.json" "$limit" python3 "$here/$script" --json --kiln "$kiln" --kiln-args="--device $device $arguments" \
+        --device "$torch" --rounds 1 --widths "$width" "$@"
 }
 
 train() {
-    local run=$out/train code
-    if [ -e "$run/model.safetensors" ]; then
-        echo "train: there already"
-        return
-    fi
-    local arguments=(train --data "$images" --device "$device" --json)
-    if [ -e "$run/last.ckpt" ]; then
-        arguments+=(--resume "$run")
+    local run=$state/run limit=$((left - SECONDS - 30))
+    local arguments=(train --device "$device" --json)
+    if [ -e "$folder/images.tar.gz" ]; then
+        arguments+=(--data "$folder/images.tar.gz")
     else
-        # What a first turn left that never saved anything.
-        rm -rf "$run"
-        # shellcheck disable=SC2206  # several words
-        arguments+=(--recipe resnet18 --out "$run" ${budget:+--budget $budget} ${TRAIN_ARGS:-})
+        arguments+=(--dataset synthetic)
     fi
-    echo "train: kiln ${arguments[*]}" | tee -a "$out/train.log"
-    # Ctrl-C, upon which it saves.
-    timeout -s INT -k 60 "$limit" "$kiln" "${arguments[@]}" >>"$out/train.jsonl" 2>>"$out/train.log"
-    code=$?
     if [ -e "$run/model.safetensors" ]; then
-        echo "train: done"
+        echo "== train: done by an earlier call"
+    elif [ $limit -lt 20 ]; then
+        echo "== train: left out, the time is up"
+        failed+=" train"
     else
-        echo "train: stopped with code $code; the same line goes on with it (see $out/train.log)" >&2
-        left=1
+        if [ -e "$run/last.ckpt" ]; then
+            arguments+=(--resume "$run")
+        else
+            rm -rf "$run"
+            # shellcheck disable=SC2206  # several words
+            arguments+=(--recipe "${RECIPE:-speedrun-94}" --budget "$((limit - 10))s" --out "$run" ${TRAIN_ARGS:-})
+        fi
+        echo "== train: kiln ${arguments[*]}"
+        # Ctrl-C, upon which it saves.
+        timeout --signal=INT --kill-after=20 $limit "$kiln" "${arguments[@]}" >>"$results/train.jsonl" 2>>"$results/train.log"
+        echo "== train: code $?, $((left - SECONDS)) s left"
+    fi
+    cp "$run"/{metrics.jsonl,recipe.toml,environment.json,report.html} "$results/" 2>/dev/null
+    if [ -e "$run/model.safetensors" ]; then
+        step network.txt 30 "$kiln" export "$run" --no-accuracy --force --output "$results/network-int8.safetensors"
+    else
+        echo "== train: not at its end; the same line continues it"
+        failed+=" train"
     fi
 }
 
-machine >"$out/machine.txt" 2>&1
-for step in "$@"; do
-    case $step in
-        # Exits with 1 if a device fails; its report is then doctor.part.
-        doctor) measure doctor "$kiln" doctor --json ;;
-        layers)
-            for width in $widths; do
-                measure "layers-$width" "$kiln" bench layers --width "$width" --batch "$batch" --runs "$runs" \
-                    --device "$device" --json
-            done
-            ;;
-        # shellcheck disable=SC2086  # several words
-        step) against_pytorch step train_vs_pytorch.py --widths $widths --batch "$batch" --steps "$runs" ;;
-        # shellcheck disable=SC2086
-        inference) against_pytorch inference inference_vs_pytorch.py --widths $widths --runs "$runs" ;;
-        train) train ;;
-        *) echo "no step is called '$step': there are doctor, layers, step, inference, train" >&2 && left=2 ;;
-    esac
+# tune_and_compare BATCH: both are the first of their kind, and wait for compilers.
+tune_and_compare() {
+    step "tune-$1.json" 60 "$kiln" tune --device "$device" --set model.width="$width" --set training.batch_size="$1" \
+        --budget 45s --json
+    cp -r "$state/cache" "$results/" 2>/dev/null
+    against_pytorch "step-$1-eager-tf32" 90 train_vs_pytorch.py "" --batch "$1" --steps "$steps" --channels-last --tf32
+}
+
+step machine.txt 20 bash -c machine
+step doctor.json 60 "$kiln" doctor --device "$device" --json
+read -r first others <<<"$batches"
+tune_and_compare "$first"
+against_pytorch "step-$first-compile-bf16" 90 train_vs_pytorch.py "" --batch "$first" --steps "$steps" \
+    --channels-last --compile --bf16
+for count in $images; do
+    against_pytorch "inference-$count" 40 inference_vs_pytorch.py "" --batch "$count" --runs "$steps" --channels-last --tf32
 done
-[ $left = 0 ] && echo "all is done; the results are in $out"
-exit $left
+for batch in $others; do tune_and_compare "$batch"; done
+if grep -q "matrix units" "$results/machine.txt"; then
+    against_pytorch "step-$first-f16-against-compile-bf16" 90 train_vs_pytorch.py "--precision f16" --batch "$first" \
+        --steps "$steps" --channels-last --compile --bf16
+fi
+step layers.json 40 "$kiln" bench layers --width "$width" --batch "$first" --runs 5 --device "$device" --json
+step doctor-webgpu.json 40 "$kiln" doctor --device "$device" --limits webgpu --json
+train
+echo "== $SECONDS s; the results are in $results"
+if [ -n "$failed" ]; then
+    echo "== failed or left out:$failed"
+    exit 1
+fi

@@ -44,6 +44,10 @@ step "tests"
 cargo test --release --workspace
 step "the examples run"
 bash tests/examples.sh
+if [ "$(uname)" = Linux ] && [ -z "${KILN_SKIP_GPU:-}" ]; then
+    step "a dry run of the measurements on a GPU"
+    bash tests/gpu_dry_run.sh
+fi
 # With the cuda feature, so that its code is checked too, and the documentation with the same, so that the dependencies
 # are checked once. DOCS_RS keeps one of them from downloading LLVM, which type-checking does not need.
 export DOCS_RS=1

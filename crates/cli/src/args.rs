@@ -42,6 +42,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Classify image files
     Predict(PredictArgs),
+    /// Teach a network other classes by some pictures, in seconds: its head is fitted anew, the rest stays
+    Teach(TeachArgs),
     /// Make a bundle of a network from PyTorch, torchvision, timm or ONNX
     Import(ImportArgs),
     /// Write a trained network in fewer bits for a web page, or for PyTorch or ONNX
@@ -258,6 +260,41 @@ pub struct PredictArgs {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Print a JSON object for each image, with its logits
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "The accuracy is that on test/ if there is such a part. Otherwise the pictures of each class take turns in \
+    being held out, in up to five parts. A network that was trained on many kinds of pictures teaches best."
+)]
+pub struct TeachArgs {
+    /// Your pictures: a folder with <class>/*.jpg, or in another layout that kiln train takes
+    #[arg(value_name = "PICTURES")]
+    pub images: PathBuf,
+    /// A run's folder, a bundle, or a file that kiln import needs to be told nothing about
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// A table (CSV) with the images' names and classes, instead of folders named after the classes
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The table's columns of names and of classes [default: by their usual names]
+    #[arg(long, value_name = "NAME,CLASS", requires = "labels")]
+    pub label_columns: Option<Columns>,
+    /// Use only the first N pictures, evenly by class
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// auto, cpu, gpu, gpu:N, software (or cuda, cuda:N in a build that has it)
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceRequest,
+    /// Bundle to write [default: <name>-taught.safetensors beside the model]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,6 +1,7 @@
 //! From arguments to a dataset, with its progress on the terminal.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
@@ -10,7 +11,7 @@ use kiln_data::{Dataset, Input, LabelTable, LoadOptions, LoadProgress, Matched, 
 use kiln_model::Metadata;
 use kiln_train::Recipe;
 
-use crate::args::{DataArgs, DatasetName};
+use crate::args::{Columns, DataArgs, DatasetName, TeachArgs};
 use crate::printable::message;
 
 /// Loads what the arguments name as a recipe wants it, and says what a user should know of it on stderr. Pictures are brought to
@@ -47,6 +48,23 @@ fn for_network(args: &DataArgs, trained: &Metadata, originals: bool) -> Result<D
     load_images(args, options)
 }
 
+/// Loads pictures to teach a network by, brought to its size as it wants them.
+pub fn to_teach(args: &TeachArgs, trained: &Metadata) -> Result<Dataset> {
+    let options = LoadOptions {
+        source: Source::from_path(&args.images)?,
+        labels: table(args.labels.clone(), args.label_columns.clone()),
+        image_size: Some(trained.image_size),
+        preprocessing: trained.preprocessing,
+        limit: args.limit,
+        ..LoadOptions::default()
+    };
+    shown(options)
+}
+
+fn table(path: Option<PathBuf>, columns: Option<Columns>) -> Option<LabelTable> {
+    path.map(|path| LabelTable { path, columns: columns.map(|it| it.0) })
+}
+
 fn source(args: &DataArgs) -> Result<Source> {
     Ok(match (&args.data, args.dataset) {
         (Some(path), _) => Source::from_path(path)?,
@@ -62,11 +80,16 @@ fn source(args: &DataArgs) -> Result<Source> {
 fn load_images(args: &DataArgs, options: LoadOptions) -> Result<Dataset> {
     let options = LoadOptions {
         data_dir: args.data_dir.clone(),
-        labels: args.labels.clone().map(|path| LabelTable { path, columns: args.label_columns.clone().map(|it| it.0) }),
+        labels: table(args.labels.clone(), args.label_columns.clone()),
         offline: args.offline,
         limit: args.limit,
         ..options
     };
+    shown(options)
+}
+
+/// Loads with its progress on the terminal, and a word about what was found.
+fn shown(options: LoadOptions) -> Result<Dataset> {
     let bar = ProgressBar::hidden();
     if std::io::stderr().is_terminal() {
         bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());

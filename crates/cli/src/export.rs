@@ -68,7 +68,7 @@ fn in_f32(mut bundle: Bundle) -> Bundle {
     bundle.stored_as(Storage::F32)
 }
 
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
+pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(format!("{}{ending}", path.file_stem().unwrap_or_default().to_string_lossy()))
 }
 

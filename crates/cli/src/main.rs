@@ -23,6 +23,7 @@ mod serve;
 mod shell;
 mod signals;
 mod summary;
+mod teach;
 mod train;
 mod tune;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Teach(args) => teach::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Serve(args) => serve::run(args),

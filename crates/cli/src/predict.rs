@@ -108,7 +108,7 @@ fn show(image: &Path, answer: &Answer, classes: &[String], top: usize, as_json: 
 
 /// The network on the selected adapter, or on the CPU. Inference plans run on wgpu alone, so a CUDA device falls back to
 /// the CPU, and the user is told.
-fn predictor(bundle: Bundle, selected: &SelectedDevice) -> Result<Predictor> {
+pub fn predictor(bundle: Bundle, selected: &SelectedDevice) -> Result<Predictor> {
     if let Some(adapter) = &selected.adapter {
         return Ok(pollster::block_on(Predictor::on_gpu(bundle, &adapter.for_inference()))?);
     }

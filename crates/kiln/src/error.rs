@@ -8,6 +8,7 @@ use kiln_kernels::device::DeviceError;
 use kiln_model::{BundleError, ConfigError, PredictError, StateError};
 use kiln_report::ReportError;
 use kiln_train::run_dir::RunDirError;
+use kiln_train::teach::TeachError;
 use kiln_train::{MetricsError, RecipeError, TrainError};
 
 /// Why a run, an evaluation or a report cannot be made or continued.
@@ -27,6 +28,8 @@ pub enum Error {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Predict(#[from] PredictError),
+    #[error(transparent)]
+    Teach(#[from] TeachError),
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]

@@ -35,6 +35,7 @@ mod plan;
 mod report;
 mod run;
 mod saver;
+mod teaching;
 mod testing;
 mod tuning;
 
@@ -57,6 +58,7 @@ pub use kiln_train::run_dir::RunDir;
 pub use plan::RunPlan;
 pub use report::{gather_evidence, refresh_evaluation, write_report};
 pub use run::{ResumeOptions, Run, RunEvent, RunOptions, SavedRun};
+pub use teaching::{answers, examples, with_head};
 pub use testing::{Finished, Tested};
 pub use tuning::{Tuned, use_first_forms, use_known_forms};
 

@@ -191,6 +191,14 @@ impl Architecture {
         }
     }
 
+    /// The same with a head for that many classes.
+    pub fn with_classes(self, classes: usize) -> Self {
+        match self {
+            Self::ResNet(config) => Self::ResNet(ResNetConfig { classes, ..config }),
+            Self::Vit(config) => Self::Vit(VitConfig { classes, ..config }),
+        }
+    }
+
     /// Channels of a residual network's first stage or of a transformer's tokens.
     pub fn width(&self) -> usize {
         match self {

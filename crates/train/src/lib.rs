@@ -16,6 +16,7 @@ mod recovery;
 #[cfg(not(target_family = "wasm"))]
 pub mod run_dir;
 mod schedule;
+pub mod teach;
 #[cfg(not(target_family = "wasm"))]
 pub mod tensorboard;
 #[cfg(feature = "burn")]

@@ -27,7 +27,7 @@ pub enum CheckpointClaimError {
 }
 
 /// Most steps of a run: a recipe's 100,000 epochs of as many steps.
-const MOST_STEPS: usize = 10_000_000_000;
+const MOST_STEPS: u64 = 10_000_000_000;
 
 impl Checkpoint {
     /// Refuses what no training writes, before anything is allocated by it.
@@ -71,7 +71,7 @@ impl Header {
         validate::check_name("dataset", &self.dataset)?;
         validate::check_name("dataset digest", &self.dataset_digest)?;
         let (step, total_steps) = (self.step, self.total_steps);
-        if step > total_steps || total_steps > MOST_STEPS {
+        if step > total_steps || total_steps as u64 > MOST_STEPS {
             return Err(CheckpointClaimError::Steps { step, total_steps });
         }
         let ends: Vec<usize> = self.history.iter().map(|epoch| epoch.step).collect();

@@ -88,16 +88,9 @@ impl Work {
             for ((score, weights), bias) in self.scores.iter_mut().zip(self.weights.chunks_exact(width)).zip(biases) {
                 *score = f64::from(dot(weights, row)) + bias;
             }
-            let largest = self.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let own = self.scores[label] - largest;
-            let mut sum = 0.0;
-            for score in &mut self.scores {
-                *score = libm::exp(*score - largest);
-                sum += *score;
-            }
-            loss += libm::log(sum) - own;
-            for (class, score) in self.scores.iter().enumerate() {
-                let error = score / sum - if class == label { 1.0 } else { 0.0 };
+            loss += cross_entropy(&mut self.scores, label);
+            for (class, probability) in self.scores.iter().enumerate() {
+                let error = probability - if class == label { 1.0 } else { 0.0 };
                 to_biases[class] += error;
                 add(&mut self.gradient[class * width..][..width], error as f32, row);
             }
@@ -111,6 +104,19 @@ impl Work {
         }
         loss / count + 0.5 * strength * squares
     }
+}
+
+/// What a picture of class `label` costs in nats; turns the scores into probabilities.
+pub fn cross_entropy(scores: &mut [f64], label: usize) -> f64 {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let own = scores[label] - largest;
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = libm::exp(*score - largest);
+        sum += *score;
+    }
+    scores.iter_mut().for_each(|score| *score /= sum);
+    libm::log(sum) - own
 }
 
 /// The product of two rows, summed in [`LANES`] parts: an order that vectors of any width can follow.

@@ -129,11 +129,21 @@ pub fn teach(examples: &Examples) -> Result<Taught, TeachError> {
         return Ok(Taught { head, strength: DEFAULT_STRENGTH, held_out: None });
     }
     let answers = held_out(examples, folds)?;
-    let losses: Vec<f64> = answers.iter().map(Predictions::loss).collect();
+    let losses: Vec<f64> = answers.iter().map(loss).collect();
     // The stronger of equals.
     let best = (0..losses.len()).fold(0, |best, at| if losses[at] < losses[best] { at } else { best });
     let head = fit(examples, &STRENGTHS[..=best])?.pop().ok_or(TeachError::Same)?;
     Ok(Taught { head, strength: STRENGTHS[best], held_out: answers.into_iter().nth(best) })
+}
+
+/// Mean cross-entropy in nats. [`Predictions::loss`] takes the platform's own functions, which may choose another strength.
+fn loss(answers: &Predictions) -> f64 {
+    let mut scores = vec![0.0; answers.classes.len()];
+    let losses = answers.rows().map(|(label, logits)| {
+        scores.iter_mut().zip(logits).for_each(|(score, logit)| *score = f64::from(*logit));
+        logistic::cross_entropy(&mut scores, label)
+    });
+    losses.sum::<f64>() / answers.len() as f64
 }
 
 /// The answers of heads that have not seen the picture, for each strength.

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use kiln_model::{Bundle, ResNetConfig};
+use burn::tensor::Device;
+use kiln_model::{Architecture, Bundle, ResNetConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,8 +26,9 @@ fn pictures(folder: &Path, classes: &[(&str, u8)], count: u8) {
 /// A folder with a network of 10 classes that nobody has trained.
 fn folder_with_network() -> TempDir {
     let folder = TempDir::new().unwrap();
-    let architecture = ResNetConfig { width: 4, ..ResNetConfig::new(18, 10) };
-    let bundle = sample::bundle(architecture.into(), |_| 1.0);
+    let architecture = Architecture::from(ResNetConfig { width: 4, ..ResNetConfig::new(18, 10) });
+    let state = architecture.init(1, &Device::flex()).unwrap().state_dict();
+    let bundle = Bundle { state, ..sample::bundle(architecture, |_| 1.0) };
     fs::write(folder.path().join("model.safetensors"), bundle.to_bytes().unwrap()).unwrap();
     folder
 }

@@ -59,7 +59,7 @@ pub enum TeachError {
     Shape { features: usize, labels: usize, classes: usize },
     #[error("a feature of picture {0} is not finite")]
     NotFinite(usize),
-    #[error("all pictures look the same to the network: choose another one")]
+    #[error("all pictures look the same to the network: teach it by others, or choose another network")]
     Same,
 }
 

@@ -48,7 +48,7 @@ const MOST_NUMBERS: usize = 1 << 23;
 struct Ready {
     form: Form,
     prepared: Vec<Prepared>,
-    /// Of its first run.
+    /// Of its first run that was not also its driver's to compile it.
     first: Duration,
 }
 
@@ -82,10 +82,12 @@ impl<'a> Problem<'a> {
         Self { runner, geometry, pass, values, inputs, whole: None }
     }
 
-    /// Compiles a form and runs it once; the time of that, and its error.
+    /// Compiles a form and runs it; the time of a run, and its error.
     async fn check(&mut self, steps: &Steps) -> Result<(Vec<Prepared>, Duration, f64), GpuError> {
         let output = self.runner.poisoned(self.geometry.output_len(self.pass));
         let prepared = self.runner.prepare_steps(steps, [&self.inputs[0], &self.inputs[1]], &output).await?;
+        // Some drivers compile when a shader runs for the first time.
+        self.runner.repeat(&prepared, 1).await?;
         let start = Instant::now();
         self.runner.repeat(&prepared, 1).await?;
         let first = start.elapsed();

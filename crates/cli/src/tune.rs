@@ -112,7 +112,7 @@ fn faults(pass: &TunedPass) -> Vec<(String, String)> {
         };
         Some((trial.form.to_string(), fault))
     });
-    let avoided = pass.avoided.iter().map(|form| (form.to_string(), "ended an earlier process".to_owned()));
+    let avoided = pass.avoided.iter().map(|form| (form.to_string(), "ended two earlier processes".to_owned()));
     failed.chain(avoided).collect()
 }
 

@@ -25,7 +25,7 @@ pub struct TunedPass {
     pub batch: usize,
     pub pass: Pass,
     pub trials: Vec<Trial>,
-    /// Forms that were not tried, since they once took the process along.
+    /// Forms that were not tried, since two processes ended while they were tried.
     pub avoided: Vec<Form>,
 }
 
